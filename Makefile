@@ -1,0 +1,62 @@
+# `make demo` installs and shows the main result; `make test` installs the tools and runs the tests.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PY := .venv/bin/python
+BIN := .venv/bin
+WANT := import sys; sys.exit(sys.version_info < (3, 10))
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+SETUP := settings.ini setup.py pyproject.toml constraints-dev.txt Makefile
+WORKERS ?= 2
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.made:
+	@python=; for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	  if command -v $$p >/dev/null && $$p -c '$(WANT)' 2>/dev/null; then python=$$p; break; fi; done; \
+	if [ -z "$$python" ]; then echo "proc-nb needs Python 3.10 or newer, and none was found on the PATH."; exit 1; fi; \
+	echo "==> making .venv with $$($$python --version)"; \
+	$$python -m venv .venv || { echo "Python's venv module is missing. On Debian or Ubuntu: sudo apt-get install python3-venv"; rm -rf .venv; exit 1; }
+	@touch $@
+
+# A torch without CUDA where there is no GPU and such a build can be had; otherwise the pinned version as the index gives it.
+.venv/.torch: .venv/.made constraints-dev.txt
+	@$(PY) -c 'import torch' 2>/dev/null || { echo "==> installing torch (the largest download; a few minutes on a slow line)"; \
+	  want=$$(grep '^torch==' constraints-dev.txt); \
+	  { [ "$$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1 && \
+	    $(PIP) --retries 0 --timeout 5 install $$want --index-url https://download.pytorch.org/whl/cpu >/dev/null 2>&1; } || $(PIP) install $$want; }
+	@touch $@
+
+.venv/.base: .venv/.torch $(SETUP)
+	@echo "==> installing proc-nb and what it needs"
+	@$(PIP) install -c constraints-dev.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.base
+	@echo "==> installing the development tools"
+	@$(PIP) install -c constraints-dev.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/.base ## install, then show the main result (about 8 minutes on 2 CPU cores)
+	@$(BIN)/proc-nb-demo
+
+test: .venv/.dev ## install the tools, then run every test that fits in minutes
+	@WORKERS=$(WORKERS) bash tests/run.sh
+
+test-full: .venv/.dev ## everything, the long runs included
+	@WORKERS=$(WORKERS) bash tests/run.sh full
+
+lab: .venv/.dev ## open JupyterLab on the tutorials
+	@$(BIN)/jupyter lab tutorials/01_hello.ipynb
+
+docs-check: .venv/.dev ## stage the site and check pages, links, titles and pictures (no Quarto needed)
+	@$(PY) tests/docs_check.py
+
+readme: .venv/.dev ## write README.md from nbs/index.ipynb
+	@$(PY) tests/readme.py --write
+
+bump: ## raise the patch version in settings.ini
+	@awk -F '[ .=]+' '/^version/ {$$0 = "version = " $$2 "." $$3 "." $$4 + 1} {print}' settings.ini > settings.tmp && mv settings.tmp settings.ini && grep '^version' settings.ini
+
+.PHONY: help demo test test-full lab docs-check readme bump

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# What `make test` runs, in order, with a line of figures for each step. `full` adds the long runs.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore PROC_NB_SHORT=${PROC_NB_SHORT-1}
+mode=${1:-} failed=()
+[ "$mode" = full ] && unset PROC_NB_SHORT
+
+step() {
+  local name=$1 begun=$SECONDS; shift
+  echo "==> $name"
+  "$@" || failed+=("$name")
+  echo "    $((SECONDS - begun)) s"
+}
+
+in_step() { # notebooks and modules agree, and the notebooks are clean
+  local before; before=$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)
+  nbdev-clean && nbdev-export && [ "$before" = "$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)" ] \
+    || { echo "nbdev-clean or nbdev-export changed files: look at git diff, then commit"; return 1; }
+}
+
+step "notebooks and modules in step" in_step
+step "style" chkstyle .
+step "notebooks" nbdev-test --n-workers "${WORKERS:-2}"
+if [ "$mode" = full ]; then step "slow notebooks" nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi
+if [ "$mode" = full ]; then step "tests" python -m pytest; else step "tests" python -m pytest -m "not full"; fi
+
+if [ ${#failed[@]} -gt 0 ]; then printf '\nFAILED: %s\n' "${failed[*]}"; exit 1; fi
+printf '\nall steps passed in %s s\n' "$SECONDS"

@@ -1,0 +1,62 @@
+"Files that are broken, foreign or dangerous are refused in words, and a run that was cut goes on as if it had not been."
+import pickle, pytest, torch
+from hypothesis import given, strategies as st
+from proc_nb.all import *
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp('m')/'model.safetensors'
+    save_model(GPT(GPTConfig()), path, task=tasks['haystack']())
+    return path
+
+@given(cut=st.integers(0, 60_000))
+def test_a_file_cut_short(saved, cut):
+    data = saved.read_bytes()
+    path = saved.with_name('cut.safetensors')
+    path.write_bytes(data[:min(cut, len(data) - 1)])
+    with pytest.raises(ValueError, match='not a whole safetensors file'): load_model(path)
+
+@given(at=st.integers(0, 400), bit=st.integers(0, 7))
+def test_a_bit_flipped_in_the_header(saved, at, bit):
+    data = bytearray(saved.read_bytes())
+    data[at] ^= 1 << bit
+    path = saved.with_name('flipped.safetensors')
+    path.write_bytes(data)
+    try: assert isinstance(load_model(path), GPT)
+    except (ValueError, KeyError): pass
+
+class Trap:
+    def __reduce__(self): return (pytest.fail, ('a pickle was executed',))
+
+def test_a_pickle_is_not_opened(tmp_path):
+    for name, write in ('p.pkl', pickle.dump), ('p.pt', torch.save):
+        with open(tmp_path/name, 'wb') as f: write(Trap(), f)
+        with pytest.raises(ValueError, match='never read'): load_model(tmp_path/name)
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no file'): load_model(tmp_path/'none.safetensors')
+
+def small(): return tasks['identity'](length=5, n_symbols=9)
+def fresh(width=16): return GPT(GPTConfig(vocab_size=12, block_size=11, n_embd=width, dropout=.1))
+
+@given(stop=st.integers(1, 24), seed=st.integers(0, 2**31))
+def test_resumed_equals_uninterrupted(tmp_path_factory, stop, seed):
+    kw = dict(seed=seed, schedule='cosine', decay_steps=40, warmup=5, eval_every=10, eval_rows=20, lr_scale=dict(tok=5))
+    whole, cut = fresh(), fresh()
+    list(fit(whole, small(), steps=25, **kw))
+    d = tmp_path_factory.mktemp('run')
+    records = fit(cut, small(), steps=25, run_dir=d, **kw)
+    for _ in range(stop): next(records)
+    records.close()
+    again = fresh()
+    last = list(fit(again, small(), steps=25, run_dir=d, resume=True, **kw))
+    assert len(last) == 25 - stop
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+
+def test_a_checkpoint_of_another_shape(tmp_path):
+    list(fit(fresh(), small(), steps=2, run_dir=tmp_path))
+    with pytest.raises(ValueError, match='another shape'): fit(fresh(32), small(), steps=3, run_dir=tmp_path, resume=True)
+
+def test_no_temporary_file_stays(tmp_path):
+    list(fit(fresh(), small(), steps=3, run_dir=tmp_path, eval_every=1))
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint.safetensors']
