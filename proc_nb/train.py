@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate', 'param_groups',
-           'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model', 'Run', 'fit']
+           'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model', 'Run', 'fit', 'steps']
 
 # %% ../nbs/11_train.ipynb #46e50b2f
 import json, math, os, time
@@ -281,3 +281,10 @@ def _finite(loss, run, path):
     if math.isfinite(float(loss)): return
     kept = f' The last good state is in {path}.' if path and path.exists() else ''
     raise FloatingPointError(f'The loss became {float(loss)} at step {run.done} (lr {run.lr:g}). Try a lower lr or a longer warmup.{kept}')
+
+# %% ../nbs/11_train.ipynb #691d1c87
+def steps(
+    n:int # Steps a reader should see
+) -> int: # The same, or fewer if the environment variable PROC_NB_SHORT asks for it
+    "`n` training steps, divided by PROC_NB_SHORT if that is set"
+    return max(4, n // int(os.environ.get('PROC_NB_SHORT') or 1))

@@ -1,0 +1,61 @@
+"The package as a whole: files in step, requirements, quiet import, clean notebooks."
+import configparser, json, re, subprocess, sys
+from pathlib import Path
+import pytest
+from readme import readme
+
+ROOT = Path(__file__).parent.parent
+BOOKS = sorted(p for d in ('nbs', 'tutorials') for p in (ROOT/d).rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+TUTORIALS = sorted((ROOT/'tutorials').glob('[0-9]*.ipynb'))
+
+def cells(book): return json.loads(book.read_text(encoding='utf-8'))['cells']
+def source(cell): return ''.join(cell['source'])
+
+def test_readme_is_the_home_page(): assert (ROOT/'README.md').read_text(encoding='utf-8') == readme()
+
+def test_requirements_have_floors_and_no_caps():
+    cfg = configparser.ConfigParser(delimiters=['='])
+    cfg.read(ROOT/'settings.ini')
+    for line in (cfg['DEFAULT']['requirements'], *cfg['extras'].values()):
+        if re.fullmatch(r'[\d.]+', line): continue
+        for req in line.split(): assert re.fullmatch(r'[A-Za-z0-9_.-]+(\[[a-z,]+\])?>=[\d.]+', req), req
+
+def test_import_is_quick_and_quiet():
+    code = 'import sys, time; t = time.perf_counter(); import proc_nb; d = time.perf_counter() - t; assert "torch" not in sys.modules; print(d)'
+    took = min(float(subprocess.run([sys.executable, '-W', 'error', '-c', code], capture_output=True, text=True, check=True).stdout) for _ in range(3))
+    assert took < .3
+
+def test_altair_settings_are_left_alone():
+    code = ('import altair as alt; a = (alt.theme.active, alt.renderers.active, alt.data_transformers.active); import proc_nb.all;'
+        'assert a == (alt.theme.active, alt.renderers.active, alt.data_transformers.active)')
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+def test_modules_need_no_development_tool():
+    for p in (ROOT/'proc_nb').glob('*.py'):
+        if p.name != '_modidx.py': assert not re.search(r'^\s*(from|import) (nbdev|execnb|pytest|jupyterlab)\b', p.read_text(), re.M), p
+
+def test_modules_import_downward():
+    order = {re.sub(r'^\d+_', '', p.stem): p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
+    for p in (ROOT/'proc_nb').glob('*.py'):
+        for m in re.findall(r'^from \.(\w+) import', p.read_text(), re.M):
+            if p.stem in order: assert order[m] < order[p.stem], f'{p.stem} imports {m}'
+
+@pytest.mark.parametrize('book', BOOKS, ids=lambda p: p.stem)
+def test_notebook_is_clean(book):
+    text = book.read_text(encoding='utf-8')
+    nb = json.loads(text)
+    assert set(nb['metadata']) <= {'kernelspec', 'language_info', 'accelerator', 'colab'}, 'widget state or stray metadata'
+    assert not re.search(r'/(home|root|work|Users|tmp)/\w', text), 'a path of some machine'
+    for c in nb['cells']:
+        assert c['id']
+        for o in c.get('outputs', []):
+            assert o['output_type'] != 'error' and len(json.dumps(o)) < 200_000
+            assert 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})
+
+@pytest.mark.parametrize('book', TUTORIALS, ids=lambda p: p.stem)
+def test_tutorial_begins_and_ends_alike(book):
+    first, setup, last = cells(book)[0], cells(book)[1], [c for c in cells(book) if c['cell_type'] == 'markdown'][-1]
+    assert source(first).startswith('# ') and 'colab.research.google.com' in source(first) and book.name in source(first)
+    assert source(setup) == '#| eval: false\n%pip install -q proc-nb'
+    assert 'What to try next' in source(last)
+    assert not any(re.search(r'https?://', source(c)) for c in cells(book) if c['cell_type'] == 'code'), 'a tutorial needs no network'
