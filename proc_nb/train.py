@@ -34,10 +34,10 @@ def check_fit(
 
 def device_of(model): return next(model.parameters()).device
 
-# %% ../nbs/11_train.ipynb #8392f94f
+# %% ../nbs/11_train.ipynb #44a9b988
 def by_length(
     batch:Batch, # Rows of different lengths
-    size:int=125 # Rows in a group
+    size:int=64 # Rows in a group: so few that what attention holds stays in the processor's cache
 ) -> list: # Batches that together hold the same rows
     "Groups of rows of similar length, cut to the last answered position"
     place = torch.arange(1, batch.tokens.shape[1] + 1, device=batch.tokens.device)
