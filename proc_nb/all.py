@@ -7,16 +7,21 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #961ada72
+# %% ../nbs/99_all.ipynb #15ad3eb4
 from .draw import *
 from .task import *
 from .brackets import *
 from .sequences import *
+from .stack import *
+from .automata import *
 from .haystack import *
+from .arithmetic import *
+from .controls import *
 from .gpt import *
 from .train import *
 from .transfer import *
 from .zoo import *
+from .scores import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

@@ -14,11 +14,12 @@ from fastcore.basics import patch
 from .draw import *
 from .task import *
 
-# %% ../nbs/06_haystack.ipynb #aa3057ee
+# %% ../nbs/06_haystack.ipynb #01e31af5
 @register('test')
 class Haystack(Task):
     "Key-value pairs, then a key whose value is asked for (2505.22308; 2601.21725)"
-    presets = {'2505.22308': dict(n_pairs=30), '2601.21725': dict(n_pairs=30)}
+    answers,presets = 127,Presets({'2601.21725': Preset('condattendstream_30 of the released code [CODE]', n_pairs=30),
+        '2505.22308': Preset('as 2601.21725 [INFER]', n_pairs=30)})
     def __init__(self,
         n_pairs:int=30 # Most pairs in a row
     ):
@@ -57,12 +58,17 @@ def _answers(self:Haystack, row):
     formed = formed and all(self.key <= k < self.query for k in keys) and all(0 < v < self.key for v in values)
     return formed and dict(zip(keys, values)).get(query - self.n_pairs) == answer
 
-# %% ../nbs/06_haystack.ipynb #5b351f96
+# %% ../nbs/06_haystack.ipynb #a670d178
+@patch
+def guesses(self:Haystack):
+    return {'any possible answer': self.chance, 'any value in the row': sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs}
+
+# %% ../nbs/06_haystack.ipynb #bee5cd70
 @patch
 def picture(self:Haystack, row, mask=None):
-    row = self.trim(row)
-    names,ask = [self.token_names[i] for i in row.tolist()],len(row) - 2
-    hit = row.tolist().index(int(row[ask]) - self.n_pairs)
-    tints = [color(2) if i in (hit, hit + 1, ask, ask + 1) else (color(4) if t >= self.key else None) for i,t in enumerate(row.tolist())]
-    arc = arcs([(ask, hit)], [color(2)], y=42, rise=50 / (ask - hit))
-    return svg(len(row) * SIZE, 43 + SIZE, arc, cells(names, tints, [ask], y=43), label=' '.join(names))
+    row,names = self.trim(row).tolist(),[self.token_names[i] for i in self.trim(row).tolist()]
+    ask = max(0, len(row) - 2)
+    hit = [i for i,t in enumerate(row[:ask:2]) if t == row[ask] - self.n_pairs][:1]
+    needle = {ask, ask + 1, *(o for i in hit for o in (2 * i, 2 * i + 1))}
+    tints = [color(2) if i in needle else (color(4) if t >= self.key else None) for i,t in enumerate(row)]
+    return joined(names, [(ask, 2 * i) for i in hit], tints, [color(2)] * len(hit), marked(mask), arrow=True)
