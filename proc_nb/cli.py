@@ -81,22 +81,24 @@ def _finish(rows, out, n_pairs):
     print('\n' + as_text(summary(rows), n_pairs))
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
-# %% ../nbs/90_cli.ipynb #fb2954e7
+# %% ../nbs/90_cli.ipynb #aa76e83f
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
     parts:str=None, # Only this start beside random weights, such as attn or attn,mlp
     n_pairs:int=30, # Most pairs in a row
     steps:int=1500, # Training steps for each start
-    seeds:int=1, # Runs of each start
+    seeds:int=1, # Runs of each start, with seeds 0, 1, ...
+    equal:bool=False, # One learning rate for everything, as in the papers
     device:str=None, # cpu or cuda; what there is if left out
     out:str='_runs/demo' # Folder for results
 ):
     "A tiny GPT that practised copying finds the needle in the haystack; from random weights it does not"
     dev,out,test = pick_device(device),Path(out),tasks['haystack'](n_pairs=n_pairs)
-    starts,rows,about = _starts(parts),[],dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, **RATES, **machine(dev))
+    starts,rows,rates = _starts(parts),[],{**RATES, **(dict(lr_scale=None) if equal else {})}
+    about = dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, **rates, **machine(dev))
     print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} starts x {seeds} seed(s) x {steps:,} steps on {about["hardware"]}')
-    bar = tqdm(race(rule, starts, test, steps, range(seeds), dev), total=len(starts) * seeds * steps, unit='step')
+    bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step')
     try:
         for label,seed,rec in bar:
             if rec.accuracy is None: continue
