@@ -7,8 +7,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 # %% auto #0
 __all__ = ['summary', 'as_text', 'machine', 'pick_device', 'demo', 'practise_cli', 'rules']
 
-# %% ../nbs/90_cli.ipynb #ce7f93b7
-import json, platform
+# %% ../nbs/90_cli.ipynb #f0e8aa57
+import json, os, platform, re, sys
 from pathlib import Path
 
 import torch
@@ -48,14 +48,26 @@ def as_text(
         out.append(f'{l["setting"]:<22} {l["accuracy"]:>9.1%} {l["found"]:>3} of {l["runs"]:<2} {ifnone(l["step"], "-"):>7}   {paper}')
     return '\n'.join(out)
 
-# %% ../nbs/90_cli.ipynb #d45abea1
+# %% ../nbs/90_cli.ipynb #19b8cd39
+def _in_words(kind, e, trace):
+    if issubclass(kind, (ValueError, KeyError, FileNotFoundError, FloatingPointError)): print(f'{Path(sys.argv[0]).name}: {e}', file=sys.stderr)
+    else: sys.__excepthook__(kind, e, trace)
+
+if Path(sys.argv[0]).name.startswith('proc-nb-'): sys.excepthook = _in_words
+
+# %% ../nbs/90_cli.ipynb #c42d7e86
 def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(dict(about, rows=rows), indent=1)))
+
+def _cpu():
+    info = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 def machine(
     device='cpu' # Where was trained
 ) -> dict: # Hardware and versions, for a results file
     "What a figure was measured on"
-    name = torch.cuda.get_device_name() if 'cuda' in str(device) else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
     return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
 # %% ../nbs/90_cli.ipynb #146dd049
@@ -81,7 +93,7 @@ def _finish(rows, out, n_pairs):
     print('\n' + as_text(summary(rows), n_pairs))
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
-# %% ../nbs/90_cli.ipynb #aa76e83f
+# %% ../nbs/90_cli.ipynb #bad31f56
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
@@ -96,7 +108,10 @@ def demo(
     "A tiny GPT that practised copying finds the needle in the haystack; from random weights it does not"
     dev,out,test = pick_device(device),Path(out),tasks['haystack'](n_pairs=n_pairs)
     starts,rows,rates = _starts(parts),[],{**RATES, **(dict(lr_scale=None) if equal else {})}
-    about = dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, **rates, **machine(dev))
+    about = dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, equal=equal, **rates, **machine(dev))
+    whole('steps', steps, 1)
+    whole('seeds', seeds, 1)
+    for p,embed in starts.values(): start(rule, test, p, embed)
     print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} starts x {seeds} seed(s) x {steps:,} steps on {about["hardware"]}')
     bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step')
     try:
