@@ -105,7 +105,7 @@ def carries(
         out = '1 '[1 - c] + out
     return out
 
-# %% ../nbs/07_arithmetic.ipynb #1e0a2cc0
+# %% ../nbs/07_arithmetic.ipynb #0bb8e023
 @patch
 def picture(self:Arithmetic, row, mask=None):
     row,marks = self.trim(row).tolist(),marked(mask)
@@ -113,7 +113,7 @@ def picture(self:Arithmetic, row, mask=None):
     line,abc = cells(names, tints, marks),self.read(row)
     if abc is None: return svg(len(row) * SIZE, SIZE, line, label=' '.join(names))
     above = [carries(*abc[:2])] if self.sign == '+' else []
-    sums = column([*above, abc[0], self.sign + abc[1].rjust(self.places - 1 + (self.sign == '×')), abc[2]], y=SIZE + 4, small=len(above))
+    sums = column([*above, abc[0], self.sign + abc[1], abc[2]], y=SIZE + 4, small=len(above))
     return svg(len(row) * SIZE, SIZE + 8 + 16 * (3 + len(above)), line, sums, label=' '.join(names))
 
 # %% ../nbs/07_arithmetic.ipynb #c359929e

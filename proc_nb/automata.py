@@ -70,11 +70,12 @@ def _follows(self:Eca, row):
 @patch
 def _ring(self:Eca, s): return set(s) <= {'0', '1'} and (len(s) == self.length if self.lengths == 'fixed' else 3 <= len(s) <= self.length)
 
-# %% ../nbs/05_automata.ipynb #815ad79a
+# %% ../nbs/05_automata.ipynb #6878d668
 @patch
 def picture(self:Eca, row, mask=None):
     row,marks = self.trim(row).tolist(),marked(mask)
     states,names = self.split(row),[self.token_names[t] for t in row]
     w,h = grid_size(len(states), max(map(len, states)), 14)
-    line = cells(names, None, marks, y=h + 8)
-    return svg(max(w, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), line, label=' '.join(names))
+    line,note = cells(names, None, marks, y=h + 8),'text-anchor="start" font-size="11"'
+    said = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{"given" if i == 0 else "asked"}</text>' for i in range(len(states)))
+    return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), said, line, label=' '.join(names))

@@ -63,12 +63,14 @@ def _answers(self:Haystack, row):
 def guesses(self:Haystack):
     return {'any possible answer': self.chance, 'any value in the row': sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs}
 
-# %% ../nbs/06_haystack.ipynb #bee5cd70
+# %% ../nbs/06_haystack.ipynb #6a8aeb7b
 @patch
 def picture(self:Haystack, row, mask=None):
-    row,names = self.trim(row).tolist(),[self.token_names[i] for i in self.trim(row).tolist()]
-    ask = max(0, len(row) - 2)
-    hit = [i for i,t in enumerate(row[:ask:2]) if t == row[ask] - self.n_pairs][:1]
-    needle = {ask, ask + 1, *(o for i in hit for o in (2 * i, 2 * i + 1))}
-    tints = [color(2) if i in needle else (color(4) if t >= self.key else None) for i,t in enumerate(row)]
-    return joined(names, [(ask, 2 * i) for i in hit], tints, [color(2)] * len(hit), marked(mask), arrow=True)
+    row = self.trim(row).tolist()
+    ask,asked = len(row) - 2 + len(row) % 2,marked(mask)
+    hit = [i // 2 for i in range(0, ask, 2) if row[i] == row[ask] - self.n_pairs][:1]
+    tints = [color(2) if i // 2 in (*hit, ask // 2) else color(4) if t >= self.key else None for i,t in enumerate(row)]
+    names,top = [self.token_names[t] for t in row],46
+    lines = (cells(names[o::2], tints[o::2], [i // 2 for i in asked if i % 2 == o], y=top + o * SIZE) for o in (0, 1))
+    arc = arcs([(ask // 2, i) for i in hit], [color(2)], top - 1, min(9, 56 / max(1, ask // 2)), arrow=True)
+    return svg((len(row) + 1) // 2 * SIZE, top + 2 * SIZE + 4, arc, *lines, label=' '.join(names))

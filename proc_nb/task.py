@@ -242,15 +242,15 @@ def guesses(self:Task) -> dict: # Kind of guess -> share that is right
     "What guessing is worth; a test may know better guesses"
     return {'any possible answer': self.chance} if self.answers else {}
 
-# %% ../nbs/01_task.ipynb #1cb19cf2
+# %% ../nbs/01_task.ipynb #b2779282
 @patch
 def _repr_html_(self:Batch): return None if self.task is None else self.task.show(self).markup
 
 @patch
 def _repr_html_(self:Task):
-    rows = self.show(self.sample(3, torch.Generator().manual_seed(0))).markup
+    rows,doc = self.show(self.sample(3, torch.Generator().manual_seed(0))).markup,type(self).__doc__.replace('`', '')
     luck = ''.join(f' Guessing {esc(k)}: {v:.1%}.' for k,v in self.guesses().items())
-    return f'<p><b>{esc(self)}</b>: {esc(type(self).__doc__)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
+    return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
 
 # %% ../nbs/01_task.ipynb #83fd1b4c
 HOMES = 'brackets sequences stack automata haystack arithmetic controls'.split()
