@@ -9,8 +9,8 @@ __all__ = ['SETTINGS', 'WAYS', 'LABELS', 'SWEEP', 'timed', 'sizes_for', 'ours', 
            'trainer', 'middle', 'in_turns', 'memory', 'needed', 'peaks', 'floor', 'counted', 'sweep', 'as_lines',
            'bars', 'measure', 'bench']
 
-# %% ../nbs/91_bench.ipynb #18e8ca23
-import json, math, random, resource, statistics, subprocess, sys, time
+# %% ../nbs/91_bench.ipynb #8a2e5ff3
+import importlib.util, json, random, resource, statistics, subprocess, sys, time
 from pathlib import Path
 
 import altair as alt
@@ -26,7 +26,7 @@ from .plots import *
 from .task import *
 from .train import *
 
-# %% ../nbs/91_bench.ipynb #4acabbe5
+# %% ../nbs/91_bench.ipynb #0945cc4c
 def timed(
     step, # Function that does one step
     n:int, # Steps
@@ -42,6 +42,7 @@ def timed(
         out.append(time.perf_counter() - start)
     return out
 
+# %% ../nbs/91_bench.ipynb #8d00d8dd
 SETTINGS = dict(lr=1e-3, lr_scale=None, freeze=(), weight_decay=1e-3, clip=1., warmup=500, schedule='constant', decay_steps=None)
 
 def sizes_for(task, **kwargs): return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **kwargs})
@@ -100,7 +101,7 @@ class _Rows(torch.utils.data.IterableDataset):
     def __init__(self, n_pairs): self.n_pairs = n_pairs
     def __iter__(self): return haystack_rows(self.n_pairs)
 
-# %% ../nbs/91_bench.ipynb #74a151fd
+# %% ../nbs/91_bench.ipynb #811780d7
 def trainer(task, cfg, batch, device='cpu'):
     "`transformers`' GPT-2 under its Trainer"
     import transformers as hf
@@ -113,8 +114,8 @@ def trainer(task, cfg, batch, device='cpu'):
             ends.append(time.perf_counter())
     def go(n):
         ends.clear()
-        args = hf.TrainingArguments(mkdtemp(), max_steps=n + 1, per_device_train_batch_size=batch, learning_rate=1e-3, weight_decay=1e-3, use_cpu='cpu' in str(device),
-            lr_scheduler_type='constant_with_warmup', report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no')
+        args = hf.TrainingArguments(mkdtemp(), max_steps=n + 1, per_device_train_batch_size=batch, learning_rate=1e-3, weight_decay=1e-3,
+            use_cpu='cpu' in str(device), lr_scheduler_type='constant_with_warmup', report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no')
         hf.Trainer(model=model, args=args, train_dataset=_Rows(task.n_pairs), callbacks=[Clock()]).train()
         return [b - a for a,b in zip(ends, ends[1:])]
     return go
@@ -139,7 +140,7 @@ def in_turns(
     last = took[list(ways)[-1]]
     return {k: dict(ms=middle(v), times=middle([b / a for a,b in zip(v, last)])) for k,v in took.items()}
 
-# %% ../nbs/91_bench.ipynb #675d1168
+# %% ../nbs/91_bench.ipynb #18203297
 def _peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == 'darwin' else 1024)
 
 def memory(
@@ -154,7 +155,7 @@ def memory(
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 def _alone(way, n_pairs, batch):
-    if way == 'trainer': import transformers
+    if way == 'trainer': importlib.import_module('transformers')
     task = Haystack(n_pairs)
     go,before = WAYS[way](task, sizes_for(task), batch),_peak()
     go(2)
@@ -250,7 +251,7 @@ def bars(
     rule = base.mark_rule(strokeWidth=2).encode(x='low:Q', x2='high:Q')
     return alt.layer(bar, rule, base.mark_text(align='left', dx=6, baseline='bottom').encode(x='high:Q', text=alt.Text('median:Q', format='.0f'))).properties(width=380)
 
-# %% ../nbs/91_bench.ipynb #3d1d98e0
+# %% ../nbs/91_bench.ipynb #281d8030
 def measure(
     batch:int=1000, # Rows in a step
     n_pairs:int=30, # Most pairs in a row
@@ -266,9 +267,10 @@ def measure(
     need,peak = needed(task, cfg, batch),peaks(device)
     found = in_turns(made, rounds, steps, dict(many=8))
     mem = {k: memory(k, n_pairs, batch) for k in ways if k in WAYS} if str(device) == 'cpu' else {}
-    return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), batch=batch, n_pairs=n_pairs, rounds=rounds, steps=steps, **machine(device))
+    about = dict(batch=batch, n_pairs=n_pairs, rounds=rounds, steps=steps, **machine(device))
+    return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), **about)
 
-# %% ../nbs/91_bench.ipynb #abacc506
+# %% ../nbs/91_bench.ipynb #f892fa86
 @call_parse
 def bench(
     batch:int=1000, # Rows in a step
@@ -283,9 +285,8 @@ def bench(
     "Time a training step beside a plain loop, the transformers Trainer and the machine's own limits"
     dev,out = pick_device(device),Path(out)
     if threads: torch.set_num_threads(whole('threads', threads, 1))
-    try: import transformers, accelerate
-    except ImportError: print("transformers' Trainer is left out: pip install 'proc-nb[hf]'")
-    there = 'accelerate' in sys.modules
+    there = all(importlib.util.find_spec(m) for m in ('transformers', 'accelerate'))
+    if not there: print("transformers' Trainer is left out: pip install 'proc-nb[hf]'")
     r = measure(batch, n_pairs, rounds, steps, dev, ('ours', 'many', 'plain') + ('trainer',) * there)
     print(f'Haystack of up to {n_pairs} pairs, {batch} rows a step, {r["threads"]} thread(s), {r["hardware"]}; medians of {rounds} rounds\n\n' + as_lines(r))
     if more:
