@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #62a7a054
+# %% ../nbs/99_all.ipynb #8e200f5b
 from .draw import *
 from .task import *
 from .brackets import *
@@ -21,6 +21,7 @@ from .gpt import *
 from .train import *
 from .transfer import *
 from .zoo import *
+from .ensemble import *
 from .scores import *
 from .plots import *
 

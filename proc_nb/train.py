@@ -34,17 +34,19 @@ def check_fit(
 
 def device_of(model): return next(model.parameters()).device
 
-# %% ../nbs/11_train.ipynb #44a9b988
+# %% ../nbs/11_train.ipynb #c301c6b8
 def by_length(
     batch:Batch, # Rows of different lengths
-    size:int=64 # Rows in a group: so few that what attention holds stays in the processor's cache
+    size:int=2500, # Tokens in a group, about
+    members:int=1 # Models whose rows follow one another in the batch
 ) -> list: # Batches that together hold the same rows
     "Groups of rows of similar length, cut to the last answered position"
     place = torch.arange(1, batch.tokens.shape[1] + 1, device=batch.tokens.device)
-    last = ((batch.loss_mask | batch.score_mask) * place).amax(1)
-    groups = last.argsort(stable=True).split(size)
-    return [Batch(*(x[g, :int(last[g[-1]])] for x in (batch.tokens, batch.targets, batch.loss_mask, batch.score_mask)), batch.task)
-        for g in groups]
+    last,order = ((batch.loss_mask | batch.score_mask) * place).amax(1).view(members, -1).sort(dim=1, stable=True)
+    width = last.amax(0)
+    n = (width.cumsum(0) * members // size).unique_consecutive(return_counts=True)[1]
+    rows = order + order.shape[1] * torch.arange(members, device=order.device)[:, None]
+    return [batch[g.flatten()].map(lambda x: x[:, :w]) for g,w in zip(rows.split(n.tolist(), 1), width[n.cumsum(0) - 1].tolist())]
 
 def groups_of(model, batch): return by_length(batch) if getattr(model, 'causal', False) and batch.tokens.device.type == 'cpu' else [batch]
 
@@ -180,7 +182,7 @@ def load_model(
     model.task,model.meta = name and tasks[name](**settings),meta
     return model
 
-# %% ../nbs/11_train.ipynb #fb07ffd6
+# %% ../nbs/11_train.ipynb #e75e7438
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -188,22 +190,27 @@ class Run:
         check_fit(model, task)
         choose('schedule', schedule, SCHEDULES)
         if schedule != 'constant': whole('decay_steps', decay_steps, 1)
-        self.opt = torch.optim.AdamW(param_groups(model, lr, lr_scale, freeze), weight_decay=weight_decay, fused=True)
         self.done,self.device = 0,device_of(model)
+        self.opt = torch.optim.AdamW(param_groups(model, lr, lr_scale, freeze), weight_decay=weight_decay, fused=True)
         self.params = [p for g in self.opt.param_groups for p in g['params']]
         self.generator = torch.Generator(self.device).manual_seed(seed)
     def step(self):
         "One step; returns the loss before it"
         factor = rate(self.done, self.warmup, self.schedule, self.decay_steps)
+        self.now = self.lr * factor
         for g in self.opt.param_groups: g['lr'] = g['top'] * factor
         batch = self.task.sample(whole('batch_size', self.batch_size, 1), self.generator)
-        self.model.zero_grad(set_to_none=True)
         with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
             torch.manual_seed(self.seed * 1_000_003 + self.done)
-            loss = backward(self.model, batch)
+            loss = self.update(batch)
+        self.done += 1
+        return loss
+    def update(self, batch):
+        "Gradient, clipping and AdamW"
+        self.model.zero_grad(set_to_none=True)
+        loss = backward(self.model, batch)
         torch.nn.utils.clip_grad_norm_(self.params, self.clip)
         self.opt.step()
-        self.done += 1
         return loss
 
 # %% ../nbs/11_train.ipynb #9761e603
@@ -263,7 +270,7 @@ def fit(
     if path and resume and path.exists(): run.load(path)
     return _records(run, whole('steps', steps, 1), path, whole('eval_every', eval_every, 1), whole('eval_rows', eval_rows, 1))
 
-# %% ../nbs/11_train.ipynb #c8acf7eb
+# %% ../nbs/11_train.ipynb #a6f9e25a
 def _records(run, steps, path, eval_every, eval_rows):
     start,saved = time.perf_counter(),run.done
     run.model.train()
@@ -273,7 +280,7 @@ def _records(run, steps, path, eval_every, eval_rows):
             if ends or run.device.type == 'cpu': _finite(loss, run, path)
             acc = evaluate(run.model, run.task, eval_rows) if ends else None
             if ends and path: saved = run.save(path) or run.done
-            yield Record(run.done, loss, acc, run.opt.param_groups[0]['lr'], time.perf_counter() - start)
+            yield Record(run.done, loss, acc, run.now, time.perf_counter() - start)
     finally:
         if path and run.done > saved and math.isfinite(float(loss)): run.save(path)
 

@@ -1,0 +1,46 @@
+"Weights go to GPT-2 and back, and the logits agree."
+import pytest, torch
+from proc_nb.gpt import GPT, GPTConfig, from_hf, to_hf
+transformers = pytest.importorskip('transformers')
+
+SIZES = [dict(), dict(vocab_size=31, block_size=9, n_layer=1, n_head=1, n_embd=8), dict(vocab_size=77, block_size=40, n_layer=3, n_head=2, n_embd=24)]
+
+def loud(model): # weights large enough that a mistake would show
+    g = torch.Generator().manual_seed(1)
+    for p in model.parameters(): p.data = p.data + torch.randn(p.shape, generator=g) * .2
+    return model.eval()
+
+def rows(config): return torch.randint(config.vocab_size, (5, config.block_size), generator=torch.Generator().manual_seed(2))
+
+@pytest.mark.parametrize('sizes', SIZES)
+def test_there_and_back(sizes, tmp_path):
+    model = loud(GPT(GPTConfig(**sizes)))
+    x, hf = rows(model.config), to_hf(model)
+    with torch.no_grad():
+        want = model(x)
+        assert want.std() > .3
+        torch.testing.assert_close(hf(x).logits, want, atol=1e-4, rtol=0)
+        hf.save_pretrained(tmp_path)
+        again = from_hf(str(tmp_path))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_from_a_fresh_gpt2(tied):
+    hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4,
+        tie_word_embeddings=tied, bos_token_id=None, eos_token_id=None)).eval()
+    loud(hf)
+    model = from_hf(hf).eval()
+    x = rows(model.config)
+    with torch.no_grad(): torch.testing.assert_close(model(x), hf(x).logits, atol=1e-4, rtol=0)
+
+@pytest.mark.parametrize('change,word', [(dict(activation_function='relu'), 'relu'), (dict(n_inner=17), 'n_inner is 17'),
+    (dict(scale_attn_by_inverse_layer_idx=True), 'scale_attn_by_inverse_layer_idx')])
+def test_another_architecture_is_refused(change, word):
+    hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2, **change))
+    with pytest.raises(ValueError, match=word): from_hf(hf)
+
+def test_writes_what_gpt2_writes():
+    model = loud(GPT(GPTConfig(vocab_size=30, block_size=24)))
+    start = rows(model.config)[:, :4]
+    theirs = to_hf(model).generate(start, max_new_tokens=15, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(start))
+    assert torch.equal(model.generate(start, 15), theirs)
