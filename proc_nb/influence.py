@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'layer_pass', 'last_answer', 'row_grads', 'chunks',
-           'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate', 'cosine', 'tracin',
-           'overlap', 'Rows', 'train_on', 'row_losses', 'interval', 'removal', 'halves', 'lds']
+           'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate', 'cosine',
+           'tracin', 'overlap', 'Rows', 'train_on', 'row_losses', 'interval', 'removal', 'halves', 'lds']
 
 # %% ../nbs/60_influence.ipynb #fa5f6d05
 import hashlib, time
@@ -149,6 +149,19 @@ def _again(batches):
     if batches is not None and not isinstance(batches, Batch) and iter(batches) is batches:
         raise ValueError('Rows must be a Batch, a list of them or something else that can be gone through twice, not a generator.')
     return batches
+
+# %% ../nbs/60_influence.ipynb #96f257e6
+class Foreign(nn.Module):
+    "A causal language model of `transformers` that answers `model(tokens, at=mask)`"
+    causal = True
+    def __init__(self,
+        lm:nn.Module # Such as `GPT2LMHeadModel`
+    ):
+        super().__init__()
+        self.lm = lm
+    def forward(self, tokens, at=None):
+        x = self.lm.base_model(tokens)[0]
+        return self.lm.get_output_embeddings()(x if at is None else x[at])
 
 # %% ../nbs/60_influence.ipynb #3ff93fd8
 class GradDot:
