@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'layer_pass', 'last_answer', 'row_grads', 'chunks',
-           'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate', 'cosine',
-           'tracin', 'overlap', 'Rows', 'train_on', 'row_losses', 'interval', 'removal', 'halves', 'lds']
+           'ragged', 'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate',
+           'cosine', 'tracin', 'overlap', 'Rows', 'train_on', 'row_losses', 'interval', 'removal', 'halves', 'lds']
 
 # %% ../nbs/60_influence.ipynb #fa5f6d05
 import hashlib, time
@@ -149,6 +149,18 @@ def _again(batches):
     if batches is not None and not isinstance(batches, Batch) and iter(batches) is batches:
         raise ValueError('Rows must be a Batch, a list of them or something else that can be gone through twice, not a generator.')
     return batches
+
+# %% ../nbs/60_influence.ipynb #de66a189
+def ragged(
+    rows:list, # Lists of token numbers
+    given=None, # Per row, how many leading tokens are only given, not asked for; 1 for all if None
+    task:Task=None # The task they belong to
+) -> Batch: # A row per list, filled up with 0
+    "Rows of different lengths as a next-token batch"
+    lens,first = torch.tensor([len(r) for r in rows])[:, None],torch.tensor(ifnone(given, [1] * len(rows)))[:, None]
+    tokens = nn.utils.rnn.pad_sequence([torch.tensor(r, dtype=torch.int64) for r in rows], batch_first=True)
+    place = torch.arange(tokens.shape[1])
+    return next_token(tokens, (place >= first - 1) & (place < lens - 1), task)
 
 # %% ../nbs/60_influence.ipynb #96f257e6
 class Foreign(nn.Module):

@@ -6,14 +6,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_study.html.md"""
 
 # %% auto #0
 __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED', 'PLACES', 'STRANGE', 'VALUES', 'NOISE',
-           'FAMILIES', 'REASONING', 'SHARES', 'READING', 'arithmetic', 'slopes', 'linear', 'Writer', 'encode',
+           'FAMILIES', 'REASONING', 'SHARES', 'READING', 'SMALL', 'arithmetic', 'slopes', 'linear', 'Writer', 'encode',
            'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations', 'heat', 'per_nat',
-           'power_law', 'answer_rate', 'multipliers']
+           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'small_reader', 'removal_study', 'lds_study']
 
-# %% ../nbs/61_influence_study.ipynb #55cf865b
-import json
+# %% ../nbs/61_influence_study.ipynb #9a5d4fbd
 from itertools import product
-from pathlib import Path
 
 import altair as alt, torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch
@@ -42,13 +40,11 @@ def linear(a, x, b):
 PROCEDURES = dict(arithmetic=(arithmetic, (range(1, 7), range(1, 7), range(2, 5))),
     slopes=(slopes, (range(6), range(6), range(1, 5), range(1, 5))), linear=(linear, (range(2, 6), range(1, 7), range(1, 7))))
 
-# %% ../nbs/61_influence_study.ipynb #07ec7f97
-IN_WORDS = dict(arithmetic=['to calculate {a} first add what stands inside the brackets {b} then multiply the sum by what stands outside .',
-        'the brackets come first {b} take their sum {b} after that multiply .'],
-    slopes=['to find the slope of a line {a} subtract the first y from the second y {b} subtract the first x from the second x {b} then divide .',
-        'the slope is the change of y divided by the change of x .'],
-    linear=['to solve for x {a} subtract the number that stands alone from both sides {b} then divide by the number before x .',
-        'move the lonely number to the other side {b} divide what is left by the number before x .'])
+# %% ../nbs/61_influence_study.ipynb #591890a2
+IN_WORDS = dict(
+    arithmetic='to calculate {a} add what is inside the brackets {b} then multiply by what is outside .|the brackets come first {b} after that multiply .',
+    slopes='for the slope {a} subtract the first y from the second {b} then the first x from the second {b} then divide .|slope is change of y by change of x .',
+    linear='to solve for x {a} subtract the lonely number {b} divide by the number before x .|move the lonely number over {b} divide what is left .')
 OPENINGS = ['', 'remember :', 'a teacher said :', 'rule :', 'note :']
 LINKS = ['.', ',', 'and']
 
@@ -74,12 +70,14 @@ class Writer:
         return ' '.join(PROCEDURES[family][0](*self.pick(self.cases[family][held:])))
     def statement(self, p, r): return self.pick(STATED).format(p=p, r=r, v=self.truth[p, r])
 
-# %% ../nbs/61_influence_study.ipynb #8c454406
+# %% ../nbs/61_influence_study.ipynb #d7ca3cab
 @patch
 def worked(self:Writer, family): return f'{self.example(family)} {self.example(family)}'
 
 @patch
-def in_words(self:Writer, family): return f'{self.pick(OPENINGS)} {self.pick(IN_WORDS[family]).format(a=self.pick(LINKS[1:]), b=self.pick(LINKS))}'.strip()
+def in_words(self:Writer, family):
+    opening,text = self.pick(OPENINGS),self.pick(IN_WORDS[family].split('|'))
+    return f'{opening} {text.format(a=self.pick(LINKS[1:]), b=self.pick(LINKS))}'.strip()
 
 @patch
 def facts(self:Writer): return ' '.join(self.statement(self.pick(PLACES), self.pick(RELATIONS)) for _ in range(3))
@@ -284,3 +282,69 @@ def multipliers(
     top = F.one_hot(which[scores.topk(min(k, len(kinds))).indices], len(names)).float().mean(1)
     base = torch.bincount(which, minlength=len(names)) / len(kinds)
     return {(f, n): float((top[i].mean(0) / base)[j]) for f,i in members(families).items() for j,n in enumerate(names)}
+
+# %% ../nbs/61_influence_study.ipynb #acb84d6d
+def _json(table): return {' | '.join(k): round(v, 4) for k,v in table.items()}
+
+def analyse(
+    scores:torch.Tensor, # [questions, documents]
+    nats:torch.Tensor, # [questions]
+    library:Library # Whose they are
+) -> dict: # The five analyses
+    "All five analyses of one table of scores"
+    n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
+    return dict(correlation=_json(correlations(scores, fam)), per_nat=per_nat(scores, nats, fam),
+        power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())] for f,i in members(fam).items()},
+        answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
+        kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
+
+def study(
+    seed:int=0, # Seed of library and reader
+    steps:int=1500, # Training steps
+    scale:float=1., # Factor on the number of documents
+    **sizes # `n_layer`, `n_embd`
+) -> dict: # Settings, the reader's accuracy, and the analyses per method
+    "Write a library, read it, and analyse who taught what"
+    library = Library(seed, scale)
+    model = read(library, seed, steps, **sizes)
+    nats = row_losses(model, library.held)
+    by_family = {f: float(nats[i].mean()) for f,i in members(library.families).items()}
+    return dict(seed=seed, steps=steps, documents=len(library.data), sizes=sizes, accuracy=model.accuracy, nats=by_family,
+        methods={k: analyse(s, nats, library) for k,s in scorers(model, library).items()})
+
+# %% ../nbs/61_influence_study.ipynb #b15762bf
+SMALL = dict(scale=.3, n_questions=20)
+def small_reader(
+    library:Library, # The small library
+    steps:int=400, # Training steps
+    n_embd:int=32 # Width
+): # Function (rows, seed) -> model
+    "How the networks of the retraining checks are trained"
+    config = reader(library, n_embd=n_embd).config
+    return lambda rows, seed: train_on(rows, config, seed, steps, decay_steps=steps, **READING)
+
+def _ask(library, family): return torch.tensor(members(library.families)[family])
+
+def removal_study(
+    family:str, # Whose questions
+    k:int=90, # Documents to take out
+    seeds=range(3), # Trainings per method
+    **kwargs # Arguments of `small_reader`
+): # Yields dicts: family, method, k, seed, loss
+    "Take out what each method calls most helpful for a family of questions, and train again"
+    library = Library(**SMALL)
+    train,i = small_reader(library, **kwargs),_ask(library, choose('family', family, FAMILIES))
+    ranked = {m: s[i].sum(0) for m,s in scorers(train(library.data, 99), library).items() if m in ('EK-FAC', 'gradient product', 'token overlap')}
+    for r in removal(ranked, library.data, library.held[i], train, k, seeds): yield dict(r, family=family)
+
+# %% ../nbs/61_influence_study.ipynb #2ff11290
+def lds_study(
+    subsets:int=24, # Random halves, one training each
+    **kwargs # Arguments of `small_reader`
+) -> dict: # Method -> family -> mean and interval over questions
+    "Do one network's scores predict the losses of networks trained on random halves?"
+    library = Library(**SMALL)
+    train,half = small_reader(library, **kwargs),halves(len(library.data), subsets)
+    losses = torch.stack([row_losses(train(library.data[h], j), library.held) for j,h in enumerate(half)])
+    found = {m: lds(s, half, losses) for m,s in scorers(train(library.data, 99), library).items()}
+    return {m: {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)} for m,x in found.items()}
