@@ -88,7 +88,7 @@ def tape(
     try: yield calls
     finally: [h.remove() for h in hooks]
 
-# %% ../nbs/60_influence.ipynb #6648bea5
+# %% ../nbs/60_influence.ipynb #5aae5004
 def _by_row(x, mask):
     "Values as [rows, positions, width]"
     if x.dim() > 2: return x.flatten(1, -2)
@@ -97,20 +97,15 @@ def _by_row(x, mask):
     out[mask] = x
     return out
 
-def _counted(x, mask, live):
-    "Which positions count, bool [rows, positions]"
-    if x.dim() == 2: return mask if len(x) == int(mask.sum()) else mask.new_ones(len(x), 1)
-    return live if x.shape[1:-1] == live.shape[1:] else mask.new_ones(len(x), x[0, ..., 0].numel())
-
-def _layer_pass(name, layer, calls, mask, live):
+def _layer_pass(name, layer, calls, mask):
     if not calls: raise ValueError(f'{name} is never called in the forward pass (its weight may be used directly), so it cannot be traced.')
-    if any(g is not None and not g.isfinite().all() for _,g in calls): raise FloatingPointError(f'The gradients at {name} are not finite.')
     a = torch.cat([_by_row(x, mask) for x,_ in calls], 1)
-    g = torch.cat([_by_row(torch.zeros(*x.shape[:-1], layer_shape(layer)[0]) if g is None else g, mask) for x,g in calls], 1)
+    g = torch.cat([_by_row(x.new_zeros(*x.shape[:-1], layer_shape(layer)[0]) if g is None else g, mask) for x,g in calls], 1)
+    if not g.isfinite().all(): raise FloatingPointError(f'The gradients at {name} are not finite.')
     if layer.bias is not None: a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2)
-    return a,g,torch.cat([_counted(x, mask, live) for x,_ in calls], 1)
+    return a,g,g.ne(0).any(2)
 
-# %% ../nbs/60_influence.ipynb #cdcdca5a
+# %% ../nbs/60_influence.ipynb #4abf7fa3
 def layer_pass(
     model, # Any model that answers `model(tokens, at=mask)`
     layers:dict, # Name -> layer of `model`
@@ -118,13 +113,12 @@ def layer_pass(
     draw:torch.Generator=None # If given, labels are drawn from the model with it instead of taken from the batch
 ) -> dict: # Name -> inputs [n, P, in], gradients [n, P, out], counted positions [n, P]
     "One forward and backward pass; raises FloatingPointError if a gradient is not finite"
-    mask,place = batch.loss_mask,torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    live = place <= last_answer(batch)[:, None] if getattr(model, 'causal', False) else torch.ones_like(mask)
+    mask = batch.loss_mask
     with _frozen(model), tape(layers) as calls, torch.enable_grad():
         logits = model(batch.tokens, at=mask)
         labels = batch.targets[mask] if draw is None else logits.detach().softmax(-1).multinomial(1, generator=draw).flatten()
         if logits.requires_grad: F.cross_entropy(logits, labels, reduction='sum').backward()
-    return {n: _layer_pass(n, layers[n], c, mask, live) for n,c in calls.items()}
+    return {n: _layer_pass(n, layers[n], c, mask) for n,c in calls.items()}
 
 def last_answer(batch): return (batch.loss_mask * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)).amax(1)
 
