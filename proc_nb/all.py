@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #62a7a054
+# %% ../nbs/99_all.ipynb #26e16574
 from .draw import *
 from .task import *
 from .brackets import *
@@ -23,6 +23,7 @@ from .transfer import *
 from .zoo import *
 from .scores import *
 from .plots import *
+from .views import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]
