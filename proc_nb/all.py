@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #8e200f5b
+# %% ../nbs/99_all.ipynb #e13d6fa1
 from .draw import *
 from .task import *
 from .brackets import *
@@ -24,6 +24,7 @@ from .zoo import *
 from .ensemble import *
 from .scores import *
 from .plots import *
+from .views import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

@@ -45,23 +45,23 @@ def load_zoo(
     "A network practised on the rule `name`"
     return zoo[name]
 
-# %% ../nbs/13_zoo.ipynb #e821eea3
+# %% ../nbs/13_zoo.ipynb #969e11c2
 STARTS = {'random weights': ([], 'random'), 'attention': ('attn', 'random'), 'attention + positions': (['attn', 'pos'], 'random'),
     'everything': ('all', 'mean')}
 PAPER = {'random weights': (.113, 'author-stated'), 'attention': (.990, 'second-hand'), 'everything': (.188, 'second-hand')}
 
 def start(
-    rule:str, # Name of a practised network
+    rule, # A practised network, or its name in the zoo
     test:Task, # What is to be learnt
     parts, # What to carry over, as in `transfer`
     embed:str='random', # What to do with embeddings, as in `transfer`
     seed:int=0, # Seed of the fresh weights
     device='cpu' # Where to train
 ) -> GPT: # A network ready for `fit`
-    "A network for `test` with `parts` of the practised `rule` carried over"
-    source = load_zoo(rule)
+    "A network for `test` with `parts` of the practised `rule` carried over; `.report` says what moved"
+    source = load_zoo(rule) if isinstance(rule, str) else rule
     model = GPT(GPTConfig(**{**vars(source.config), 'vocab_size': test.vocab_size, 'block_size': test.seq_len}), seed=seed)
-    transfer(source, model, parts, embed)
+    model.task,model.report = test,transfer(source, model, parts, embed)
     return model.to(device)
 
 # %% ../nbs/13_zoo.ipynb #487577e7
