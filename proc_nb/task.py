@@ -71,7 +71,7 @@ class Batch:
         targets:torch.Tensor, # int64 [n, T]: what to answer at each position
         loss_mask:torch.Tensor, # bool [n, T]: positions that are trained
         score_mask:torch.Tensor=None, # bool [n, T]: positions that are scored; `loss_mask` if None
-        task:'Task'=None # The task the rows come from
+        task=None # The task the rows come from
     ):
         score_mask = ifnone(score_mask, loss_mask)
         store_attr()
@@ -87,7 +87,7 @@ class Batch:
 def next_token(
     tokens:torch.Tensor, # int64 [n, T]
     loss_mask:torch.Tensor, # bool [n, T]: positions whose next token is asked for
-    task:'Task'=None # The task the rows come from
+    task=None # The task the rows come from
 ) -> Batch: # The same rows with `targets` shifted left by one
     "A batch whose answer at each masked position is the token after it"
     targets = torch.cat([tokens[:, 1:], torch.full_like(tokens[:, :1], getattr(task, 'pad', 0))], 1)
