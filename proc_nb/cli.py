@@ -99,7 +99,7 @@ def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
     parts:str=None, # Only this start beside random weights, such as attn or attn,mlp
     n_pairs:int=30, # Most pairs in a row
-    steps:int=1500, # Training steps for each start
+    steps:int=2000, # Training steps for each start
     seeds:int=1, # Runs of each start, with seeds 0, 1, ...
     equal:bool=False, # One learning rate for everything, as in the papers
     device:str=None, # cpu or cuda; what there is if left out

@@ -82,13 +82,13 @@ def evaluate(
 
 def _right(model, b): return (model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).sum()
 
-# %% ../nbs/11_train.ipynb #65c207b4
-SCHEDULES = dict(constant=lambda x: 1., linear=lambda x: 1 - x, cosine=lambda x: .5 + .5 * math.cos(math.pi * x))
+# %% ../nbs/11_train.ipynb #cbb7da26
+SCHEDULES = dict(constant=lambda x: 1., hold=lambda x: min(1, 4 - 4 * x), linear=lambda x: 1 - x, cosine=lambda x: .5 + .5 * math.cos(math.pi * x))
 def rate(
     step:int, # Steps done so far
     warmup:int=500, # Steps of linear warm-up
-    schedule:str='constant', # 'constant', 'linear' or 'cosine'
-    decay_steps:int=None # Step at which 'linear' and 'cosine' reach zero
+    schedule:str='constant', # 'constant', 'hold', 'linear' or 'cosine'
+    decay_steps:int=None # Step at which the others reach zero
 ) -> float: # Factor on the learning rate
     "The learning rate's factor after `step` steps"
     return min(1, (step + 1) / max(1, warmup)) * SCHEDULES[schedule](min(1, step / (decay_steps or math.inf)))
@@ -244,7 +244,7 @@ def load(self:Run, path):
     self.generator.set_state(state['generator'])
     self.done = meta['done']
 
-# %% ../nbs/11_train.ipynb #a337ecc1
+# %% ../nbs/11_train.ipynb #1c01e6f1
 def fit(
     model, # A model on the device where it is to train
     task:Task, # What it learns
@@ -257,8 +257,8 @@ def fit(
     weight_decay:float=1e-3, # AdamW's
     clip:float=1., # Longest gradient
     warmup:int=500, # Steps of linear warm-up
-    schedule:str='constant', # 'constant', 'linear' or 'cosine'
-    decay_steps:int=None, # Length of 'linear' and 'cosine'
+    schedule:str='constant', # 'constant', 'hold', 'linear' or 'cosine'
+    decay_steps:int=None, # Length of the others
     run_dir=None, # Folder for the checkpoint
     resume:bool=False, # Go on from the checkpoint in `run_dir`, if there is one
     eval_every:int=250, # Steps between evaluations
