@@ -1,0 +1,48 @@
+"The commands as a person calls them: what they print, what they keep when stopped, how they refuse."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+
+BIN = Path(sys.executable).parent
+
+def call(*args, cwd): return subprocess.run([BIN/args[0], *args[1:]], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+def test_demo_writes_a_table_and_a_chart(tmp_path):
+    done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '4', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for start in ('random weights', 'attention', 'attention + positions', 'everything'): assert f'\n{start} ' in done.stdout
+    assert 'second-hand' in done.stdout and 'author-stated' in done.stdout and 'Try next' in done.stdout
+    out = tmp_path/'_runs/demo'
+    assert sorted(p.name for p in out.iterdir()) == ['chart.html', 'chart.png', 'results.json']
+    kept = json.loads((out/'results.json').read_text())
+    assert len(kept['rows']) == 4 and kept['torch'] and kept['hardware']
+    assert 'src="http' not in (out/'chart.html').read_text()
+
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    run = subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '100000'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    kept = tmp_path/'_runs/demo/results.json'
+    for _ in range(600):
+        if kept.exists(): break
+        time.sleep(.2)
+    os.kill(run.pid, signal.SIGINT)
+    said, _ = run.communicate(timeout=120)
+    assert 'what was done is kept' in said and run.returncode == 0
+    assert len(json.loads(kept.read_text())['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
+
+@pytest.mark.parametrize('args,words', [
+    (('proc-nb-demo', '--rule', 'identiti'), "Did you mean 'identity'?"), (('proc-nb-demo', '--parts', 'atn'), "Did you mean 'attn'?"),
+    (('proc-nb-demo', '--n-pairs', '99'), 'from 1 to 64'), (('proc-nb-demo', '--device', 'gpu'), 'There is no device'),
+    (('proc-nb-demo', '--steps', '0'), 'steps must be'), (('proc-nb-practise', 'dick'), "Did you mean 'dyck'?")])
+def test_mistakes_are_answered_in_words(args, words, tmp_path):
+    done = call(*args, cwd=tmp_path)
+    assert done.returncode != 0 and words in done.stderr and 'Traceback' not in done.stderr and not (tmp_path/'_runs').exists()
+
+def test_practise_can_be_stopped_and_resumed(tmp_path):
+    first = call('proc-nb-practise', 'identity', '--steps', '6', cwd=tmp_path)
+    assert first.returncode == 0 and 'Written' in first.stdout, first.stderr
+    again = call('proc-nb-practise', 'identity', '--steps', '6', '--resume', cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+
+def test_rules_lists_everything(tmp_path):
+    said = call('proc-nb-rules', cwd=tmp_path).stdout
+    for name in ('identity', 'dyck', 'haystack'): assert f'\n  {name} ' in said
