@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #e13d6fa1
+# %% ../nbs/99_all.ipynb #032f119e
 from .draw import *
 from .task import *
 from .brackets import *
@@ -23,6 +23,7 @@ from .transfer import *
 from .zoo import *
 from .ensemble import *
 from .scores import *
+from .sampling import *
 from .plots import *
 from .views import *
 
