@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #15ad3eb4
+# %% ../nbs/99_all.ipynb #54bc0036
 from .draw import *
 from .task import *
 from .brackets import *
@@ -22,6 +22,8 @@ from .train import *
 from .transfer import *
 from .zoo import *
 from .scores import *
+from .lego import *
+from .lego_attention import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]
