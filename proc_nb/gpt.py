@@ -161,10 +161,15 @@ def forward(self:Block, x, at=None):
     x = (x if at is None else pick(x, at)) + self.drop(self.attn(self.ln_1(x), at))
     return x + self.drop(self.mlp(self.ln_2(x)))
 
-# %% ../nbs/10_gpt.ipynb #fc96c05c
+# %% ../nbs/10_gpt.ipynb #a4ed4bb3
+@patch(as_prop=True)
+def blocks(self:GPT):
+    "The blocks in the order in which they run"
+    return self.h
+
 @patch
 def stream(self:GPT, tokens, at=None): # [n, T] -> [n, T, n_embd]; with `at`, int64 [n], [n, 1, n_embd]
-    x,(*first,last) = self.drop(self.embed(tokens)),self.h
+    x,(*first,last) = self.drop(self.embed(tokens)),self.blocks
     for block in first: x = block(x)
     return last(x, at)
 
@@ -204,20 +209,30 @@ def _repr_html_(self:GPT):
     head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; reads {c.block_size} of {c.vocab_size} tokens'
     return f'<p><b>{head}</b>, {sum(n.values()):,} parameters</p><table><tr>{cells}</tr></table>'
 
-# %% ../nbs/10_gpt.ipynb #6c39b2ca
+# %% ../nbs/10_gpt.ipynb #6a70f396
 @patch
-@torch.no_grad()
-def attention(self:GPT,
+def maps(self:Attention, x, causal=True):
+    "How much each position takes from each, [B, H, T, T], with gradients"
+    q,k,_ = self.qkv(x)
+    future = torch.ones(x.shape[1], x.shape[1], device=x.device, dtype=torch.bool).triu(1) & causal
+    return (q @ k.mT / q.shape[-1] ** .5).masked_fill(future, -torch.inf).softmax(-1)
+
+@patch
+def maps(self:GPT,
     tokens:torch.Tensor # int64 [n, T]
 ) -> torch.Tensor: # float [n_layer, n, n_head, T, T]; rows sum to 1
-    "Attention maps of every layer and head"
+    "Attention maps of every layer and head, with gradients"
     x,maps = self.embed(tokens),[]
-    future = torch.ones(tokens.shape[1], tokens.shape[1], device=tokens.device, dtype=torch.bool).triu(1)
-    for b in self.h:
-        q,k,_ = b.attn.qkv(b.ln_1(x))
-        maps.append((q @ k.mT / q.shape[-1] ** .5).masked_fill(future, -torch.inf).softmax(-1))
+    for b in self.blocks:
+        maps.append(b.attn.maps(b.ln_1(x)))
         x = b(x)
     return torch.stack(maps)
+
+@patch
+@torch.no_grad()
+def attention(self:GPT, tokens):
+    "The maps for looking, without gradients"
+    return self.maps(tokens)
 
 # %% ../nbs/10_gpt.ipynb #9330e886
 @patch

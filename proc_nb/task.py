@@ -252,8 +252,8 @@ def _repr_html_(self:Task):
     luck = ''.join(f' Guessing {esc(k)}: {v:.1%}.' for k,v in self.guesses().items())
     return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
 
-# %% ../nbs/01_task.ipynb #83fd1b4c
-HOMES = 'brackets sequences stack automata haystack arithmetic controls'.split()
+# %% ../nbs/01_task.ipynb #258ed325
+HOMES = 'brackets sequences stack automata haystack arithmetic controls lego'.split()
 
 class TaskIndex(Mapping):
     "Tasks by name; a value is the task's class"

@@ -1,0 +1,126 @@
+"LEGO: chains are right for any size and group, and hard-wired heads compute what they say."
+import pytest, torch
+from hypothesis import given, strategies as st
+from proc_nb.all import *
+from proc_nb.lego import group_fault
+from proc_nb.lego_attention import Sight, associate, same_weights
+
+def gen(seed=0): return torch.Generator().manual_seed(seed)
+
+@given(n=st.integers(1, 30), m=st.integers(0, 30), chains=st.integers(0, 5), side=st.integers(-1, 8),
+    group=st.sampled_from(['Z2', 'Z5', 'D3', 'D5', 'Q9']), ask=st.sampled_from(['inside', 'chain', 'text', 'before']), seed=st.integers(0, 99))
+def test_accepts_or_refuses(n, m, chains, side, group, ask, seed):
+    fine = 1 <= m <= n and chains >= 1 and side >= 0 and chains * n + side <= 26 and group in GROUPS and ask in ('inside', 'chain', 'text')
+    kw = dict(group=group, n_vars=n, n_supervised=m, n_chains=chains, n_distractors=side, ask=ask)
+    if not fine:
+        with pytest.raises((ValueError, KeyError)): tasks['lego'](**kw)
+        return
+    task = tasks['lego'](**kw)
+    b = task.batch(20, gen(seed))
+    assert task.check(b.tokens).all() and b.tokens.shape[1] == task.seq_len
+    assert (b.score_mask.sum(1) == n * chains).all() and (b.loss_mask.sum(1) == m * chains).all() and (b.score_mask | ~b.loss_mask).all()
+    place = task.places(b.tokens)
+    assert (place[b.loss_mask] < m).all() and (place[b.score_mask & ~b.loss_mask] >= m).all()
+    for row, target, at in zip(b.tokens, b.targets, b.score_mask):
+        found = task.solve(row)
+        assert [found[t] for t in row[at].tolist()] == target[at].tolist()
+
+@pytest.mark.full
+@pytest.mark.parametrize('kw', [dict(), dict(group='D3'), dict(n_vars=6, n_chains=3), dict(n_vars=8, n_distractors=6), dict(n_vars=8, ask='text')])
+def test_solver_agrees_with_sampler_on_100_000_chains(kw):
+    task = tasks['lego'](**kw)
+    for seed in range(10):
+        b = task.batch(10_000 if kw else 20_000, gen(seed))
+        for row, target, at in zip(b.tokens.tolist(), b.targets.tolist(), b.score_mask.tolist()):
+            found = task.solve(row)
+            assert all(found[t] == v for t, v, a in zip(row, target, at) if a)
+
+def test_values_and_operators_are_even():
+    for group in ('Z2', 'D3'):
+        task = tasks['lego'](group=group)
+        b = task.batch(20_000, gen())
+        k = len(task.group)
+        for x in (b.targets[b.score_mask], b.tokens[:, 3:-1:5].flatten()): assert (x.bincount(minlength=k) / len(x) - 1 / k).abs().max() < .005
+
+def test_the_last_value_of_a_sign_chain_is_the_product_of_all_signs():
+    for group, counts in (('Z2', True), ('D3', False)):
+        task = tasks['lego'](group=group)
+        b = task.batch(500, gen())
+        last = torch.stack([t[p == 11][0] for t, p in zip(b.targets, task.places(b.tokens))])
+        table, ops = task.group.table, b.tokens[:, 3:-1:5]
+        product = ops[:, 0]
+        for i in range(1, 12): product = table[ops[:, i], product]
+        assert bool((product == last).all()) == counts
+
+@given(st.sampled_from(list(GROUPS)), st.data())
+def test_relabelled_groups_are_groups_and_damaged_ones_are_not(name, data):
+    g = group_of(name)
+    k = len(g)
+    p = torch.tensor(data.draw(st.permutations(range(k))))
+    again = torch.empty_like(g.table)
+    again[p[:, None], p] = p[g.table]
+    assert group_fault(again, list(range(k))) == ''
+    task = tasks['lego'](group=again.tolist(), n_vars=4, n_supervised=2)
+    assert task.check(task.batch(20, gen()).tokens).all()
+    a, b = data.draw(st.integers(0, k - 1)), data.draw(st.integers(0, k - 1))
+    again[a, b] = (again[a, b] + data.draw(st.integers(1, k - 1))) % k
+    with pytest.raises(ValueError, match='not a group'): Group(again.tolist())
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=4, max_size=4))
+def test_any_table_is_a_group_or_says_why_not(table):
+    fault = group_fault(torch.tensor(table), 'abcd')
+    laws = [[table[table[a][b]][c] == table[a][table[b][c]] for a in range(4) for b in range(4) for c in range(4)]]
+    unit = [e for e in range(4) if table[e] == [0, 1, 2, 3] and [r[e] for r in table] == [0, 1, 2, 3]]
+    good = all(laws[0]) and unit and all(any(table[a][b] == table[b][a] == unit[0] for b in range(4)) for a in range(4))
+    assert bool(good) == (fault == '')
+
+@given(T=st.integers(1, 40), kinds=st.integers(1, 40), causal=st.booleans(), seed=st.integers(0, 999))
+def test_association_without_a_matrix(T, kinds, causal, seed):
+    tokens, v, sight = torch.randint(kinds, (3, T), generator=gen(seed)), torch.randn(3, T, 5, generator=gen(seed)), Sight()
+    sight(None, (tokens,))
+    assert torch.allclose(associate(v, sight, causal), same_weights(tokens, causal) @ v, atol=1e-5)
+
+@given(roles=st.lists(st.sampled_from(['free', 'local', 'association']), min_size=4, max_size=4), causal=st.booleans())
+def test_flops_and_parameters_are_exact(roles, causal):
+    heads = {k: [h for h, r in enumerate(roles) if r == k] for k in ('local', 'association')}
+    cfg = GPTConfig(vocab_size=40, block_size=30, n_embd=32)
+    m = hardwire(GPT(cfg) if causal else Reader(cfg), **heads)
+    tokens = torch.randint(40, (2, 30), generator=gen())
+    rest = 2 * 30 * (2 * 2 * 8 * 32**2 + 2 * 32 * 40)
+    assert counted_flops(m, tokens) == rest + sum(attention_flops(b.attn, 30, 2)['flops'] for b in m.blocks)
+    left = m.h[0].attn.c_attn.weight.numel()
+    assert left == 32 * (32 + 2 * 8 * roles.count('free'))
+
+def test_gradients_through_wired_heads():
+    m = hardwire(Reader(GPTConfig(vocab_size=40, block_size=12, n_embd=16)), learn=True).double()
+    tokens = torch.randint(9, (2, 12), generator=gen())
+    m.wte(tokens)
+    x = torch.randn(2, 12, 16, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(m.h[0].attn, x)
+
+def test_a_wired_reader_resumes(tmp_path):
+    task = tasks['lego'](n_vars=3, n_supervised=2)
+    def fresh(): return hardwire(reader(task, shared=True, n_embd=16), learn=True)
+    once, twice = fresh(), fresh()
+    list(fit(once, task, steps=6, eval_every=3, eval_rows=20))
+    for steps in (3, 6): list(fit(twice, task, steps=steps, eval_every=3, eval_rows=20, run_dir=tmp_path, resume=True))
+    assert all(torch.equal(v, twice.state_dict()[k]) for k, v in once.state_dict().items())
+
+def test_a_pretrained_reader(tmp_path):
+    tr = pytest.importorskip('transformers')
+    words = '[PAD] [UNK] [CLS] [SEP] [MASK] val not , = 1'.split() + list('abcdefghijklmnopqrstuvwxyz')
+    (tmp_path/'vocab.txt').write_text('\n'.join(words) + '\n')
+    sizes = dict(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+    torch.manual_seed(0)
+    tr.BertModel(tr.BertConfig(**sizes)).save_pretrained(tmp_path)
+    tr.BertTokenizer(str(tmp_path/'vocab.txt')).save_pretrained(tmp_path)
+    task = tasks['lego'](n_vars=3, n_supervised=2)
+    a, again, fresh = Pretrained(task, tmp_path), Pretrained(task, tmp_path), Pretrained(task, tmp_path, fresh=True)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in a.state_dict().items())
+    assert not torch.equal(a.base.embeddings.word_embeddings.weight, fresh.base.embeddings.word_embeddings.weight)
+    b = task.sample(4, gen())
+    assert [words[i] for i in a.ids[b.tokens[0, [0, 2, 5, -1]]]] == ['[CLS]', '=', ',', '[SEP]']
+    before = a.base.encoder.layer[0].attention.self.query.weight.clone()
+    assert len(list(fit(a, task, steps=2, warmup=0, eval_every=2, eval_rows=20))) == 2
+    assert not torch.equal(before, a.base.encoder.layer[0].attention.self.query.weight)
+    with pytest.raises(ValueError, match="no word '2'"): Pretrained(tasks['lego']('D3'), tmp_path)
