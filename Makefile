@@ -47,8 +47,8 @@ test: .venv/.dev ## install the tools, then run every test that fits in minutes
 test-full: .venv/.dev ## everything, the long runs included
 	@WORKERS=$(WORKERS) bash tests/run.sh full
 
-lab: .venv/.dev ## open JupyterLab on the tutorials
-	@$(BIN)/jupyter lab tutorials/01_hello.ipynb
+lab: .venv/.dev ## open JupyterLab on the live lab
+	@$(BIN)/proc-nb-lab
 
 docs-check: .venv/.dev ## stage the site and check pages, links, titles and pictures (no Quarto needed)
 	@$(PY) tests/docs_check.py

@@ -102,16 +102,20 @@ def _next(self:Runner, ticket):
     time.sleep(1e-4) # lets another lab have its turn
     return self.last is not None
 
-# %% ../nbs/70_lab.ipynb #36bb316d
+# %% ../nbs/70_lab.ipynb #12597b5c
 @patch
 def _work(self:Runner, ticket, tell):
     try:
         while self._next(ticket):
             if time.perf_counter() - self.shown < .2: continue
             self.shown = time.perf_counter() + 60 # nothing more until this is drawn
-            tell(self._show, self.peek())
-        if self._alive(ticket): tell(self._end, ticket, self.peek())
+            tell(self._show, self._peeked())
+        if self._alive(ticket): tell(self._end, ticket, self._peeked())
     except Exception as e: tell(self._end, ticket, None, e)
+
+@patch
+def _peeked(self:Runner):
+    with _turn: return self.peek()
 
 @patch
 def _show(self:Runner, what):
@@ -178,7 +182,7 @@ def _field(widget, **kw):
     widget.style = dict(description_width='120px')
     return widget
 
-# %% ../nbs/70_lab.ipynb #0f048812
+# %% ../nbs/70_lab.ipynb #afd45b8a
 def _cell():
     "The running cell and its count, or (None, 0) outside notebooks"
     try:
@@ -202,7 +206,9 @@ class Panel:
         "Stop what is running and let the widgets go"
         runner = getattr(self, 'runner', None)
         if runner: runner.stop()
-        for w in _within(self.box): w.close()
+        for w in _within(self.box):
+            for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
+                if isinstance(x, W.Widget): x.close()
     def _repr_mimebundle_(self, **kwargs):
         view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
         return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
@@ -577,7 +583,7 @@ def _picked_rule(self:TransferLab, change=None):
     if n != self.parts.n_layer: self.parts.layers(n)
     self._chosen()
 
-# %% ../nbs/70_lab.ipynb #21e2fd80
+# %% ../nbs/70_lab.ipynb #2b781a5d
 @patch
 def choices(self:TransferLab):
     "What is chosen now"
@@ -595,15 +601,19 @@ def label(self:TransferLab):
 @patch
 def set(self:TransferLab, **choices):
     "Choose by name, as the controls do; anything that is not a control is an argument of the test"
-    if 'rule' in choices: self.c['rule'].value = choices.pop('rule')
+    if 'rule' in choices:
+        self.c['rule'].value = choices.pop('rule')
+        self._picked_rule()
     if 'test' in choices: self.c['test'].value = choose('test', choices.pop('test'), tasks.tests)
     if not self.args.controls: self._picked_test()
     if 'parts' in choices: self.parts.parts = choices.pop('parts')
     for k in [k for k in choices if k in self.c]: self.c[k].value = choices.pop(k)
-    if choices: self.args.choose(self.c['test'].value, **{**self.args.settings, **choices})
+    if choices:
+        tasks[self.c['test'].value](**{**self.args.settings, **choices})
+        self.args.choose(self.c['test'].value, **{**self.args.settings, **choices})
     self._chosen()
 
-# %% ../nbs/70_lab.ipynb #2b45e0d1
+# %% ../nbs/70_lab.ipynb #f15b367f
 @patch
 def _chosen(self:TransferLab, change=None):
     "Bring everything that depends on the choices up to date"
@@ -618,14 +628,16 @@ def _chosen(self:TransferLab, change=None):
 @patch
 def _fits(self:TransferLab):
     "Draw the network and say what will be carried over; raises if it does not fit"
-    c,shape = self.choices(),GPT(GPTConfig(n_layer=self.parts.n_layer))
+    c = self.choices()
+    with _turn: shape = GPT(GPTConfig(n_layer=self.parts.n_layer))
     self.picture.value = network(shape, c['parts'], c['embed']).markup
     self.rule_note.value = f'<p class="pnb-note">{self._about_rule(c)}</p>'
-    source = self._source(c['rule'], c['practice'], 'cpu')
+    with _turn: source = self._source(c['rule'], c['practice'], 'cpu')
     test = self.args.task()
     if isinstance(source, tuple): return
-    model = start(source, test, c['parts'], c['embed'], c['seed'])
-    if not self.runs: self._shown(look(model.eval(), self._example(test)).markup, ', before training')
+    with _turn:
+        model = start(source, test, c['parts'], c['embed'], c['seed'])
+        if not self.runs: self._shown(look(model, self._example(test)).markup, ', before training')
     return f'<p class="pnb-note">{esc(model.report)}.</p>'
 
 @patch
@@ -742,12 +754,12 @@ def choosers(self:TransferLab):
 @patch(as_prop=True)
 def history(self:TransferLab): return self.runs[-1].history if self.runs else []
 
-# %% ../nbs/70_lab.ipynb #8a33ff25
+# %% ../nbs/70_lab.ipynb #b7755014
 @patch
 def _another(self:TransferLab):
     "Show another example"
     self.example += 1
-    if self.state != 'running' and self.runs and self.runs[-1].model is not None: self._seen(self._peek())
+    if self.state != 'running' and self.runs and self.runs[-1].model is not None: self._seen(self.runner._peeked())
 
 @patch
 def _clear(self:TransferLab):

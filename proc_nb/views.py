@@ -121,17 +121,19 @@ def _verdict(names, found, right):
     head = f'{"✓" if ok else "✗"} answers <b>{esc(names[found[0][0]])}</b> ({found[0][1]:.0%} sure), right is <b>{esc(names[right])}</b>'
     return f'<p style="margin:.2em 0;color:inherit">{head} <span style="opacity:.7">next: {others}</span></p>'
 
-# %% ../nbs/21_views.ipynb #498510d0
+# %% ../nbs/21_views.ipynb #a1d5167e
 def look(
     model:GPT, # Any model that reads the task's rows
     batch:Batch, # Rows of a task
     row:int=0 # Which of them
 ) -> Html: # The row, where each head looks from its question, and the answer
     "One example: its picture, the attention from its question, and what is answered"
-    task,(at,want) = batch.task,asked(batch, row)
+    task,(at,want),was = batch.task,asked(batch, row),model.training
     tokens = task.trim(batch.tokens[row]).to(model.wte.weight.device)
+    model.eval()
     att = model.attention(tokens[None])[:, 0, :, at].cpu()
     said = _verdict(task.token_names, guesses(model, tokens, at), int(batch.targets[row, at]))
+    model.train(was)
     return task.picture(batch.tokens[row].cpu(), batch.loss_mask[row].cpu()) + strip(att, want) + said
 
 # %% ../nbs/21_views.ipynb #7512a5c1

@@ -1,0 +1,190 @@
+"The live panels without a page: states, interrupts, two labs at once, Colab, bad input, memory."
+import signal, sys, threading, time, types
+import pytest, torch
+from hypothesis import given, settings, strategies as st
+from proc_nb.all import *
+import proc_nb.lab as L
+from proc_nb.lab import *
+
+NEXT = dict(start=dict(idle='running', paused='running', stopped='running', failed='running', running='running'),
+    pause=dict(running='paused'), stop=dict(running='stopped', paused='stopped'), spoil=dict(running='failed'))
+
+def workers(): return [t for t in threading.enumerate() if t.name == 'proc-nb lab' and t.is_alive()]
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from(['start', 'pause', 'stop', 'spoil', 'wait']), max_size=14))
+def test_any_sequence_of_clicks(clicks):
+    runs, spoilt, changes = [], threading.Event(), []
+    def count():
+        runs.append([])
+        for i in range(10**9):
+            time.sleep(.0005)
+            if spoilt.is_set(): raise ValueError('spoilt')
+            runs[-1].append(i)
+            yield i
+    runner, state = Runner(count, changed=lambda r: changes.append(r.state)), 'idle'
+    for c in clicks:
+        if c == 'wait': time.sleep(.004)
+        elif c == 'spoil':
+            spoilt.set()
+            if state == 'running': runner.thread.join(5)
+            spoilt.clear()
+        else: getattr(runner, c)()
+        state = NEXT.get(c, {}).get(state, state)
+        assert runner.state == state
+        assert state != 'failed' or str(runner.error) == 'spoilt'
+    runner.stop()
+    if hasattr(runner, 'thread'): runner.thread.join(5)
+    assert not workers()
+    taken = [list(r) for r in runs]
+    time.sleep(.003)
+    assert [list(r) for r in runs] == taken == [list(range(len(r))) for r in runs]
+    assert all(a != b for a, b in zip(changes, changes[1:]))
+
+def small(**kw): return TransferLab(**{**dict(n_pairs=3, steps=12, batch_size=8), **kw})
+def losses(lab): return [r.loss for r in lab.history]
+
+def until(lab, *states, seconds=60):
+    end = time.time() + seconds
+    while lab.state not in states and time.time() < end: time.sleep(.01)
+    assert lab.state in states
+
+def test_background_equals_foreground():
+    a, b = small(), small()
+    a.run(); b.start(); until(b, 'stopped')
+    assert losses(a) == losses(b) and len(losses(a)) == 12
+
+def test_two_labs_do_not_disturb_each_other():
+    sources = [GPT(GPTConfig(vocab_size=102, block_size=41, dropout=.2), seed=s) for s in (0, 1)]
+    alone = [small(rule=s) for s in sources]
+    for l in alone: l.run()
+    before, both = torch.random.get_rng_state(), [small(rule=s) for s in sources]
+    for l in both: l.start()
+    for l in both: until(l, 'stopped')
+    assert [losses(l) for l in both] == [losses(l) for l in alone]
+    assert torch.equal(before, torch.random.get_rng_state())
+
+def test_an_interrupt_pauses_and_run_goes_on():
+    whole, cut = small(steps=40), small(steps=40)
+    whole.run()
+    seen = cut.runner.seen
+    def once(x):
+        cut.runner.seen = seen
+        signal.raise_signal(signal.SIGINT)
+    cut.runner.seen = once
+    handler = signal.getsignal(signal.SIGINT)
+    cut.run()
+    assert cut.state == 'paused' and 0 < len(cut.history) < 40
+    assert signal.getsignal(signal.SIGINT) is handler
+    cut.run()
+    assert cut.state == 'stopped' and losses(cut) == losses(whole)
+
+def test_choices_rest_while_a_run_is_under_way():
+    lab = small(steps=10_000)
+    lab.start()
+    assert all(w.disabled for w in lab.choosers()) and not lab.b['pause'].disabled and lab.b['train'].disabled
+    lab.b['pause'].click()
+    assert lab.state == 'paused' and lab.b['train'].description == 'Continue' and all(w.disabled for w in lab.choosers())
+    lab.b['train'].click(); assert lab.state == 'running'
+    lab.b['stop'].click(); assert lab.state == 'stopped' and not any(w.disabled for w in lab.choosers())
+
+def test_a_cell_run_again_stops_what_it_left(monkeypatch):
+    monkeypatch.setattr(L, '_cell', lambda: ('cell', 1))
+    first, second = small(steps=10**6), small(steps=10**6)
+    first.start(); second.start()
+    assert first.state == second.state == 'running'
+    monkeypatch.setattr(L, '_cell', lambda: ('cell', 2))
+    third = small()
+    assert first.state == second.state == 'stopped' and third.state == 'idle'
+    for l in (first, second): l.runner.thread.join(5)
+    assert not workers()
+
+def test_memory_of_the_gpu_and_other_mishaps(monkeypatch):
+    lab = small()
+    def out_of_memory(*args, **kw): raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
+    monkeypatch.setattr(L, 'start', out_of_memory)
+    lab.run()
+    assert lab.state == 'failed' and 'Choose a smaller batch' in lab.message.value and 'role="alert"' in lab.message.value
+    monkeypatch.undo()
+    lab.run()
+    assert lab.state == 'stopped' and 'alert' not in lab.message.value
+
+def test_networks_of_ones_own(tmp_path):
+    wide = GPT(GPTConfig(vocab_size=102, block_size=41, n_embd=32, n_layer=3), seed=1)
+    lab = small(rule=wide, parts={'attn': [0, 2]})
+    lab.run()
+    assert lab.state == 'stopped' and lab.runs[0].model.config.n_embd == 32 and lab.choices()['parts'] == {'attn': [0, 2]}
+    (tmp_path/'broken.safetensors').write_bytes(b'no')
+    lab = small(rule=str(tmp_path/'broken.safetensors'))
+    assert 'not a whole safetensors file' in lab.message.value
+    lab.run()
+    assert lab.state == 'failed'
+    lab.set(rule='identity'); lab.run()
+    assert lab.state == 'stopped'
+
+@pytest.mark.parametrize('bad, said', [(dict(rule='identiy'), "Did you mean 'identity'"), (dict(test='haystak'), "Did you mean 'haystack'"), (dict(parts='atn'), "Did you mean 'attn'"),
+    (dict(n_pairs=0), 'n_pairs must be'), (dict(device='gpu'), 'There is no device'), (dict(nonsense=1), 'There is no argument')])
+def test_bad_arguments_are_named_at_once(bad, said):
+    with pytest.raises((ValueError, KeyError), match=said): small(**bad)
+
+@pytest.mark.parametrize('name', list(tasks))
+def test_every_task_can_be_explored(name):
+    ex = RuleExplorer(name)
+    assert 'pnb-error' not in ex.page.value and '<svg' in ex.page.value
+    for c in ex.args.controls.values():
+        for v in (c.options[0], c.options[-1]):
+            c.value = v
+            assert 'pnb-error' not in ex.page.value, f'{name} {c.description}={v}: {ex.page.value}'
+
+@pytest.mark.parametrize('name', list(tasks.tests))
+def test_every_test_can_be_learnt(name):
+    lab = TransferLab(test=name, steps=2, batch_size=8)
+    lab.run()
+    assert lab.state == 'stopped', lab.message.value
+    assert '<svg' in lab.static()._repr_html_() and lab.look.value
+
+def test_no_dead_buttons_in_colab(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'google.colab', types.ModuleType('google.colab'))
+    lab = small()
+    shown = [w.description for w in L._within(lab.box) if type(w).__name__ == 'Button']
+    assert not {'Train', 'Pause', 'Stop'} & set(shown) and any('lab.run()' in getattr(w, 'value', '') for w in L._within(lab.box) if type(w).__name__ == 'HTML')
+    lab.run()
+    assert lab.state == 'stopped'
+
+def test_every_control_has_a_label():
+    for panel in (small(), RuleExplorer(), Composer(), AttentionView(load_zoo('identity'))):
+        for w in L._within(panel.box):
+            if hasattr(w, 'disabled') and type(w).__name__ not in ('Textarea', 'ToggleButtons'): assert w.description, w
+
+def test_panels_let_go_of_their_widgets():
+    import ipywidgets as W
+    alive = getattr(W.widgets.widget, '_instances', None)
+    if alive is None: alive = W.Widget.widgets
+    lab = small(); lab.close()
+    before = len(alive)
+    for _ in range(5): lab = small(); lab.close()
+    assert len(alive) - before < 100
+
+@pytest.mark.full
+def test_ten_thousand_updates_stay_small():
+    import tracemalloc
+    lab = small(steps=60)
+    lab.run()
+    lab._draw()
+    tracemalloc.start()
+    begun = tracemalloc.get_traced_memory()[0]
+    for i in range(10_000):
+        lab.runs[0].rows.append(dict(lab.runs[0].rows[-1], step=60 + i))
+        if i % 10 == 0: lab._draw()
+    grown = (tracemalloc.get_traced_memory()[0] - begun) / 2**20
+    tracemalloc.stop()
+    assert grown < 20, f'{grown:.1f} MB'
+
+@pytest.mark.full
+def test_the_needle_is_found_while_one_watches():
+    lab = TransferLab()
+    begun = time.time(); lab.run()
+    found = [r['step'] for r in lab.runs[0].rows if r['setting'] != 'random weights' and r['accuracy'] > .95]
+    other = [r['accuracy'] for r in lab.runs[0].rows if r['setting'] == 'random weights']
+    assert found and max(other) < .6, (found, other)
+    print(f'found at step {found[0]}; whole run {time.time() - begun:.0f} s')
