@@ -188,7 +188,7 @@ class Records(Record):
         acc = '' if self.accuracy is None else f'; accuracy {" ".join("-" if a is None else f"{a:.1%}" for a in self.accuracy)}'
         return f'step {self.step}: loss {" ".join("-" if l is None else f"{l:.3f}" for l in self.loss)}{acc}'
 
-# %% ../nbs/14_ensemble.ipynb #f4ee91cd
+# %% ../nbs/14_ensemble.ipynb #83ecab2b
 class ManyRun:
     "Training runs side by side, that can be stepped, saved and loaded"
     def __init__(self, models, task, batch_size, lr, lr_scale, freeze, seeds, weight_decay, clip, warmup, schedule, decay_steps):
@@ -206,7 +206,8 @@ class ManyRun:
         self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
         self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
         self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-        self.done,self.device,self.size,self.captured = 0,w.device,2500 if w.is_cpu else 2**40,None
+        self.done,self.device,self.size = 0,w.device,2500 if w.is_cpu else 2**40
+        self.captured = Captured(self.fixed, self.state) if w.is_cuda and not self.net.config.dropout else None
     def sample(self):
         "Rows for all members, each from its own stream"
         bs = [self.task.sample(self.batch_size, g) for g in self.generators]
@@ -231,14 +232,15 @@ def adamw(self:ManyRun,
     lr = self.rates * self.factor
     w.copy_(torch.where(go, w - lr * self.weight_decay * w - lr * step, w))
 
-# %% ../nbs/14_ensemble.ipynb #8cf9b297
+# %% ../nbs/14_ensemble.ipynb #1774635b
 def _no_memory(e): return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
 
 @patch
 def update(self:ManyRun,
     batch:Batch # Rows of all members
 ) -> torch.Tensor: # float [S]: losses before the step
-    "Gradient, clipping and AdamW, in as many pieces as the memory asks for"
+    "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
+    if self.captured and not self.captured.failed: return self.captured(*fixed_inputs(self.net, batch))
     self.net.zero_grad()
     try: loss = backward_many(self.net, batch, self.size)
     except RuntimeError as e:
@@ -257,6 +259,19 @@ def step(self:ManyRun):
     loss = self.update(self.sample())
     self.done += 1
     return torch.where(self.alive, loss, math.nan)
+
+# %% ../nbs/14_ensemble.ipynb #3c8972fa
+@patch
+def fixed(self:ManyRun, *inputs):
+    "The same in shapes that do not depend on the data"
+    self.net.zero_grad()
+    loss = fixed_many(self.net, *inputs)
+    loss.sum().backward()
+    self.adamw(loss.detach())
+    return loss.detach()
+
+@patch
+def state(self:ManyRun): return [self.net.weights, self.avg, self.sq, self.alive, self.t]
 
 # %% ../nbs/14_ensemble.ipynb #b41b0073
 def fit_many(

@@ -6,10 +6,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate', 'param_groups',
-           'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model', 'Run', 'fit', 'steps']
+           'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model', 'fixed_loss',
+           'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
 
-# %% ../nbs/11_train.ipynb #46e50b2f
-import json, math, os, time
+# %% ../nbs/11_train.ipynb #28bd8e76
+import json, math, os, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -182,7 +183,80 @@ def load_model(
     model.task,model.meta = name and tasks[name](**settings),meta
     return model
 
-# %% ../nbs/11_train.ipynb #e75e7438
+# %% ../nbs/11_train.ipynb #745ad33f
+def fixed_loss(
+    model, # Any model; a `GPT` if `at` are positions
+    tokens, # int64 [n, T]
+    targets, # int64 [n, T]
+    at # int64 [n]: each row's only answer; or bool [n, T]: the loss mask
+) -> torch.Tensor: # The mean cross-entropy over answered positions
+    "The loss in shapes that do not depend on the data"
+    if at.dtype != torch.bool: return F.cross_entropy(model(tokens, at=at), pick(targets, at)[:, 0])
+    losses = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten(), reduction='none')
+    return (losses * at.flatten()).sum() / at.sum()
+
+def fixed_inputs(model, batch):
+    "Tokens, targets and where to answer: positions if the model is a `GPT` and each row has one, else the mask"
+    one = one_each(batch.loss_mask) if isinstance(model, GPT) else None
+    return batch.tokens,batch.targets,ifnone(one, batch.loss_mask)
+
+# %% ../nbs/11_train.ipynb #84dce9e5
+def record_cuda(f):
+    "Record what `f` does on the GPU; returns a function that does it again, and where the result will be"
+    side,here = torch.cuda.Stream(),torch.cuda.current_stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(3): f()
+    here.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph): out = f()
+    return graph.replay,out
+
+class Captured:
+    "A step that is recorded once and then replayed"
+    def __init__(self,
+        step, # Function of tensors; changes what `state` gives and returns a tensor
+        state, # Function that gives the tensors a step changes
+        record=record_cuda # How to record a function without arguments
+    ):
+        store_attr()
+        self.tapes,self.failed = {},False
+    def __call__(self, *inputs):
+        key = tuple((x.shape, x.dtype) for x in inputs)
+        if key not in self.tapes and not self.failed: self._try(key, inputs)
+        if self.failed: return self.step(*inputs)
+        held,replay,out = self.tapes[key]
+        for a,b in zip(held, inputs): a.copy_(b)
+        replay()
+        return out.clone()
+
+# %% ../nbs/11_train.ipynb #3019d2ca
+@patch
+def _try(self:Captured, key, inputs):
+    held = [x.clone() for x in inputs]
+    try:
+        want = self._dry(lambda: self.step(*held))
+        (replay,out),_ = self._dry(lambda: self.record(lambda: self.step(*held)))
+        got = self._dry(lambda: replay() or out.clone())
+        same = [torch.allclose(a.double(), b.double(), 1e-3, 1e-5, equal_nan=True) for a,b in zip([want[0], *want[1]], [got[0], *got[1]])]
+        if not all(same): raise RuntimeError('the recording gives other numbers than the step itself')
+        self.tapes[key] = held,replay,out
+    except RuntimeError as e:
+        self.failed = True
+        warnings.warn(f'No CUDA graph: {str(e).splitlines()[0]}. Training goes on without, only slower.')
+
+@patch
+@torch.no_grad()
+def _dry(self:Captured, f):
+    "What `f` gives and what it makes of the state, which is then put back"
+    kept = [s.clone() for s in self.state()]
+    try:
+        with torch.enable_grad(): out = f()
+        return out,[s.clone() for s in self.state()]
+    finally:
+        for s,k in zip(self.state(), kept): s.copy_(k)
+
+# %% ../nbs/11_train.ipynb #d41687ba
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -191,14 +265,17 @@ class Run:
         choose('schedule', schedule, SCHEDULES)
         if schedule != 'constant': whole('decay_steps', decay_steps, 1)
         self.done,self.device = 0,device_of(model)
-        self.opt = torch.optim.AdamW(param_groups(model, lr, lr_scale, freeze), weight_decay=weight_decay, fused=True)
+        groups,cuda = param_groups(model, lr, lr_scale, freeze),self.device.type == 'cuda'
+        if cuda: groups = [dict(g, lr=torch.tensor(float(g['lr']), device=self.device)) for g in groups]
+        self.opt = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True, capturable=cuda)
+        self.captured = Captured(self.fixed, self.state) if cuda and not getattr(getattr(model, 'config', None), 'dropout', 0) else None
         self.params = [p for g in self.opt.param_groups for p in g['params']]
         self.generator = torch.Generator(self.device).manual_seed(seed)
     def step(self):
         "One step; returns the loss before it"
         factor = rate(self.done, self.warmup, self.schedule, self.decay_steps)
         self.now = self.lr * factor
-        for g in self.opt.param_groups: g['lr'] = g['top'] * factor
+        for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
         batch = self.task.sample(whole('batch_size', self.batch_size, 1), self.generator)
         with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
             torch.manual_seed(self.seed * 1_000_003 + self.done)
@@ -206,12 +283,21 @@ class Run:
         self.done += 1
         return loss
     def update(self, batch):
-        "Gradient, clipping and AdamW"
+        "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
+        if self.captured and self.opt.state: return self.captured(*fixed_inputs(self.model, batch))
         self.model.zero_grad(set_to_none=True)
-        loss = backward(self.model, batch)
+        return self._move(backward(self.model, batch))
+    def fixed(self, *inputs):
+        "The same in shapes that do not depend on the data"
+        self.model.zero_grad(set_to_none=True)
+        loss = fixed_loss(self.model, *inputs)
+        loss.backward()
+        return self._move(loss.detach())
+    def _move(self, loss):
         torch.nn.utils.clip_grad_norm_(self.params, self.clip)
         self.opt.step()
         return loss
+    def state(self): return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
 
 # %% ../nbs/11_train.ipynb #9761e603
 @patch
@@ -228,7 +314,7 @@ def save(self:Run, path):
     state = {f'model.{k}': v for k,v in self.model.state_dict().items()}
     save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, run=self.about())
 
-# %% ../nbs/11_train.ipynb #b5abd390
+# %% ../nbs/11_train.ipynb #05bc999c
 @patch
 def load(self:Run, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to another run"
@@ -240,7 +326,7 @@ def load(self:Run, path):
     except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
     for n,p in self.model.named_parameters():
         own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')}
-        if own: self.opt.state[p] = {k: v if k == 'step' else v.to(p.device) for k,v in own.items()}
+        if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
     self.generator.set_state(state['generator'])
     self.done = meta['done']
 
