@@ -36,6 +36,7 @@ help: ## what there is to make
 .venv/.dev: .venv/.base
 	@echo "==> installing the development tools"
 	@$(PIP) install -c constraints-dev.txt -e '.[dev]'
+	@$(PIP) install -c constraints-dev.txt --no-deps kronfluence # it asks for torchvision, which it never imports
 	@touch $@
 
 demo: .venv/.base ## install, then show the main result (about 8 minutes on 2 CPU cores)

@@ -8,9 +8,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_study.html.md"""
 __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED', 'PLACES', 'STRANGE', 'VALUES', 'NOISE',
            'FAMILIES', 'REASONING', 'SHARES', 'READING', 'SMALL', 'arithmetic', 'slopes', 'linear', 'Writer', 'encode',
            'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations', 'heat', 'per_nat',
-           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'small_reader', 'removal_study', 'lds_study']
+           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'small_reader', 'removal_study', 'lds_study',
+           'finder', 'practice', 'bridge']
 
-# %% ../nbs/61_influence_study.ipynb #9a5d4fbd
+# %% ../nbs/61_influence_study.ipynb #018421db
 from itertools import product
 
 import altair as alt, torch, torch.nn.functional as F
@@ -22,6 +23,8 @@ from .influence import *
 from .plots import *
 from .task import *
 from .train import *
+from .transfer import *
+from .zoo import *
 
 # %% ../nbs/61_influence_study.ipynb #d252a9ac
 def arithmetic(a, b, c):
@@ -121,22 +124,19 @@ def holds(self:Writer,
         return any(s.format(p=p, r=r, v=self.truth[p, r]) in text for s in STATED)
     return question['told'] is not None and question['told'] in text
 
-# %% ../nbs/61_influence_study.ipynb #11d07c6e
+# %% ../nbs/61_influence_study.ipynb #d483387d
 SHARES = {'facts': 600, 'arithmetic in words': 100, 'slopes in words': 100, 'linear in words': 100, 'arithmetic worked': 400, 'slopes worked': 400,
     'linear worked': 400, 'reading': 300, 'noise': 480}
 
 def encode(
     texts, # Texts of words with spaces between
     names:list, # Token names; the first is the padding
-    masked=None # Per text, how many leading words are only given, not asked for; 1 for all if None
+    given=None # Per text, how many leading words are only given, not asked for; 1 for all if None
 ) -> Batch: # A row per text
     "Texts as a batch of next-token rows; raises KeyError for a word that is no token"
     at,words = {n: i for i,n in enumerate(names)},[t.split() for t in texts]
     for x in {x for t in words for x in t} - set(at): choose('word', x, names)
-    rows = [torch.tensor([at[x] for x in t]) for t in words]
-    tokens,lens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),torch.tensor([len(t) for t in words])[:, None]
-    t,first = torch.arange(tokens.shape[1]),torch.tensor(ifnone(masked, [1] * len(words)))[:, None]
-    return next_token(tokens, (t >= first - 1) & (t < lens - 1))
+    return ragged([[at[x] for x in t] for t in words], given)
 
 # %% ../nbs/61_influence_study.ipynb #9caf51d2
 class Library(Rows):
@@ -348,3 +348,59 @@ def lds_study(
     losses = torch.stack([row_losses(train(library.data[h], j), library.held) for j,h in enumerate(half)])
     found = {m: lds(s, half, losses) for m,s in scorers(train(library.data, 99), library).items()}
     return {m: {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)} for m,x in found.items()}
+
+# %% ../nbs/61_influence_study.ipynb #240b4bc1
+def finder(
+    source:GPT, # A practised network
+    test:Task, # What it learns
+    parts, # What is carried over, as in `transfer`
+    steps:int=1000, # Training steps
+    seed:int=0 # Seed of fresh weights and data
+) -> tuple: # The trained network, and its accuracy on held-out rows
+    "Carry `parts` of a practised network over and learn `test`"
+    sizes = {**vars(source.config), 'vocab_size': test.vocab_size, 'block_size': test.seq_len}
+    model = GPT(GPTConfig(**sizes), seed=seed)
+    transfer(source, model, parts)
+    for rec in fit(model, test, steps, batch_size=200, lr=1e-3, lr_scale=dict(tok=5, pos=5), seed=seed, eval_every=steps): pass
+    return model.eval(),rec.accuracy
+
+def practice(
+    source:GPT, # A practised network, with its task
+    n:int=200, # Rows of each rule
+    seed:int=0 # Seed of the draw
+) -> tuple: # Rows, and the rule of each
+    "Rows of the practised rule and of every other rule that is written in the same tokens"
+    rules = {k: t for k,t in ((k, _like(c, source.task)) for k,c in tasks.rules.items()) if t is not None and t.seq_len <= source.config.block_size}
+    rows = [t.sample(n, torch.Generator().manual_seed(seed)) for t in rules.values()]
+    wide = max(b.tokens.shape[1] for b in rows)
+    fill = lambda x, v: F.pad(x, (0, wide - x.shape[1]), value=v)
+    parts = [(fill(b.tokens, source.task.pad), fill(b.targets, source.task.pad), fill(b.loss_mask, False)) for b in rows]
+    return Batch(*map(torch.cat, zip(*parts)), task=source.task),[k for k in rules for _ in range(n)]
+
+def _like(rule, task):
+    if rule is type(task): return task
+    try: other = rule(n_symbols=task.settings['n_symbols'], length=task.settings['length'] // 2)
+    except KeyError: return None
+    return other if other.token_names == task.token_names else None
+
+# %% ../nbs/61_influence_study.ipynb #f0062bfa
+def bridge(
+    source:GPT, # A practised network, with its task
+    test:Task, # What is learnt afterwards
+    parts=('attn', 'mlp', 'ln'), # What is carried over
+    steps:int=1000, # Training steps of the test
+    n:int=200, # Rows of each rule
+    questions:int=50, # Held-out rows of the test that are asked about
+    seed:int=0 # Seed of everything
+) -> dict: # accuracy, rules: rule -> mean and interval, layers: layer -> share
+    "Trace answers of `test` back to rows of practice"
+    model,accuracy = finder(source, test, list(parts), steps, seed)
+    rows,rules = practice(source, n, seed)
+    own = torch.tensor([r == source.task.name for r in rules])
+    ask = test.sample(questions, torch.Generator().manual_seed(seed), 'validation')
+    per = EKFAC(source, 'all').fit(rows[own], seed=seed).scores(ask, rows, by='layer', model=model)
+    mean = {k: s.mean(0) for k,s in per.items()}
+    total = sum(mean.values())
+    size = sum(float(m[own].abs().mean()) for m in mean.values())
+    return dict(accuracy=accuracy, rules={r: interval(total[[i for i,x in enumerate(rules) if x == r]]) for r in dict.fromkeys(rules)},
+        layers={k: float(m[own].abs().mean()) / size for k,m in mean.items()})
