@@ -113,7 +113,7 @@ def picture(self:Brackets, row, mask=None):
     tints = [color(t % self.k) for t in row]
     return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
 
-# %% ../nbs/02_brackets.ipynb #63279484
+# %% ../nbs/02_brackets.ipynb #a865e883
 @register('rule')
 class DyckShuffle(Brackets):
     "Balanced brackets of `k` kinds that may cross (2505.22308; 2601.21725)"
@@ -124,11 +124,12 @@ class DyckShuffle(Brackets):
         k:int=16, # Kinds of bracket
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5, # Probability of opening where both are possible
-        max_depth:int=16, # Most brackets open at once, at most half of `seq_len`
+        max_depth:int=None, # Most brackets open at once, up to half of `seq_len`; that half or 16 if None, whichever is less
         closed:bool=True # Is everything closed at the end?
     ):
         self._set(k, seq_len, p_open)
-        self.max_depth,self.closed = whole('max_depth', max_depth, 1, seq_len // 2),choose('value of closed', closed, [True, False])
+        self.max_depth = min(16, seq_len // 2) if max_depth is None else whole('max_depth', max_depth, 1, seq_len // 2)
+        self.closed = choose('value of closed', closed, [True, False])
     def opens(self, n, generator): return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
 
 # %% ../nbs/02_brackets.ipynb #8bcbfa16

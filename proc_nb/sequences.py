@@ -125,14 +125,14 @@ def origins(self:Rewrite,
     if not self.formed(*inputs): return []
     return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
 
-# %% ../nbs/03_sequences.ipynb #c4ccc769
+# %% ../nbs/03_sequences.ipynb #d47bc831
 @patch
 def picture(self:Rewrite, row, mask=None):
     row,marks = self.trim(row).tolist(),marked(mask)
     pairs = self.origins(row)
     tints,names = [None if t == self.sep else color(self.symbol(t)) for t in row],[self.token_names[t] for t in row]
-    cut = row.index(self.sep) if self.sep in row else 0
-    lost = set(range(cut)) - {a for a,_ in pairs} if pairs else ()
+    cut = ([i for i,t in enumerate(row) if t == self.sep] + [0] * self.pieces)[self.pieces-1]
+    lost = {i for i in range(cut) if row[i] != self.sep} - {a for a,_ in pairs} if pairs else ()
     wrong = [b for a,b in pairs if self.symbol(row[a]) != self.symbol(row[b])]
     return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, arrow=True, wrong=wrong)
 

@@ -103,9 +103,9 @@ def race(
             rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
             for rec in fit(model, test, steps, seed=seed, **rates): yield label,seed,rec
 
-# %% ../nbs/13_zoo.ipynb #f0851595
-RECIPES = dict(identity=dict(steps=20_000, lr=1e-3), reverse=dict(steps=15_000, lr=2e-3), delete=dict(steps=15_000, lr=2e-3),
-    dyck_shuffle=dict(steps=9000, lr=2e-3), eca=dict(steps=12_000, lr=2e-3))
+# %% ../nbs/13_zoo.ipynb #4c48df9c
+RECIPES = dict(identity=dict(steps=20_000, lr=1e-3), reverse=dict(steps=14_000, lr=1e-3), delete=dict(steps=18_000, lr=1e-3),
+    dyck_shuffle=dict(steps=6000, lr=2e-3), eca=dict(steps=12_000, lr=2e-3))
 def practise(
     rule:str, # A name in `tasks.rules`
     seed:int=0, # Seed of weights and data

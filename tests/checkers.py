@@ -34,7 +34,7 @@ def dyck_shuffle(row, k, seq_len, p_open, max_depth, closed):
         lane = [t for t in word if t % k == i]
         walk = depths(lane, k)
         if walk and (min(walk) < 0 or (closed and walk[-1])): return False
-    return max(depths(word, k), default=0) <= max_depth
+    return max(depths(word, k), default=0) <= (max_depth or min(16, seq_len // 2))
 
 # sequences
 def mirror(x):

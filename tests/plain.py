@@ -14,7 +14,7 @@ def dyck(rng, k, seq_len, p_open):
     return out
 
 def dyck_shuffle(rng, k, seq_len, p_open, max_depth, closed):
-    count, out = [0] * k, []
+    count, out, max_depth = [0] * k, [], max_depth or min(16, seq_len // 2)
     for left in range(seq_len - 1, -1, -1):
         depth = sum(count)
         if not depth or (depth < (min(max_depth, left) if closed else max_depth) and rng.random() < p_open): out.append(rng.randrange(k))
