@@ -101,7 +101,7 @@ class _Rows(torch.utils.data.IterableDataset):
     def __init__(self, n_pairs): self.n_pairs = n_pairs
     def __iter__(self): return haystack_rows(self.n_pairs)
 
-# %% ../nbs/91_bench.ipynb #811780d7
+# %% ../nbs/91_bench.ipynb #53a729b6
 def trainer(task, cfg, batch, device='cpu'):
     "`transformers`' GPT-2 under its Trainer"
     import transformers as hf
@@ -116,7 +116,9 @@ def trainer(task, cfg, batch, device='cpu'):
         ends.clear()
         args = hf.TrainingArguments(mkdtemp(), max_steps=n + 1, per_device_train_batch_size=batch, learning_rate=1e-3, weight_decay=1e-3,
             use_cpu='cpu' in str(device), lr_scheduler_type='constant_with_warmup', report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no')
-        hf.Trainer(model=model, args=args, train_dataset=_Rows(task.n_pairs), callbacks=[Clock()]).train()
+        t = hf.Trainer(model=model, args=args, train_dataset=_Rows(task.n_pairs), callbacks=[Clock()])
+        t.remove_callback(hf.PrinterCallback)
+        t.train()
         return [b - a for a,b in zip(ends, ends[1:])]
     return go
 
@@ -140,8 +142,11 @@ def in_turns(
     last = took[list(ways)[-1]]
     return {k: dict(ms=middle(v), times=middle([b / a for a,b in zip(v, last)])) for k,v in took.items()}
 
-# %% ../nbs/91_bench.ipynb #18203297
-def _peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == 'darwin' else 1024)
+# %% ../nbs/91_bench.ipynb #abf7b921
+def _peak():
+    status = Path('/proc/self/status')
+    if status.exists(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == 'darwin' else 1024)
 
 def memory(
     way:str, # A name of `WAYS`

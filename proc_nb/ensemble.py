@@ -99,6 +99,10 @@ def forward(self:Ensemble, tokens, at=None):
     rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
     return self.lm_head(rows)[who, slot]
 
+# %% ../nbs/14_ensemble.ipynb #ffd1122d
+@patch
+def _repr_html_(self:Ensemble): return f'<p>{self.members} members side by side, each a</p>{GPT(self.config)._repr_html_()}'
+
 # %% ../nbs/14_ensemble.ipynb #2d4c1c9e
 def backward_many(
     net:Ensemble, # The members
