@@ -80,7 +80,7 @@ def _fail(self:Runner, e):
     self.error,self.items = e,None
     self._become('failed')
 
-# %% ../nbs/70_lab.ipynb #aea1f83f
+# %% ../nbs/70_lab.ipynb #9b521809
 def _teller():
     "A function that calls `f(*args)` where widgets may be touched"
     import asyncio
@@ -97,10 +97,11 @@ def _next(self:Runner, ticket):
     with _turn:
         if not self._alive(ticket): return False
         begun = time.perf_counter()
-        self.last = next(self.items, None)
+        item = next(self.items, None)
         self.seconds += time.perf_counter() - begun
+        if item is not None: self.last = item
     time.sleep(1e-4) # lets another lab have its turn
-    return self.last is not None
+    return item is not None
 
 # %% ../nbs/70_lab.ipynb #12597b5c
 @patch
@@ -166,13 +167,13 @@ def in_words(
     if isinstance(e, (ValueError, KeyError, FileNotFoundError, FloatingPointError)): return text
     return f'{type(e).__name__}: {text}'
 
-# %% ../nbs/70_lab.ipynb #a9c998ea
+# %% ../nbs/70_lab.ipynb #7d371bf1
 _CSS = '''<style>
 .pnb {max-width: 1400px; color: var(--jp-ui-font-color1, inherit)} .pnb .widget-html-content {color: inherit; line-height: 1.4}
 .pnb p {margin: .2em 0} .pnb h3, .pnb h4 {margin: .3em 0 .2em; color: inherit; font-weight: 600} .pnb h3 {font-size: 1.15em} .pnb h4 {font-size: 1em}
 .pnb .pnb-note {opacity: .75; font-size: .9em; margin: 0} .pnb .pnb-error {border-left: 4px solid #D55E00; padding: .3em .7em; margin: .3em 0; background: rgba(213, 94, 0, .12)}
 .pnb .pnb-status {font-variant-numeric: tabular-nums} .pnb textarea {font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px}
-.pnb .vega-embed {display: block; max-width: 100%; overflow-x: auto} .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0} .pnb .widget-label {color: inherit} .pnb .widget-checkbox .widget-label-basic {color: inherit}
+.pnb .widget-html, .pnb .widget-html-content {min-width: 0; max-width: 100%} .pnb .vega-embed {display: block; max-width: 100%; overflow-x: auto} .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0} .pnb .widget-label {color: inherit} .pnb .widget-checkbox .widget-label-basic {color: inherit}
 </style>'''
 def _html(text='', **kw): return W.HTML(text, **kw)
 def _box(*children, **layout): return W.Box(children, layout=W.Layout(display='flex', flex_flow='row wrap', width='100%', **layout))
@@ -182,7 +183,7 @@ def _field(widget, **kw):
     widget.style = dict(description_width='120px')
     return widget
 
-# %% ../nbs/70_lab.ipynb #afd45b8a
+# %% ../nbs/70_lab.ipynb #ad5f22db
 def _cell():
     "The running cell and its count, or (None, 0) outside notebooks"
     try:
@@ -210,6 +211,8 @@ class Panel:
             for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
                 if isinstance(x, W.Widget): x.close()
     def _repr_mimebundle_(self, **kwargs):
+        for w in _within(self.box):
+            if isinstance(w, LiveChart): w.renew()
         view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
         return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
@@ -849,13 +852,13 @@ class AttentionView(Panel):
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
 
-# %% ../nbs/70_lab.ipynb #305565df
+# %% ../nbs/70_lab.ipynb #b40e8de4
 @patch
 def _row(self:AttentionView):
     "Another row, and its positions on the slider"
     rows = ifnone(self.given, self.task.sample(64, torch.Generator().manual_seed(self.seed), 'validation'))
     size = (rows.tokens != self.task.pad).sum(1)
-    i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 24, size, -size).argmax())
+    i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 20, size, -size).argmax())
     self.batch = rows[i:i + 1]
     n = len(self.task.trim(self.batch.tokens[0]))
     self.at.options,self.at.value = range(n),min(asked(self.batch)[0], n - 1)

@@ -91,7 +91,7 @@ def thin(
     for r in rows: lines.setdefault((r['setting'], r['seed']), []).append(r)
     return [l[round(i * (len(l) - 1) / max(1, min(n, len(l)) - 1))] for l in lines.values() for i in range(min(n, len(l)))]
 
-# %% ../nbs/20_plots.ipynb #252b7810
+# %% ../nbs/20_plots.ipynb #6208dbbd
 class LiveChart(alt.JupyterChart):
     "Accuracy over steps; `draw` shows other rows without drawing the chart anew"
     def __init__(self,
@@ -114,6 +114,9 @@ class LiveChart(alt.JupyterChart):
     def _tell(self):
         with self.hold_sync():
             for k,v in self.now.items(): setattr(self.params, k, v)
+    def renew(self):
+        "Begin with what is shown now wherever the chart is drawn for the first time"
+        self.spec = dict(self.spec, params=[dict(p, value=self.now[p['name']]) for p in self.spec['params']])
     def _again(self, change):
         if any(k in change['new'] and change['new'][k] != v for k,v in self.now.items()) and not self._holding_sync: self._tell()
 
