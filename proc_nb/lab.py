@@ -9,8 +9,8 @@ __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed'
            'parts_said', 'in_colab', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page',
            'AttentionView', 'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
-# %% ../nbs/70_lab.ipynb #84becc9e
-import inspect, json, signal, subprocess, sys, threading, time, weakref
+# %% ../nbs/70_lab.ipynb #b6e5df76
+import json, signal, subprocess, sys, threading, time, weakref
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,7 +103,7 @@ def _next(self:Runner, ticket):
     time.sleep(1e-4) # lets another lab have its turn
     return item is not None
 
-# %% ../nbs/70_lab.ipynb #12597b5c
+# %% ../nbs/70_lab.ipynb #3a1fa98f
 @patch
 def _work(self:Runner, ticket, tell):
     try:
@@ -124,6 +124,7 @@ def _show(self:Runner, what):
     except Exception as e: return self._end(self.ticket, None, e)
     self.shown = time.perf_counter()
 
+# %% ../nbs/70_lab.ipynb #f31de694
 @patch
 def _end(self:Runner, ticket, what, error=None):
     if self.ticket != ticket: return
@@ -167,7 +168,7 @@ def in_words(
     if isinstance(e, (ValueError, KeyError, FileNotFoundError, FloatingPointError)): return text
     return f'{type(e).__name__}: {text}'
 
-# %% ../nbs/70_lab.ipynb #7d371bf1
+# %% ../nbs/70_lab.ipynb #eb792333
 _CSS = '''<style>
 .pnb {max-width: 1400px; color: var(--jp-ui-font-color1, inherit)} .pnb .widget-html-content {color: inherit; line-height: 1.4}
 .pnb p {margin: .2em 0} .pnb h3, .pnb h4 {margin: .3em 0 .2em; color: inherit; font-weight: 600} .pnb h3 {font-size: 1.15em} .pnb h4 {font-size: 1em}
@@ -175,9 +176,13 @@ _CSS = '''<style>
 .pnb .pnb-status {font-variant-numeric: tabular-nums} .pnb textarea {font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px}
 .pnb .widget-html, .pnb .widget-html-content {min-width: 0; max-width: 100%} .pnb .vega-embed {display: block; max-width: 100%; overflow-x: auto} .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0} .pnb .widget-label {color: inherit} .pnb .widget-checkbox .widget-label-basic {color: inherit}
 </style>'''
+
+# %% ../nbs/70_lab.ipynb #652f2e95
 def _html(text='', **kw): return W.HTML(text, **kw)
 def _box(*children, **layout): return W.Box(children, layout=W.Layout(display='flex', flex_flow='row wrap', width='100%', **layout))
 def _column(*children, flex='1 1 300px', **layout): return W.VBox(children, layout=W.Layout(flex=flex, min_width='0', padding='0 12px 0 0', **layout))
+
+# %% ../nbs/70_lab.ipynb #33340e5c
 def _field(widget, **kw):
     widget.layout = W.Layout(width='100%', max_width='420px')
     widget.style = dict(description_width='120px')
@@ -263,7 +268,7 @@ class TaskBox:
         self.controls[k] = _field(kind(options=values, value=self.settings[k], description=k.replace('_', ' ')))
         self.controls[k].observe(self._moved, 'value')
 
-# %% ../nbs/70_lab.ipynb #fc44ffeb
+# %% ../nbs/70_lab.ipynb #e5159e3a
 @patch
 def _moved(self:TaskBox, change):
     settings = {**self.settings, **{k: c.value for k,c in self.controls.items()}}
@@ -273,6 +278,7 @@ def _moved(self:TaskBox, change):
     self.settings = settings
     self.changed()
 
+# %% ../nbs/70_lab.ipynb #01f9af0d
 @patch
 def task(self:TaskBox): return self.cls(**self.settings)
 
@@ -379,7 +385,7 @@ class Trainable(Panel):
         try: where.value = f() or ''
         except Exception as e: where.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
 
-# %% ../nbs/70_lab.ipynb #a7ef5ab8
+# %% ../nbs/70_lab.ipynb #d2f3eac9
 @patch(as_prop=True)
 def state(self:Trainable): return self.runner.state
 @patch
@@ -390,6 +396,8 @@ def start(self:Trainable):
 def run(self:Trainable):
     "Train in this cell, or go on; an interrupt pauses"
     self.runner.run()
+
+# %% ../nbs/70_lab.ipynb #b5d73e0c
 @patch
 def pause(self:Trainable):
     "Take no further step until `start`"
@@ -554,7 +562,7 @@ def _after(self:TransferLab):
     self.saved = _html()
     return W.VBox([_box(self.again, self.clear, self.keep, self.show_code), self.saved, self.text])
 
-# %% ../nbs/70_lab.ipynb #850dba44
+# %% ../nbs/70_lab.ipynb #55791f86
 @patch
 def _listen(self:TransferLab):
     for k,w in self.c.items(): w.observe(self._picked_test if k == 'test' else self._picked_rule if k == 'rule' else self._chosen, 'value')
@@ -573,6 +581,7 @@ def _picked_preset(self:TransferLab, change):
     self.c['embed'].value = embed
     self.parts.parts = parts
 
+# %% ../nbs/70_lab.ipynb #2fe9779a
 @patch
 def _picked_test(self:TransferLab, change=None):
     test,device = self.c['test'].value,self.c['device'].value
@@ -616,7 +625,7 @@ def set(self:TransferLab, **choices):
         self.args.choose(self.c['test'].value, **{**self.args.settings, **choices})
     self._chosen()
 
-# %% ../nbs/70_lab.ipynb #f15b367f
+# %% ../nbs/70_lab.ipynb #ecce4981
 @patch
 def _chosen(self:TransferLab, change=None):
     "Bring everything that depends on the choices up to date"
@@ -643,6 +652,7 @@ def _fits(self:TransferLab):
         if not self.runs: self._shown(look(model, self._example(test)).markup, ', before training')
     return f'<p class="pnb-note">{esc(model.report)}.</p>'
 
+# %% ../nbs/70_lab.ipynb #4f9747d1
 @patch
 def _about_rule(self:TransferLab, c):
     if c['rule'] in self.own: return 'A network you brought.'
@@ -666,7 +676,7 @@ def _same_control(a, b):
     keys = 'rule test settings steps batch_size lr fresh seed'.split()
     return all(a[k] == b[k] for k in keys)
 
-# %% ../nbs/70_lab.ipynb #848aa42d
+# %% ../nbs/70_lab.ipynb #2a44077d
 @patch
 def _peek(self:TransferLab):
     run = self.runs[-1]
@@ -682,14 +692,14 @@ def _example(self:TransferLab, test):
     best = torch.where(size <= 20, size, -size).argmax()
     return rows[best:best + 1]
 
+# %% ../nbs/70_lab.ipynb #f9ee0d38
 @patch
 def _seen(self:TransferLab, picture):
     if picture: self._shown(picture)
     self._draw()
 
 @patch
-def _shown(self:TransferLab, picture, when=''):
-    self.look.value = f'<h4>Where the heads look, on a row never trained on{when}</h4>{picture}'
+def _shown(self:TransferLab, picture, when=''): self.look.value = f'<h4>Where the heads look, on a row never trained on{when}</h4>{picture}'
 
 TransferLab.example = 0
 
@@ -813,7 +823,7 @@ def static(self:TransferLab) -> Html: # The same view without widgets
     chart = show(curves(rows, baseline=dict(self._paper(c)) and PAPER[CONTROL][0]), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
     return head + chart + Html(self.status.value + self.look.value)
 
-# %% ../nbs/70_lab.ipynb #52b1a5ab
+# %% ../nbs/70_lab.ipynb #7ea2d0b8
 def attention_page(
     model, # A model with `attention`
     batch:Batch, # Rows; the first is shown
@@ -828,7 +838,8 @@ def attention_page(
     after,first = (ifnone(m, model).attention(tokens[None].to(device_of(ifnone(m, model))))[:, 0].cpu() for m in (model, before))
     att = dict(after=after, before=first, difference=after - first)[kind]
     head = task.picture(batch.tokens[0], batch.loss_mask[0]) + Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(task.token_names[tokens[at]])}</b>:</p>')
-    return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, [task.token_names[t] for t in tokens.tolist()], kind if before is not None else '')
+    names,title = [task.token_names[t] for t in tokens.tolist()],kind if before is not None else ''
+    return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, names, title)
 
 # %% ../nbs/70_lab.ipynb #c309c1e5
 class AttentionView(Panel):
@@ -852,7 +863,7 @@ class AttentionView(Panel):
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
 
-# %% ../nbs/70_lab.ipynb #b40e8de4
+# %% ../nbs/70_lab.ipynb #f389c1a4
 @patch
 def _row(self:AttentionView):
     "Another row, and its positions on the slider"
@@ -869,6 +880,7 @@ def _next(self:AttentionView):
     self.seed += 1
     self._row()
 
+# %% ../nbs/70_lab.ipynb #87bac89d
 @patch
 def static(self:AttentionView): return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value)
 
@@ -944,7 +956,7 @@ def _items(self:Composer):
     self.views.children = [W.VBox([_html(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
     return self._train(chosen, c)
 
-# %% ../nbs/70_lab.ipynb #c5589251
+# %% ../nbs/70_lab.ipynb #91f2a954
 @patch
 def _train(self:Composer, chosen, c):
     every = max(1, min(50, c['steps'] // 20))
@@ -961,6 +973,7 @@ def _note(self:Composer, test, c, recs):
     self.history.append(recs['composed'])
     return test,recs['composed']
 
+# %% ../nbs/70_lab.ipynb #089ce891
 @patch
 def _seen(self:Composer, _):
     "Charts, bar and line of figures"

@@ -30,13 +30,15 @@ def show(
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
     return Html(f'<div role="img" aria-label="{esc(label)}" style="overflow-x:auto;max-width:100%">{markup}</div>')
 
-# %% ../nbs/20_plots.ipynb #836b35d7
+# %% ../nbs/20_plots.ipynb #da363057
 SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right triangle-left'.split()
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 def _lines(base, names, title):
     "Lines, symbols and the last figure of each run"
     legend = names and alt.Legend(orient='bottom', columns=2, labelLimit=400, symbolSize=90)
-    def by(channel, values): return channel('setting:N', scale=alt.Scale(domain=names or alt.Undefined, range=values), sort=names or None, title=title, legend=legend or None)
+    def by(channel, values):
+        scale = alt.Scale(domain=names or alt.Undefined, range=values)
+        return channel('setting:N', scale=scale, sort=names or None, title=title, legend=legend or None)
     x,y = alt.X('step:Q', title='training steps', axis=alt.Axis(tickCount=8)),alt.Y('accuracy:Q', title='accuracy on held-out rows', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
     color_by,shape,dash = by(alt.Color, COLORS),by(alt.Shape, SHAPES),by(alt.StrokeDash, DASHES)
     tips = ['setting:N', 'seed:N', 'step:Q', alt.Tooltip('accuracy:Q', format='.1%')]
