@@ -9,7 +9,7 @@ __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed'
            'parts_said', 'in_colab', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page',
            'AttentionView', 'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
-# %% ../nbs/70_lab.ipynb #b6e5df76
+# %% ../nbs/70_lab.ipynb #88b1c90b
 import json, signal, subprocess, sys, threading, time, weakref
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from fastcore.basics import ifnone, noop, patch, store_attr
 from fastcore.script import call_parse
 
 from .draw import *
+from .ensemble import *
 from .gpt import *
 from .plots import *
 from .task import *
@@ -436,7 +437,7 @@ class LabRun:
         if rec.accuracy is not None: self.rows.append(dict(setting=label, seed=self.choices['seed'], step=rec.step, accuracy=rec.accuracy, loss=rec.loss))
         return rec
 
-# %% ../nbs/70_lab.ipynb #bb17e641
+# %% ../nbs/70_lab.ipynb #efa1ee80
 @patch
 def items(self:LabRun):
     "Practise if need be, carry over, train: yields a record per step"
@@ -445,11 +446,11 @@ def items(self:LabRun):
     self.practised = source
     self.model = start(source, self.test, c['parts'], c['embed'], c['seed'], c['device'])
     if c['freeze']: freeze_moved(self.model)
-    models = {self.label: self.model}
-    if c['control']: models[CONTROL] = start(source, self.test, [], 'random', c['seed'], c['device'])
+    fits = {self.label: fit(self.model, self.test, **self.fit_args())}
+    if c['control']: fits[CONTROL] = fit(start(source, self.test, [], 'random', c['seed'], c['device']), self.test, **self.fit_args([], 'random'))
     self.phase = 'training'
-    for recs in zip(*(fit(m, self.test, **self.fit_args()) for m in models.values())):
-        for label,rec in zip(models, recs): self._note(label, rec)
+    for recs in zip(*fits.values()):
+        for label,rec in zip(fits, recs): self._note(label, rec)
         self.history.append(recs[0])
         yield recs[0]
 
@@ -460,12 +461,14 @@ def _practise(self:LabRun, model, records):
     for rec in records: yield self._note(self.phase, rec)
     return model
 
-# %% ../nbs/70_lab.ipynb #3b13bafa
+# %% ../nbs/70_lab.ipynb #ec4192b5
 @patch
-def fit_args(self:LabRun):
-    "The arguments of `fit`"
-    c,scale = self.choices,dict(tok=self.choices['fresh'], pos=self.choices['fresh'])
-    return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'eval_every': max(1, min(50, c['steps'] // 30))}
+def fit_args(self:LabRun, parts=None, embed=None):
+    "The arguments of `fit`: what is fresh learns faster, and the rate comes down over the last quarter"
+    c = self.choices
+    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'])
+    return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': c['steps'],
+        'eval_every': max(1, min(50, c['steps'] // 30))}
 
 def freeze_moved(
     model:GPT # A network made by `start`
@@ -474,7 +477,7 @@ def freeze_moved(
     for n,p in model.named_parameters():
         if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)
 
-# %% ../nbs/70_lab.ipynb #03134bb3
+# %% ../nbs/70_lab.ipynb #ff9b6f56
 def _devices(): return ['cpu', *(['cuda'] if torch.cuda.is_available() else []), *(['mps'] if torch.backends.mps.is_available() else [])]
 def _number(value, lo, hi, text, **kw):
     kind = W.BoundedFloatText if isinstance(value, float) else W.BoundedIntText
@@ -486,7 +489,7 @@ def _controls(rules, device):
         practice=_number(20_000, 1, 10**6, 'practice steps'), embed=_field(W.Dropdown(options=embeds, description='embeddings')),
         freeze=_field(W.Checkbox(description='freeze what is carried over', indent=False)),
         test=_field(W.Dropdown(options=list(tasks.tests), description='test')), steps=_number(1500, 1, 10**6, 'steps'),
-        batch_size=_number(400, 1, 10**5, 'batch size'), lr=_number(1e-3, 0, 1, 'learning rate', step=1e-4), fresh=_number(5., 0, 1000, 'embeddings ×'),
+        batch_size=_number(400, 1, 10**5, 'batch size'), lr=_number(1e-3, 0, 1, 'learning rate', step=1e-4), fresh=_number(10., 0, 1000, 'embeddings ×'),
         seed=_number(0, 0, 2**31 - 1, 'seed'), device=_field(W.Dropdown(options=_devices(), value=device, description='device')),
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
@@ -887,14 +890,15 @@ def static(self:AttentionView): return attention_page(self.model, self.batch, se
 @patch
 def _draw(self:AttentionView): self.page.value = self.static().markup
 
-# %% ../nbs/70_lab.ipynb #74275937
+# %% ../nbs/70_lab.ipynb #80e14612
 def train_together(
-    models:dict, # Name -> model
+    models:dict, # Name -> model, all of one size
     task:Task, # What all of them learn
-    **kwargs # Arguments of `fit`
+    seed:int=0, # Seed of the rows, the same for all
+    **kwargs # Arguments of `fit_many`
 ): # Yields a dict of name -> record per step
-    "Train several models on the same rows, a step each in turn"
-    for recs in zip(*(fit(m, task, **kwargs) for m in models.values())): yield dict(zip(models, recs))
+    "Train several models on the same rows as one ensemble"
+    for recs in fit_many(list(models.values()), task, seeds=[seed] * len(models), **kwargs): yield dict(zip(models, recs))
 
 def composed(
     attn:GPT, # Practised network that gives attention
@@ -956,14 +960,15 @@ def _items(self:Composer):
     self.views.children = [W.VBox([_html(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
     return self._train(chosen, c)
 
-# %% ../nbs/70_lab.ipynb #91f2a954
+# %% ../nbs/70_lab.ipynb #9c1a0dc7
 @patch
 def _train(self:Composer, chosen, c):
-    every = max(1, min(50, c['steps'] // 20))
+    steps = c['steps']
     for t in chosen:
         test = tasks[t](**self.settings.get(t, {}))
         models = composed(load_zoo(c['attn']), load_zoo(c['mlp']), test, c['seed'], self.device)
-        kw = dict(RATES, steps=c['steps'], batch_size=c['batch_size'], seed=c['seed'], eval_every=every)
+        kw = dict(RATES, steps=steps, batch_size=c['batch_size'], seed=c['seed'], lr_scale=fresh_rates(['attn', 'mlp']), schedule='hold', decay_steps=steps)
+        kw['eval_every'] = max(1, min(50, steps // 20))
         for recs in train_together(models, test, **kw): yield self._note(t, c, recs)
 
 @patch
