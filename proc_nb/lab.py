@@ -9,8 +9,8 @@ __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed'
            'parts_said', 'in_colab', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page',
            'AttentionView', 'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
-# %% ../nbs/70_lab.ipynb #84becc9e
-import inspect, json, signal, subprocess, sys, threading, time, weakref
+# %% ../nbs/70_lab.ipynb #88b1c90b
+import json, signal, subprocess, sys, threading, time, weakref
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from fastcore.basics import ifnone, noop, patch, store_attr
 from fastcore.script import call_parse
 
 from .draw import *
+from .ensemble import *
 from .gpt import *
 from .plots import *
 from .task import *
@@ -80,7 +81,7 @@ def _fail(self:Runner, e):
     self.error,self.items = e,None
     self._become('failed')
 
-# %% ../nbs/70_lab.ipynb #aea1f83f
+# %% ../nbs/70_lab.ipynb #9b521809
 def _teller():
     "A function that calls `f(*args)` where widgets may be touched"
     import asyncio
@@ -97,12 +98,13 @@ def _next(self:Runner, ticket):
     with _turn:
         if not self._alive(ticket): return False
         begun = time.perf_counter()
-        self.last = next(self.items, None)
+        item = next(self.items, None)
         self.seconds += time.perf_counter() - begun
+        if item is not None: self.last = item
     time.sleep(1e-4) # lets another lab have its turn
-    return self.last is not None
+    return item is not None
 
-# %% ../nbs/70_lab.ipynb #12597b5c
+# %% ../nbs/70_lab.ipynb #3a1fa98f
 @patch
 def _work(self:Runner, ticket, tell):
     try:
@@ -123,6 +125,7 @@ def _show(self:Runner, what):
     except Exception as e: return self._end(self.ticket, None, e)
     self.shown = time.perf_counter()
 
+# %% ../nbs/70_lab.ipynb #f31de694
 @patch
 def _end(self:Runner, ticket, what, error=None):
     if self.ticket != ticket: return
@@ -166,23 +169,27 @@ def in_words(
     if isinstance(e, (ValueError, KeyError, FileNotFoundError, FloatingPointError)): return text
     return f'{type(e).__name__}: {text}'
 
-# %% ../nbs/70_lab.ipynb #a9c998ea
+# %% ../nbs/70_lab.ipynb #eb792333
 _CSS = '''<style>
 .pnb {max-width: 1400px; color: var(--jp-ui-font-color1, inherit)} .pnb .widget-html-content {color: inherit; line-height: 1.4}
 .pnb p {margin: .2em 0} .pnb h3, .pnb h4 {margin: .3em 0 .2em; color: inherit; font-weight: 600} .pnb h3 {font-size: 1.15em} .pnb h4 {font-size: 1em}
 .pnb .pnb-note {opacity: .75; font-size: .9em; margin: 0} .pnb .pnb-error {border-left: 4px solid #D55E00; padding: .3em .7em; margin: .3em 0; background: rgba(213, 94, 0, .12)}
 .pnb .pnb-status {font-variant-numeric: tabular-nums} .pnb textarea {font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 12px}
-.pnb .vega-embed {display: block; max-width: 100%; overflow-x: auto} .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0} .pnb .widget-label {color: inherit} .pnb .widget-checkbox .widget-label-basic {color: inherit}
+.pnb .widget-html, .pnb .widget-html-content {min-width: 0; max-width: 100%} .pnb .vega-embed {display: block; max-width: 100%; overflow-x: auto} .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0} .pnb .widget-label {color: inherit} .pnb .widget-checkbox .widget-label-basic {color: inherit}
 </style>'''
+
+# %% ../nbs/70_lab.ipynb #652f2e95
 def _html(text='', **kw): return W.HTML(text, **kw)
 def _box(*children, **layout): return W.Box(children, layout=W.Layout(display='flex', flex_flow='row wrap', width='100%', **layout))
 def _column(*children, flex='1 1 300px', **layout): return W.VBox(children, layout=W.Layout(flex=flex, min_width='0', padding='0 12px 0 0', **layout))
+
+# %% ../nbs/70_lab.ipynb #33340e5c
 def _field(widget, **kw):
     widget.layout = W.Layout(width='100%', max_width='420px')
     widget.style = dict(description_width='120px')
     return widget
 
-# %% ../nbs/70_lab.ipynb #afd45b8a
+# %% ../nbs/70_lab.ipynb #ad5f22db
 def _cell():
     "The running cell and its count, or (None, 0) outside notebooks"
     try:
@@ -210,6 +217,8 @@ class Panel:
             for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
                 if isinstance(x, W.Widget): x.close()
     def _repr_mimebundle_(self, **kwargs):
+        for w in _within(self.box):
+            if isinstance(w, LiveChart): w.renew()
         view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
         return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
@@ -260,7 +269,7 @@ class TaskBox:
         self.controls[k] = _field(kind(options=values, value=self.settings[k], description=k.replace('_', ' ')))
         self.controls[k].observe(self._moved, 'value')
 
-# %% ../nbs/70_lab.ipynb #fc44ffeb
+# %% ../nbs/70_lab.ipynb #e5159e3a
 @patch
 def _moved(self:TaskBox, change):
     settings = {**self.settings, **{k: c.value for k,c in self.controls.items()}}
@@ -270,6 +279,7 @@ def _moved(self:TaskBox, change):
     self.settings = settings
     self.changed()
 
+# %% ../nbs/70_lab.ipynb #01f9af0d
 @patch
 def task(self:TaskBox): return self.cls(**self.settings)
 
@@ -376,7 +386,7 @@ class Trainable(Panel):
         try: where.value = f() or ''
         except Exception as e: where.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
 
-# %% ../nbs/70_lab.ipynb #a7ef5ab8
+# %% ../nbs/70_lab.ipynb #d2f3eac9
 @patch(as_prop=True)
 def state(self:Trainable): return self.runner.state
 @patch
@@ -387,6 +397,8 @@ def start(self:Trainable):
 def run(self:Trainable):
     "Train in this cell, or go on; an interrupt pauses"
     self.runner.run()
+
+# %% ../nbs/70_lab.ipynb #b5d73e0c
 @patch
 def pause(self:Trainable):
     "Take no further step until `start`"
@@ -425,7 +437,7 @@ class LabRun:
         if rec.accuracy is not None: self.rows.append(dict(setting=label, seed=self.choices['seed'], step=rec.step, accuracy=rec.accuracy, loss=rec.loss))
         return rec
 
-# %% ../nbs/70_lab.ipynb #bb17e641
+# %% ../nbs/70_lab.ipynb #efa1ee80
 @patch
 def items(self:LabRun):
     "Practise if need be, carry over, train: yields a record per step"
@@ -434,11 +446,11 @@ def items(self:LabRun):
     self.practised = source
     self.model = start(source, self.test, c['parts'], c['embed'], c['seed'], c['device'])
     if c['freeze']: freeze_moved(self.model)
-    models = {self.label: self.model}
-    if c['control']: models[CONTROL] = start(source, self.test, [], 'random', c['seed'], c['device'])
+    fits = {self.label: fit(self.model, self.test, **self.fit_args())}
+    if c['control']: fits[CONTROL] = fit(start(source, self.test, [], 'random', c['seed'], c['device']), self.test, **self.fit_args([], 'random'))
     self.phase = 'training'
-    for recs in zip(*(fit(m, self.test, **self.fit_args()) for m in models.values())):
-        for label,rec in zip(models, recs): self._note(label, rec)
+    for recs in zip(*fits.values()):
+        for label,rec in zip(fits, recs): self._note(label, rec)
         self.history.append(recs[0])
         yield recs[0]
 
@@ -449,12 +461,14 @@ def _practise(self:LabRun, model, records):
     for rec in records: yield self._note(self.phase, rec)
     return model
 
-# %% ../nbs/70_lab.ipynb #3b13bafa
+# %% ../nbs/70_lab.ipynb #ec4192b5
 @patch
-def fit_args(self:LabRun):
-    "The arguments of `fit`"
-    c,scale = self.choices,dict(tok=self.choices['fresh'], pos=self.choices['fresh'])
-    return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'eval_every': max(1, min(50, c['steps'] // 30))}
+def fit_args(self:LabRun, parts=None, embed=None):
+    "The arguments of `fit`: what is fresh learns faster, and the rate comes down over the last quarter"
+    c = self.choices
+    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'])
+    return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': c['steps'],
+        'eval_every': max(1, min(50, c['steps'] // 30))}
 
 def freeze_moved(
     model:GPT # A network made by `start`
@@ -463,7 +477,7 @@ def freeze_moved(
     for n,p in model.named_parameters():
         if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)
 
-# %% ../nbs/70_lab.ipynb #03134bb3
+# %% ../nbs/70_lab.ipynb #ff9b6f56
 def _devices(): return ['cpu', *(['cuda'] if torch.cuda.is_available() else []), *(['mps'] if torch.backends.mps.is_available() else [])]
 def _number(value, lo, hi, text, **kw):
     kind = W.BoundedFloatText if isinstance(value, float) else W.BoundedIntText
@@ -475,7 +489,7 @@ def _controls(rules, device):
         practice=_number(20_000, 1, 10**6, 'practice steps'), embed=_field(W.Dropdown(options=embeds, description='embeddings')),
         freeze=_field(W.Checkbox(description='freeze what is carried over', indent=False)),
         test=_field(W.Dropdown(options=list(tasks.tests), description='test')), steps=_number(1500, 1, 10**6, 'steps'),
-        batch_size=_number(400, 1, 10**5, 'batch size'), lr=_number(1e-3, 0, 1, 'learning rate', step=1e-4), fresh=_number(5., 0, 1000, 'embeddings ×'),
+        batch_size=_number(400, 1, 10**5, 'batch size'), lr=_number(1e-3, 0, 1, 'learning rate', step=1e-4), fresh=_number(10., 0, 1000, 'embeddings ×'),
         seed=_number(0, 0, 2**31 - 1, 'seed'), device=_field(W.Dropdown(options=_devices(), value=device, description='device')),
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
@@ -551,7 +565,7 @@ def _after(self:TransferLab):
     self.saved = _html()
     return W.VBox([_box(self.again, self.clear, self.keep, self.show_code), self.saved, self.text])
 
-# %% ../nbs/70_lab.ipynb #850dba44
+# %% ../nbs/70_lab.ipynb #55791f86
 @patch
 def _listen(self:TransferLab):
     for k,w in self.c.items(): w.observe(self._picked_test if k == 'test' else self._picked_rule if k == 'rule' else self._chosen, 'value')
@@ -570,6 +584,7 @@ def _picked_preset(self:TransferLab, change):
     self.c['embed'].value = embed
     self.parts.parts = parts
 
+# %% ../nbs/70_lab.ipynb #2fe9779a
 @patch
 def _picked_test(self:TransferLab, change=None):
     test,device = self.c['test'].value,self.c['device'].value
@@ -613,7 +628,7 @@ def set(self:TransferLab, **choices):
         self.args.choose(self.c['test'].value, **{**self.args.settings, **choices})
     self._chosen()
 
-# %% ../nbs/70_lab.ipynb #f15b367f
+# %% ../nbs/70_lab.ipynb #ecce4981
 @patch
 def _chosen(self:TransferLab, change=None):
     "Bring everything that depends on the choices up to date"
@@ -640,6 +655,7 @@ def _fits(self:TransferLab):
         if not self.runs: self._shown(look(model, self._example(test)).markup, ', before training')
     return f'<p class="pnb-note">{esc(model.report)}.</p>'
 
+# %% ../nbs/70_lab.ipynb #4f9747d1
 @patch
 def _about_rule(self:TransferLab, c):
     if c['rule'] in self.own: return 'A network you brought.'
@@ -663,7 +679,7 @@ def _same_control(a, b):
     keys = 'rule test settings steps batch_size lr fresh seed'.split()
     return all(a[k] == b[k] for k in keys)
 
-# %% ../nbs/70_lab.ipynb #848aa42d
+# %% ../nbs/70_lab.ipynb #2a44077d
 @patch
 def _peek(self:TransferLab):
     run = self.runs[-1]
@@ -679,14 +695,14 @@ def _example(self:TransferLab, test):
     best = torch.where(size <= 20, size, -size).argmax()
     return rows[best:best + 1]
 
+# %% ../nbs/70_lab.ipynb #f9ee0d38
 @patch
 def _seen(self:TransferLab, picture):
     if picture: self._shown(picture)
     self._draw()
 
 @patch
-def _shown(self:TransferLab, picture, when=''):
-    self.look.value = f'<h4>Where the heads look, on a row never trained on{when}</h4>{picture}'
+def _shown(self:TransferLab, picture, when=''): self.look.value = f'<h4>Where the heads look, on a row never trained on{when}</h4>{picture}'
 
 TransferLab.example = 0
 
@@ -810,7 +826,7 @@ def static(self:TransferLab) -> Html: # The same view without widgets
     chart = show(curves(rows, baseline=dict(self._paper(c)) and PAPER[CONTROL][0]), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
     return head + chart + Html(self.status.value + self.look.value)
 
-# %% ../nbs/70_lab.ipynb #52b1a5ab
+# %% ../nbs/70_lab.ipynb #7ea2d0b8
 def attention_page(
     model, # A model with `attention`
     batch:Batch, # Rows; the first is shown
@@ -825,7 +841,8 @@ def attention_page(
     after,first = (ifnone(m, model).attention(tokens[None].to(device_of(ifnone(m, model))))[:, 0].cpu() for m in (model, before))
     att = dict(after=after, before=first, difference=after - first)[kind]
     head = task.picture(batch.tokens[0], batch.loss_mask[0]) + Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(task.token_names[tokens[at]])}</b>:</p>')
-    return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, [task.token_names[t] for t in tokens.tolist()], kind if before is not None else '')
+    names,title = [task.token_names[t] for t in tokens.tolist()],kind if before is not None else ''
+    return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, names, title)
 
 # %% ../nbs/70_lab.ipynb #c309c1e5
 class AttentionView(Panel):
@@ -849,13 +866,13 @@ class AttentionView(Panel):
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
 
-# %% ../nbs/70_lab.ipynb #305565df
+# %% ../nbs/70_lab.ipynb #f389c1a4
 @patch
 def _row(self:AttentionView):
     "Another row, and its positions on the slider"
     rows = ifnone(self.given, self.task.sample(64, torch.Generator().manual_seed(self.seed), 'validation'))
     size = (rows.tokens != self.task.pad).sum(1)
-    i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 24, size, -size).argmax())
+    i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 20, size, -size).argmax())
     self.batch = rows[i:i + 1]
     n = len(self.task.trim(self.batch.tokens[0]))
     self.at.options,self.at.value = range(n),min(asked(self.batch)[0], n - 1)
@@ -866,20 +883,22 @@ def _next(self:AttentionView):
     self.seed += 1
     self._row()
 
+# %% ../nbs/70_lab.ipynb #87bac89d
 @patch
 def static(self:AttentionView): return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value)
 
 @patch
 def _draw(self:AttentionView): self.page.value = self.static().markup
 
-# %% ../nbs/70_lab.ipynb #74275937
+# %% ../nbs/70_lab.ipynb #80e14612
 def train_together(
-    models:dict, # Name -> model
+    models:dict, # Name -> model, all of one size
     task:Task, # What all of them learn
-    **kwargs # Arguments of `fit`
+    seed:int=0, # Seed of the rows, the same for all
+    **kwargs # Arguments of `fit_many`
 ): # Yields a dict of name -> record per step
-    "Train several models on the same rows, a step each in turn"
-    for recs in zip(*(fit(m, task, **kwargs) for m in models.values())): yield dict(zip(models, recs))
+    "Train several models on the same rows as one ensemble"
+    for recs in fit_many(list(models.values()), task, seeds=[seed] * len(models), **kwargs): yield dict(zip(models, recs))
 
 def composed(
     attn:GPT, # Practised network that gives attention
@@ -941,14 +960,15 @@ def _items(self:Composer):
     self.views.children = [W.VBox([_html(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
     return self._train(chosen, c)
 
-# %% ../nbs/70_lab.ipynb #c5589251
+# %% ../nbs/70_lab.ipynb #9c1a0dc7
 @patch
 def _train(self:Composer, chosen, c):
-    every = max(1, min(50, c['steps'] // 20))
+    steps = c['steps']
     for t in chosen:
         test = tasks[t](**self.settings.get(t, {}))
         models = composed(load_zoo(c['attn']), load_zoo(c['mlp']), test, c['seed'], self.device)
-        kw = dict(RATES, steps=c['steps'], batch_size=c['batch_size'], seed=c['seed'], eval_every=every)
+        kw = dict(RATES, steps=steps, batch_size=c['batch_size'], seed=c['seed'], lr_scale=fresh_rates(['attn', 'mlp']), schedule='hold', decay_steps=steps)
+        kw['eval_every'] = max(1, min(50, steps // 20))
         for recs in train_together(models, test, **kw): yield self._note(t, c, recs)
 
 @patch
@@ -958,6 +978,7 @@ def _note(self:Composer, test, c, recs):
     self.history.append(recs['composed'])
     return test,recs['composed']
 
+# %% ../nbs/70_lab.ipynb #089ce891
 @patch
 def _seen(self:Composer, _):
     "Charts, bar and line of figures"

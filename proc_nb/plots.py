@@ -30,13 +30,15 @@ def show(
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
     return Html(f'<div role="img" aria-label="{esc(label)}" style="overflow-x:auto;max-width:100%">{markup}</div>')
 
-# %% ../nbs/20_plots.ipynb #836b35d7
+# %% ../nbs/20_plots.ipynb #da363057
 SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right triangle-left'.split()
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 def _lines(base, names, title):
     "Lines, symbols and the last figure of each run"
     legend = names and alt.Legend(orient='bottom', columns=2, labelLimit=400, symbolSize=90)
-    def by(channel, values): return channel('setting:N', scale=alt.Scale(domain=names or alt.Undefined, range=values), sort=names or None, title=title, legend=legend or None)
+    def by(channel, values):
+        scale = alt.Scale(domain=names or alt.Undefined, range=values)
+        return channel('setting:N', scale=scale, sort=names or None, title=title, legend=legend or None)
     x,y = alt.X('step:Q', title='training steps', axis=alt.Axis(tickCount=8)),alt.Y('accuracy:Q', title='accuracy on held-out rows', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
     color_by,shape,dash = by(alt.Color, COLORS),by(alt.Shape, SHAPES),by(alt.StrokeDash, DASHES)
     tips = ['setting:N', 'seed:N', 'step:Q', alt.Tooltip('accuracy:Q', format='.1%')]
@@ -91,7 +93,7 @@ def thin(
     for r in rows: lines.setdefault((r['setting'], r['seed']), []).append(r)
     return [l[round(i * (len(l) - 1) / max(1, min(n, len(l)) - 1))] for l in lines.values() for i in range(min(n, len(l)))]
 
-# %% ../nbs/20_plots.ipynb #252b7810
+# %% ../nbs/20_plots.ipynb #6208dbbd
 class LiveChart(alt.JupyterChart):
     "Accuracy over steps; `draw` shows other rows without drawing the chart anew"
     def __init__(self,
@@ -114,6 +116,9 @@ class LiveChart(alt.JupyterChart):
     def _tell(self):
         with self.hold_sync():
             for k,v in self.now.items(): setattr(self.params, k, v)
+    def renew(self):
+        "Begin with what is shown now wherever the chart is drawn for the first time"
+        self.spec = dict(self.spec, params=[dict(p, value=self.now[p['name']]) for p in self.spec['params']])
     def _again(self, change):
         if any(k in change['new'] and change['new'][k] != v for k,v in self.now.items()) and not self._holding_sync: self._tell()
 

@@ -136,9 +136,9 @@ def look(
     model.train(was)
     return task.picture(batch.tokens[row].cpu(), batch.loss_mask[row].cpu()) + strip(att, want) + said
 
-# %% ../nbs/21_views.ipynb #7512a5c1
+# %% ../nbs/21_views.ipynb #39481153
 def _names(names, x, y, cell):
-    if len(names) > 26: return ''
+    if cell < 9: return ''
     down = ''.join(f'<text x="{x-3}" y="{y+(i+.8)*cell:g}" text-anchor="end" font-size="9">{esc(n)}</text>' for i,n in enumerate(names))
     def at(i): return f'{x+(i+.8)*cell:g} {y-3}'
     return down + ''.join(f'<text transform="translate({at(i)}) rotate(-90)" text-anchor="start" font-size="9">{esc(n)}</text>' for i,n in enumerate(names))
@@ -151,11 +151,12 @@ def attention_maps(
     "Attention of every layer and head"
     L,H,T,_ = att.shape
     cell,edge = max(3, min(12, 190 // T)),34
-    w,h = T * cell + edge + 10,T * cell + edge + 22
-    def one(l, i): return (f'<text x="{i*w+edge+T*cell/2:g}" y="{l*h+12}">layer {l} head {i}</text>' + pixels(att[l, i], i * w + edge, l * h + edge + 14, cell)
-        + _names(names, i * w + edge, l * h + edge + 14, cell))
+    def one(l, h):
+        head = f'<text x="{edge+T*cell/2:g}" y="12">layer {l} head {h}</text>'
+        parts = head,pixels(att[l, h], edge, edge + 14, cell),_names(names, edge, edge + 14, cell)
+        return f'<div style="display:inline-block;margin:0 6px 6px 0">{svg(T*cell+edge+2, T*cell+edge+18, *parts, label=f"attention map of layer {l}, head {h}").markup}</div>'
     above = f'<p style="margin:.2em 0;color:inherit">{esc(title)}</p>' if title else ''
-    return Html(above) + svg(H * w, L * h, *[one(l, i) for l in range(L) for i in range(H)], label=f'{title} attention maps of {L*H} heads')
+    return Html(above + ''.join(f'<div>{"".join(one(l, h) for h in range(H))}</div>' for l in range(L)))
 
 # %% ../nbs/21_views.ipynb #d2806d1e
 def weight_maps(

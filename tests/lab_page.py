@@ -84,7 +84,9 @@ class LabPage:
         "Wait until `what()` holds"
         until = time.time() + seconds
         while not what():
-            if time.time() > until: raise AssertionError(f'waited {seconds} s in vain; the page shows: {self.page.locator(".pnb").first.inner_text()[:600]}')
+            if time.time() > until:
+                self.shoot('waited_in_vain')
+                raise AssertionError(f'waited {seconds} s in vain; the page shows: {self.page.locator(".pnb").first.inner_text()[:600]}')
             self.page.wait_for_timeout(100)
     def shoot(self, name):
         ARTEFACTS.mkdir(exist_ok=True)

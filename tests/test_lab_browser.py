@@ -24,13 +24,13 @@ def test_train_pause_continue_stop_again(browser, server):
     p = LabPage(browser, *server)
     p.open('lab.ipynb', *CELLS)
     p.run_all()
-    p.wait(lambda: p.button('Train', 1).count(), 120)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 60)
+    p.wait(lambda: p.button('Train', 1).count(), 240)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 240)
     p.shoot('lab_idle')
     assert p.button('Pause').is_disabled() and p.button('Stop').is_disabled()
 
     p.button('Train').click()
-    p.wait(lambda: p.points() >= 4, 120)
+    p.wait(lambda: p.points() >= 4, 240)
     assert p.page.get_by_label('position embedding').first.is_disabled()
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
@@ -76,7 +76,7 @@ def test_train_pause_continue_stop_again(browser, server):
     assert p.errors == [] and p.outside == []
 
     p.run_all() # every cell again: the old labs are closed, no thread is left
-    p.wait(lambda: p.button('Train', 1).count() and p.step() == p.step(1) == 0, 120)
+    p.wait(lambda: p.button('Train', 1).count() and p.step() == p.step(1) == 0, 240)
     assert p.errors == [] and p.outside == []
     p.page.close()
 
@@ -85,8 +85,8 @@ def test_how_it_looks(browser, server, dark):
     p = LabPage(browser, *server, dark=dark)
     p.open(f'looks{dark}.ipynb', CELLS[0], 'lab = TransferLab(n_pairs=4, batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()')
     p.run_all()
-    p.wait(lambda: p.page.locator('.pnb').count() == 4, 120)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 60)
+    p.wait(lambda: p.page.locator('.pnb').count() == 4, 300)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 240)
     for width in (1400, 700):
         p.page.set_viewport_size(dict(width=width, height=4200 if width == 1400 else 6200))
         p.page.wait_for_timeout(1200)
@@ -101,7 +101,7 @@ def test_keys_reach_everything(browser, server):
     p = LabPage(browser, *server)
     p.open('keys.ipynb', CELLS[0], CELLS[1])
     p.run_all()
-    p.wait(lambda: p.button('Train').count(), 120)
+    p.wait(lambda: p.button('Train').count(), 240)
     p.page.locator('.pnb select').first.focus()
     seen = []
     for _ in range(40):
