@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego.html.md"""
 __all__ = ['GROUPS', 'ASK', 'LEGO_RATES', 'DATA', 'WORDS', 'group_fault', 'Group', 'cyclic', 'dihedral', 'group_of', 'Lego',
            'BothWays', 'Reader', 'reader', 'right_by_place', 'accuracy_by_place', 'same_map', 'local_map', 'draw_map',
            'mimic_kl', 'mimic_steps', 'mimic', 'head_scores', 'HeadScores', 'without', 'ablation', 'watch_places',
-           'chart_places', 'flip', 'flip_effect', 'show_flips', 'blocks_of_shortcut', 'begin', 'study_places',
+           'chart_places', 'flip', 'flip_effect', 'show_flips', 'blocks_of_shortcut', 'start_reader', 'study_places',
            'keep_study', 'stored_study', 'ends', 'table_of_ends', 'Pretrained']
 
 # %% ../nbs/40_lego.ipynb #d41e66e3
@@ -601,8 +601,8 @@ def blocks_of_shortcut(
     return {'all places trained': Lego('Z2', n, n), 'last place not trained': Lego('Z2', n, n - 1),
         'two chains': Lego('Z2', n // 2, n // 2, n_chains=2), 'a side branch': Lego('Z2', n - 1, n - 1, n_distractors=1), 'order matters (D3)': Lego('D3', n, n)}
 
-# %% ../nbs/40_lego.ipynb #53a8adc3
-def begin(
+# %% ../nbs/40_lego.ipynb #3a1d68ae
+def start_reader(
     start:str, # 'random', 'mimicked', or a name in `zoo`
     task:Task, # What is to be read
     shared:bool=False, # ALBERT-like or BERT-like
@@ -669,7 +669,7 @@ def table_of_ends(rows):
     body = ''.join(f'<tr><th>{esc(s)}</th>' + ''.join(f'<td>{m:.0%}<br><small>{lo:.0%} to {hi:.0%}</small></td>' for m,lo,hi in v) + '</tr>' for s,v in e.items())
     return Html(f'<table><tr><th></th>{head}</tr>{body}</table>')
 
-# %% ../nbs/40_lego.ipynb #7b734c5b
+# %% ../nbs/40_lego.ipynb #ebb3bbd2
 WORDS = {'[': '[CLS]', ']': '[SEP]', '·': '[PAD]', ';': ',', '+': 'val', '-': 'not'}
 class Pretrained(torch.nn.Module):
     "A BERT or ALBERT of `transformers` as a reader of `Lego` rows"
@@ -682,7 +682,7 @@ class Pretrained(torch.nn.Module):
     ):
         super().__init__()
         try: from transformers import AutoConfig, AutoModel, AutoTokenizer
-        except ImportError: raise ImportError('Pretrained readers need transformers: pip install proc-nb[bert].') from None
+        except ImportError: raise ImportError('Pretrained readers need transformers: pip install proc-nb[hf].') from None
         words = [WORDS.get(t, t if len(t) == 1 else str(2 + i)) for i,t in enumerate(task.token_names)]
         self.register_buffer('ids', _word_ids(AutoTokenizer.from_pretrained(name), words))
         with torch.random.fork_rng(devices=[]):

@@ -40,7 +40,7 @@ class LegoPanel:
         for o in (self.group, self.n_vars, self.trained): o.observe(self.preview, 'value')
     def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/42_lego_panel.ipynb #5cc1a6a2
+# %% ../nbs/42_lego_panel.ipynb #b728216f
 @patch
 def task(self:LegoPanel):
     "The task that is chosen"
@@ -58,7 +58,7 @@ def preview(self:LegoPanel, change=None):
 def model(self:LegoPanel, task):
     "The reader that is chosen"
     kind = 'random' if self.start.value == 'wired' else self.start.value
-    m = begin(kind, task, READERS[self.reader.value], mimic_for=200, n_layer=self.depth.value, n_embd=32)
+    m = start_reader(kind, task, READERS[self.reader.value], mimic_for=200, n_layer=self.depth.value, n_embd=32)
     return hardwire(m) if self.start.value == 'wired' else m
 
 # %% ../nbs/42_lego_panel.ipynb #09c9cdd7
