@@ -11,11 +11,11 @@ __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED',
            'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'small_reader', 'removal_study', 'lds_study',
            'finder', 'practice', 'bridge']
 
-# %% ../nbs/61_influence_study.ipynb #018421db
+# %% ../nbs/61_influence_study.ipynb #9ac51495
 from itertools import product
 
 import altair as alt, torch, torch.nn.functional as F
-from fastcore.basics import ifnone, patch
+from fastcore.basics import patch
 
 from .draw import *
 from .gpt import *

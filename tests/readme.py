@@ -12,9 +12,11 @@ def readme():
     nb.cells = [c for c in nb.cells if c.cell_type != 'raw' and not re.search(r'^#\|\s*hide', c.source, re.M)]
     for c in nb.cells:
         if c.cell_type == 'code':
+            if re.search(r'^#\|\s*echo: false', c.source, re.M): c.source = ''
             c.source = re.sub(r'^#\|.*\n', '', c.source, flags=re.M)
             for o in c.outputs: o.get('data', {}).pop('text/html', None)
     text, _ = MarkdownExporter().from_notebook_node(nb)
+    text = re.sub(r'```(?:python|ipython3)?\n\s*```\n', '', text)
     text = re.sub(r'\]\((?![a-z]+:|#)(\.\./)?', lambda m: '](' if m[1] else '](nbs/', text)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
