@@ -75,8 +75,8 @@ def start(
     model.task,model.report = test,transfer(source, model, parts, embed)
     return model.to(device)
 
-# %% ../nbs/13_zoo.ipynb #487577e7
-RATES = dict(batch_size=400, lr=1e-3, warmup=100, eval_every=125)
+# %% ../nbs/13_zoo.ipynb #2e627533
+RATES = dict(batch_size=400, lr=1e-3, warmup=100, schedule='hold', eval_every=125)
 def fresh_rates(
     parts, # What is carried over, as in `transfer`
     embed:str='random', # What happens to embeddings that are not named, as in `transfer`
@@ -86,7 +86,7 @@ def fresh_rates(
     carried = ({parts} if isinstance(parts, str) else {*parts}) | ({'pos'} if embed == 'mean' else set())
     return {p: times for p in ('tok', 'pos') if p not in carried}
 
-# %% ../nbs/13_zoo.ipynb #bff6d218
+# %% ../nbs/13_zoo.ipynb #830cd656
 def race(
     rule:str, # Practised network
     starts:dict, # Label -> (parts, embed)
@@ -100,12 +100,12 @@ def race(
     for label,(parts,embed) in starts.items():
         for seed in seeds:
             model = start(rule, test, parts, embed, seed, device)
-            rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
+            rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'decay_steps': steps, **kwargs}
             for rec in fit(model, test, steps, seed=seed, **rates): yield label,seed,rec
 
-# %% ../nbs/13_zoo.ipynb #4c48df9c
-RECIPES = dict(identity=dict(steps=20_000, lr=1e-3), reverse=dict(steps=14_000, lr=1e-3), delete=dict(steps=18_000, lr=1e-3),
-    dyck_shuffle=dict(steps=6000, lr=2e-3), eca=dict(steps=12_000, lr=2e-3))
+# %% ../nbs/13_zoo.ipynb #145a3b36
+RECIPES = dict(identity=dict(steps=20_000, lr=1e-3), reverse=dict(steps=14_000, lr=1e-3), delete=dict(steps=12_000, lr=2e-3),
+    dyck_shuffle=dict(steps=3000, lr=3e-3), eca=dict(steps=12_000, lr=2e-3))
 def practise(
     rule:str, # A name in `tasks.rules`
     seed:int=0, # Seed of weights and data
