@@ -183,10 +183,11 @@ def _html(text='', **kw): return W.HTML(text, **kw)
 def _box(*children, **layout): return W.Box(children, layout=W.Layout(display='flex', flex_flow='row wrap', width='100%', **layout))
 def _column(*children, flex='1 1 300px', **layout): return W.VBox(children, layout=W.Layout(flex=flex, min_width='0', padding='0 12px 0 0', **layout))
 
-# %% ../nbs/70_lab.ipynb #33340e5c
-def _field(widget, **kw):
-    widget.layout = W.Layout(width='100%', max_width='420px')
-    widget.style = dict(description_width='120px')
+# %% ../nbs/70_lab.ipynb #eb36359d
+def _field(widget):
+    old = widget.layout,widget.style
+    widget.layout,widget.style = W.Layout(width='100%', max_width='420px'),dict(description_width='120px')
+    for w in old: w.close()
     return widget
 
 # %% ../nbs/70_lab.ipynb #ad5f22db

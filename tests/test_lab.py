@@ -1,5 +1,5 @@
 "The live panels without a page: states, interrupts, two labs at once, Colab, bad input, memory."
-import signal, sys, threading, time, types
+import re, signal, sys, threading, time, types
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
@@ -131,10 +131,14 @@ def test_bad_arguments_are_named_at_once(bad, said):
 def test_every_task_can_be_explored(name):
     ex = RuleExplorer(name)
     assert 'pnb-error' not in ex.page.value and '<svg' in ex.page.value
-    for c in ex.args.controls.values():
+    for c in list(ex.args.controls.values()):
+        was = c.value
         for v in (c.options[0], c.options[-1]):
             c.value = v
-            assert 'pnb-error' not in ex.page.value, f'{name} {c.description}={v}: {ex.page.value}'
+            if 'pnb-error' in ex.page.value: assert not re.search(r'>\w+(Error|Exception):', ex.page.value), f'{name} {c.description}={v}: {ex.page.value}'
+        c.value = was
+    ex.args.choose(name); ex.again.click()
+    assert 'pnb-error' not in ex.page.value
 
 @pytest.mark.parametrize('name', list(tasks.tests))
 def test_every_test_can_be_learnt(name):
@@ -162,8 +166,8 @@ def test_panels_let_go_of_their_widgets():
     if alive is None: alive = W.Widget.widgets
     lab = small(); lab.close()
     before = len(alive)
-    for _ in range(5): lab = small(); lab.close()
-    assert len(alive) - before < 100
+    for _ in range(3): lab = small(); lab.close()
+    assert len(alive) - before < 30
 
 @pytest.mark.full
 def test_ten_thousand_updates_stay_small():
