@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #0ca4b3aa
+# %% ../nbs/99_all.ipynb #fe4146df
 from .draw import *
 from .task import *
 from .brackets import *
@@ -28,6 +28,7 @@ from .plots import *
 from .views import *
 from .lego import *
 from .lego_attention import *
+from .influence import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]
