@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego_attention.html.md"""
 
 # %% auto #0
 __all__ = ['SIZES', 'STUDIES', 'Sight', 'associate', 'same_weights', 'local_mix', 'LegoAttention', 'hardwire', 'attention_flops',
-           'counted_flops', 'seconds', 'race', 'make_study']
+           'counted_flops', 'time_heads', 'make_study']
 
 # %% ../nbs/41_lego_attention.ipynb #fc8aa573
 import time
@@ -193,8 +193,8 @@ def counted_flops(model, tokens):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter: model(tokens)
     return counter.get_total_flops()
 
-# %% ../nbs/41_lego_attention.ipynb #8d7736b7
-def seconds(f, tries=3):
+# %% ../nbs/41_lego_attention.ipynb #159dcdbd
+def _seconds(f, tries=3):
     "The shortest of `tries` calls, after one to warm up"
     f()
     took = []
@@ -204,7 +204,7 @@ def seconds(f, tries=3):
         took.append(time.perf_counter() - start)
     return min(took)
 
-def race(
+def time_heads(
     T:int, # Row length
     n_head:int=2, # Heads
     wired:int=2, # How many of them are wired, half of them local
@@ -220,7 +220,7 @@ def race(
     def with_sight():
         sight(None, (tokens,))
         lego(x).sum().backward()
-    ms = [1000 * seconds(f, tries) for f in (lambda: plain(x).sum().backward(), with_sight)]
+    ms = [1000 * _seconds(f, tries) for f in (lambda: plain(x).sum().backward(), with_sight)]
     return dict(T=T, ordinary=ms[0], lego=ms[1], ratio=ms[0] / ms[1])
 
 # %% ../nbs/41_lego_attention.ipynb #87fcffc0
