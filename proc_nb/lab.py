@@ -827,7 +827,7 @@ def static(self:TransferLab) -> Html: # The same view without widgets
     chart = show(curves(rows, baseline=dict(self._paper(c)) and PAPER[CONTROL][0]), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
     return head + chart + Html(self.status.value + self.look.value)
 
-# %% ../nbs/70_lab.ipynb #7ea2d0b8
+# %% ../nbs/70_lab.ipynb #fa1d76b3
 def attention_page(
     model, # A model with `attention`
     batch:Batch, # Rows; the first is shown
@@ -841,7 +841,7 @@ def attention_page(
     at = whole('at', ifnone(at, asks), 0, len(tokens := task.trim(batch.tokens[0])) - 1)
     after,first = (ifnone(m, model).attention(tokens[None].to(device_of(ifnone(m, model))))[:, 0].cpu() for m in (model, before))
     att = dict(after=after, before=first, difference=after - first)[kind]
-    head = task.picture(batch.tokens[0], batch.loss_mask[0]) + Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(task.token_names[tokens[at]])}</b>:</p>')
+    head = Task.picture(task, batch.tokens[0].cpu(), batch.loss_mask[0].cpu()) + Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(task.token_names[tokens[at]])}</b>:</p>')
     names,title = [task.token_names[t] for t in tokens.tolist()],kind if before is not None else ''
     return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, names, title)
 

@@ -121,7 +121,7 @@ def _verdict(names, found, right):
     head = f'{"✓" if ok else "✗"} answers <b>{esc(names[found[0][0]])}</b> ({found[0][1]:.0%} sure), right is <b>{esc(names[right])}</b>'
     return f'<p style="margin:.2em 0;color:inherit">{head} <span style="opacity:.7">next: {others}</span></p>'
 
-# %% ../nbs/21_views.ipynb #a1d5167e
+# %% ../nbs/21_views.ipynb #b3a0ca9e
 def look(
     model:GPT, # Any model that reads the task's rows
     batch:Batch, # Rows of a task
@@ -134,7 +134,7 @@ def look(
     att = model.attention(tokens[None])[:, 0, :, at].cpu()
     said = _verdict(task.token_names, guesses(model, tokens, at), int(batch.targets[row, at]))
     model.train(was)
-    return task.picture(batch.tokens[row].cpu(), batch.loss_mask[row].cpu()) + strip(att, want) + said
+    return Task.picture(task, batch.tokens[row].cpu(), batch.loss_mask[row].cpu()) + strip(att, want) + said
 
 # %% ../nbs/21_views.ipynb #39481153
 def _names(names, x, y, cell):
