@@ -40,7 +40,7 @@ class LegoPanel:
         for o in (self.group, self.n_vars, self.trained): o.observe(self.preview, 'value')
     def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/42_lego_panel.ipynb #b728216f
+# %% ../nbs/42_lego_panel.ipynb #62350384
 @patch
 def task(self:LegoPanel):
     "The task that is chosen"
@@ -54,6 +54,7 @@ def preview(self:LegoPanel, change=None):
     "Show a chain of the chosen kind"
     if self.stop.disabled: self.view.value = self.task().picture(self.example()).markup
 
+# %% ../nbs/42_lego_panel.ipynb #51d82165
 @patch
 def model(self:LegoPanel, task):
     "The reader that is chosen"

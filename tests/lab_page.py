@@ -42,7 +42,9 @@ def jupyterlab(home):
     server = subprocess.Popen(cmd, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         for _ in range(240):
-            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api', timeout=1); break
+            try:
+                urllib.request.urlopen(f'http://127.0.0.1:{port}/api', timeout=1)
+                break
             except OSError: time.sleep(.25)
         else: raise RuntimeError((home/'server.log').read_text()[-2000:])
         yield f'http://127.0.0.1:{port}', root

@@ -2,14 +2,13 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
 
 def gpts(task, n, **kwargs): return [GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, **kwargs), seed=s) for s in range(n)]
 
 def gap(a, b): # key biases have no true gradient: rounding alone moves them, and they change no output
     return max(float((p - q).detach().abs().max()) for (k, p), q in zip(a.named_parameters(), b.parameters()) if not k.endswith('c_attn.bias'))
 
-TASKS = {'haystack': dict(n_pairs=5), 'identity': dict(length=5, n_symbols=9), 'dyck': dict(k=3, seq_len=12)}
+TASKS = dict(haystack=dict(n_pairs=5), identity=dict(length=5, n_symbols=9), dyck=dict(k=3, seq_len=12))
 
 @pytest.mark.parametrize('name', TASKS)
 @pytest.mark.parametrize('n_embd,n_head,n_layer', [(16, 4, 2), (32, 2, 1)])
@@ -26,8 +25,7 @@ def test_as_if_alone(name, n_embd, n_head, n_layer):
         for one, rec in zip(recs[i], both):
             assert abs(one.loss - rec[i].loss) < 1e-4 and one.step == rec[i].step and abs(one.lr - rec[i].lr) < 1e-9
         assert abs(recs[i][-1].accuracy - both[-1].accuracy[i]) < .011
-    for k, v in many[2].state_dict().items():
-        assert torch.equal(v, start[k]) == (part_of(k) in ('attn', 'pos'))
+    for k, v in many[2].state_dict().items(): assert torch.equal(v, start[k]) == (part_of(k) in ('attn', 'pos'))
 
 def test_sizes_types_and_lists_are_checked():
     task = tasks['haystack'](n_pairs=4)

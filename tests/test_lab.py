@@ -51,7 +51,9 @@ def until(lab, *states, seconds=60):
 
 def test_background_equals_foreground():
     a, b = small(), small()
-    a.run(); b.start(); until(b, 'stopped')
+    a.run()
+    b.start()
+    until(b, 'stopped')
     assert losses(a) == losses(b) and len(losses(a)) == 12
 
 def test_two_labs_do_not_disturb_each_other():
@@ -85,13 +87,16 @@ def test_choices_rest_while_a_run_is_under_way():
     assert all(w.disabled for w in lab.choosers()) and not lab.b['pause'].disabled and lab.b['train'].disabled
     lab.b['pause'].click()
     assert lab.state == 'paused' and lab.b['train'].description == 'Continue' and all(w.disabled for w in lab.choosers())
-    lab.b['train'].click(); assert lab.state == 'running'
-    lab.b['stop'].click(); assert lab.state == 'stopped' and not any(w.disabled for w in lab.choosers())
+    lab.b['train'].click()
+    assert lab.state == 'running'
+    lab.b['stop'].click()
+    assert lab.state == 'stopped' and not any(w.disabled for w in lab.choosers())
 
 def test_a_cell_run_again_stops_what_it_left(monkeypatch):
     monkeypatch.setattr(L, '_cell', lambda: ('cell', 1))
     first, second = small(steps=10**6), small(steps=10**6)
-    first.start(); second.start()
+    first.start()
+    second.start()
     assert first.state == second.state == 'running'
     monkeypatch.setattr(L, '_cell', lambda: ('cell', 2))
     third = small()
@@ -119,7 +124,8 @@ def test_networks_of_ones_own(tmp_path):
     assert 'not a whole safetensors file' in lab.message.value
     lab.run()
     assert lab.state == 'failed'
-    lab.set(rule='identity'); lab.run()
+    lab.set(rule='identity')
+    lab.run()
     assert lab.state == 'stopped'
 
 @pytest.mark.parametrize('bad, said', [(dict(rule='identiy'), "Did you mean 'identity'"), (dict(test='haystak'), "Did you mean 'haystack'"), (dict(parts='atn'), "Did you mean 'attn'"),
@@ -137,7 +143,8 @@ def test_every_task_can_be_explored(name):
             c.value = v
             if 'pnb-error' in ex.page.value: assert not re.search(r'>\w+(Error|Exception):', ex.page.value), f'{name} {c.description}={v}: {ex.page.value}'
         c.value = was
-    ex.args.choose(name); ex.again.click()
+    ex.args.choose(name)
+    ex.again.click()
     assert 'pnb-error' not in ex.page.value
 
 @pytest.mark.parametrize('name', list(tasks.tests))
@@ -164,9 +171,12 @@ def test_panels_let_go_of_their_widgets():
     import ipywidgets as W
     alive = getattr(W.widgets.widget, '_instances', None)
     if alive is None: alive = W.Widget.widgets
-    lab = small(); lab.close()
+    lab = small()
+    lab.close()
     before = len(alive)
-    for _ in range(3): lab = small(); lab.close()
+    for _ in range(3):
+        lab = small()
+        lab.close()
     assert len(alive) - before < 30
 
 @pytest.mark.full
@@ -187,7 +197,8 @@ def test_ten_thousand_updates_stay_small():
 @pytest.mark.full
 def test_the_needle_is_found_while_one_watches():
     lab = TransferLab()
-    begun = time.time(); lab.run()
+    begun = time.time()
+    lab.run()
     found = [r['step'] for r in lab.runs[0].rows if r['setting'] != 'random weights' and r['accuracy'] > .95]
     other = [r['accuracy'] for r in lab.runs[0].rows if r['setting'] == 'random weights']
     assert found and max(other) < .6, (found, other)

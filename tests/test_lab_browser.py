@@ -4,8 +4,8 @@ from lab_page import LabPage, chromium, jupyterlab
 
 pytestmark = pytest.mark.browser
 CELLS = ['import threading\nfrom proc_nb.all import *\nfrom proc_nb.lab import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=300)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
-SHOWN = {'explorer': 'RuleExplorer("identity", length=8)', 'attention': 'AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
-    'composer': 'comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp'}
+SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
+    composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp')
 
 @pytest.fixture(scope='module')
 def browser():

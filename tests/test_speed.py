@@ -82,7 +82,8 @@ def test_same_run_as_plain_steps():
         opt.zero_grad()
         F.cross_entropy(plain_logits(other, b.tokens)[b.loss_mask], b.targets[b.loss_mask]).backward()
         torch.nn.utils.clip_grad_norm_(other.parameters(), 1.)
-        opt.step(); run.step()
+        opt.step()
+        run.step()
     gap = {k: float((a - b).detach().abs().max()) for (k, a), b in zip(model.named_parameters(), other.parameters()) if not k.endswith('c_attn.bias')}
     assert max(gap.values()) < 1e-5, gap
 
