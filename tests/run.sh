@@ -2,7 +2,7 @@
 # What `make test` runs, in order, with a line of figures for each step. `full` adds the long runs.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/.venv/bin:$PATH" PYTHONWARNINGS=ignore PROC_NB_SHORT=${PROC_NB_SHORT-50}
+export PATH="$PWD/.venv/bin:$PATH" PROC_NB_SHORT=${PROC_NB_SHORT-50}
 mode=${1:-} failed=()
 [ "$mode" = full ] && unset PROC_NB_SHORT
 
