@@ -30,11 +30,11 @@ def show(
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
     return Html(f'<div role="img" aria-label="{esc(label)}" style="overflow-x:auto;max-width:100%">{markup}</div>')
 
-# %% ../nbs/20_plots.ipynb #da363057
+# %% ../nbs/20_plots.ipynb #bab1f5cd
 SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right triangle-left'.split()
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 def _lines(base, names, title):
-    "Lines, symbols and the last figure of each run"
+    "Lines, symbols and, for the first seed of each setting, its last figure"
     legend = names and alt.Legend(orient='bottom', columns=2, labelLimit=400, symbolSize=90)
     def by(channel, values):
         scale = alt.Scale(domain=names or alt.Undefined, range=values)
@@ -44,7 +44,8 @@ def _lines(base, names, title):
     tips = ['setting:N', 'seed:N', 'step:Q', alt.Tooltip('accuracy:Q', format='.1%')]
     enc = base.encode(x=x, y=y, color=color_by, detail='seed:N')
     marked = enc.encode(shape=shape, strokeDash=dash)
-    ends = enc.transform_joinaggregate(last='max(step)', groupby=['setting', 'seed']).transform_filter('datum.step == datum.last')
+    ends = enc.transform_joinaggregate(last='max(step)', first='min(seed)', groupby=['setting'])
+    ends = ends.transform_filter('datum.step == datum.last && datum.seed == datum.first')
     return [marked.mark_line(clip=True), marked.mark_point(clip=True, filled=True, size=22).encode(tooltip=tips),
         ends.mark_text(align='left', dx=6, dy=-6).encode(text=alt.Text('accuracy:Q', format='.0%'))]
 

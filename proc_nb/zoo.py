@@ -75,8 +75,8 @@ def start(
     model.task,model.report = test,transfer(source, model, parts, embed)
     return model.to(device)
 
-# %% ../nbs/13_zoo.ipynb #2e627533
-RATES = dict(batch_size=400, lr=1e-3, warmup=100, schedule='hold', eval_every=125)
+# %% ../nbs/13_zoo.ipynb #487577e7
+RATES = dict(batch_size=400, lr=1e-3, warmup=100, eval_every=125)
 def fresh_rates(
     parts, # What is carried over, as in `transfer`
     embed:str='random', # What happens to embeddings that are not named, as in `transfer`
@@ -86,7 +86,7 @@ def fresh_rates(
     carried = ({parts} if isinstance(parts, str) else {*parts}) | ({'pos'} if embed == 'mean' else set())
     return {p: times for p in ('tok', 'pos') if p not in carried}
 
-# %% ../nbs/13_zoo.ipynb #830cd656
+# %% ../nbs/13_zoo.ipynb #bff6d218
 def race(
     rule:str, # Practised network
     starts:dict, # Label -> (parts, embed)
@@ -100,7 +100,7 @@ def race(
     for label,(parts,embed) in starts.items():
         for seed in seeds:
             model = start(rule, test, parts, embed, seed, device)
-            rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'decay_steps': steps, **kwargs}
+            rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
             for rec in fit(model, test, steps, seed=seed, **rates): yield label,seed,rec
 
 # %% ../nbs/13_zoo.ipynb #145a3b36

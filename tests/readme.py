@@ -6,18 +6,23 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
 
+def from_root(text):
+    "Links that are relative to nbs/, made relative to the top"
+    return re.sub(r'\]\((?![a-z]+:|#)(\.\./)?', lambda m: '](' if m[1] else '](nbs/', text)
+
+def shown(cell):
+    "The cell as the README shows it, or None"
+    if cell.cell_type == 'raw' or re.search(r'^#\|\s*hide', cell.source, re.M): return None
+    if cell.cell_type == 'markdown': return nbformat.v4.new_markdown_cell(from_root(cell.source))
+    if re.search(r'^#\|\s*echo: false', cell.source, re.M):
+        return nbformat.v4.new_markdown_cell('\n\n'.join(o.data['text/markdown'] for o in cell.outputs))
+    return nbformat.v4.new_code_cell(re.sub(r'^#\|.*\n', '', cell.source, flags=re.M))
+
 def readme():
-    "The home page as Markdown: hidden cells and front matter left out"
+    "The home page as Markdown"
     nb = nbformat.read(ROOT/'nbs/index.ipynb', 4)
-    nb.cells = [c for c in nb.cells if c.cell_type != 'raw' and not re.search(r'^#\|\s*hide', c.source, re.M)]
-    for c in nb.cells:
-        if c.cell_type == 'code':
-            if re.search(r'^#\|\s*echo: false', c.source, re.M): c.source = ''
-            c.source = re.sub(r'^#\|.*\n', '', c.source, flags=re.M)
-            for o in c.outputs: o.get('data', {}).pop('text/html', None)
+    nb.cells = [c for c in map(shown, nb.cells) if c]
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    text = re.sub(r'```(?:python|ipython3)?\n\s*```\n', '', text)
-    text = re.sub(r'\]\((?![a-z]+:|#)(\.\./)?', lambda m: '](' if m[1] else '](nbs/', text)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 if __name__ == '__main__':

@@ -19,13 +19,15 @@ def test_demo_writes_a_table_and_a_chart(tmp_path):
     assert 'src="http' not in (out/'chart.html').read_text()
 
 def test_ctrl_c_keeps_what_was_done(tmp_path):
-    run = subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '100000'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    run = subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '100000'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     kept = tmp_path/'_runs/demo/results.json'
     for _ in range(600):
         if kept.exists(): break
         time.sleep(.2)
     os.kill(run.pid, signal.SIGINT)
-    said, _ = run.communicate(timeout=120)
+    try: said, _ = run.communicate(timeout=120)
+    finally: run.kill()
     assert 'what was done is kept' in said and run.returncode == 0
     assert len(json.loads(kept.read_text())['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
 
