@@ -161,7 +161,7 @@ def demo(
         '          proc-nb-demo --n-pairs 10 --seeds 5         more seeds, a smaller haystack\n'
         '          make lab                                    the tutorials in JupyterLab')
 
-# %% ../nbs/90_cli.ipynb #fcbb0c29
+# %% ../nbs/90_cli.ipynb #861511ca
 @call_parse
 def practise_cli(
     rule:str, # Rule to practise (see proc-nb-rules)
@@ -178,6 +178,7 @@ def practise_cli(
     bar = tqdm(recs, total=ifnone(steps, RECIPES.get(rule, dict(steps=20_000))['steps']), unit='step')
     for rec in bar:
         if rec.accuracy is not None: bar.set_description(f'{rule}: loss {rec.loss:.3f}, accuracy {rec.accuracy:.1%}')
+    if rec is None: return print(f'This run is finished already: {path}. Use another --seed, more --steps, or leave --resume out to start again.')
     save_model(model, path, task=model.task, steps=rec.step, seed=seed, accuracy=rec.accuracy)
     print(f'{model.task}: {rec.accuracy:.1%} on held-out rows after {rec.step:,} steps. Written: {path}')
 

@@ -29,7 +29,7 @@ from .transfer import *
 from .views import *
 from .zoo import *
 
-# %% ../nbs/70_lab.ipynb #e3dc190a
+# %% ../nbs/70_lab.ipynb #a749ef27
 _turn = threading.Lock()
 class Runner:
     "Takes items from a generator in the background; idle, running, paused, stopped or failed"
@@ -40,16 +40,16 @@ class Runner:
         changed=noop # Called after every change of state, there too
     ):
         store_attr()
-        self.state,self.error,self.items,self.last,self.seconds,self.ticket,self.shown = 'idle',None,None,None,0.,0,0.
+        self.state,self.error,self.broken,self.items,self.last,self.seconds,self.ticket,self.shown = 'idle',None,None,None,None,0.,0,0.
     def _become(self, state):
         self.state = state
         self.changed(self)
 
-# %% ../nbs/70_lab.ipynb #3a7389f8
+# %% ../nbs/70_lab.ipynb #59f0deb9
 @patch
 def _begin(self:Runner):
     "Make or keep the generator and return the ticket to drive it"
-    if self.state != 'paused': self.items,self.last,self.error,self.seconds = self.make(),None,None,0.
+    if self.state != 'paused': self.items,self.last,self.error,self.broken,self.seconds = self.make(),None,None,None,0.
     self.ticket += 1
     self._become('running')
     return self.ticket
@@ -81,7 +81,7 @@ def _fail(self:Runner, e):
     self.error,self.items = e,None
     self._become('failed')
 
-# %% ../nbs/70_lab.ipynb #9b521809
+# %% ../nbs/70_lab.ipynb #fa1411ed
 def _teller():
     "A function that calls `f(*args)` where widgets may be touched"
     import asyncio
@@ -92,13 +92,22 @@ def _teller():
 @patch
 def _alive(self:Runner, ticket): return self.ticket == ticket and self.state == 'running'
 
+# %% ../nbs/70_lab.ipynb #079b6620
+@patch
+def _step(self:Runner):
+    if self.broken: raise self.broken
+    try: return next(self.items, None)
+    except Exception as e:
+        self.broken = e
+        raise
+
 @patch
 def _next(self:Runner, ticket):
     "One item; False at the end or when told to stop"
     with _turn:
         if not self._alive(ticket): return False
         begun = time.perf_counter()
-        item = next(self.items, None)
+        item = self._step()
         self.seconds += time.perf_counter() - begun
         if item is not None: self.last = item
     time.sleep(1e-4) # lets another lab have its turn

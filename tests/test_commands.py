@@ -43,7 +43,7 @@ def test_practise_can_be_stopped_and_resumed(tmp_path):
     first = call('proc-nb-practise', 'identity', '--steps', '6', cwd=tmp_path)
     assert first.returncode == 0 and 'Written' in first.stdout, first.stderr
     again = call('proc-nb-practise', 'identity', '--steps', '6', '--resume', cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 0 and 'finished already' in again.stdout, again.stderr
 
 def test_rules_lists_everything(tmp_path):
     said = call('proc-nb-rules', cwd=tmp_path).stdout

@@ -34,7 +34,7 @@ def test_any_sequence_of_clicks(clicks):
         assert runner.state == state
         assert state != 'failed' or str(runner.error) == 'spoilt'
     runner.stop()
-    if hasattr(runner, 'thread'): runner.thread.join(5)
+    for w in workers(): w.join(5)
     assert not workers()
     taken = [list(r) for r in runs]
     time.sleep(.003)

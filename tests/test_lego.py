@@ -111,7 +111,7 @@ def test_a_pretrained_reader(tmp_path):
     words = '[PAD] [UNK] [CLS] [SEP] [MASK] val not , = 1'.split() + list('abcdefghijklmnopqrstuvwxyz')
     (tmp_path/'vocab.txt').write_text('\n'.join(words) + '\n')
     sizes = dict(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     tr.BertModel(tr.BertConfig(**sizes)).save_pretrained(tmp_path)
     tr.BertTokenizer(str(tmp_path/'vocab.txt')).save_pretrained(tmp_path)
     task = tasks['lego'](n_vars=3, n_supervised=2)
