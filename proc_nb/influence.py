@@ -331,7 +331,7 @@ def fit(self:EKFAC,
     rows:int=64, # Rows at a time
     path=None, # File for the factors; a fit that was killed goes on from it
     every:int=100 # Groups of rows between two writings
-) -> 'EKFAC': # Itself
+): # Itself
     "Estimate the curvature from `batches`, in two rounds"
     choose('Fisher matrix', fisher, ['true', 'empirical'])
     self._begin(dict(fisher=fisher, seed=seed, rows=rows), path)

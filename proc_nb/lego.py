@@ -445,7 +445,7 @@ def head_scores(
     model:GPT, # Any model with attention maps
     batch, # A `Batch`, or int64 tokens [n, T]
     width:int=5 # Size of the neighbourhood, in tokens
-) -> 'HeadScores': # Scores per layer and head
+): # Scores per layer and head, a `HeadScores`
     "Association and locality of every head"
     tokens = getattr(batch, 'tokens', batch)
     T,maps = tokens.shape[1],model.attention(tokens)
