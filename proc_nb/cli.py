@@ -8,8 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 __all__ = ['summary', 'as_text', 'wilson', 'stored_needle', 'needle_table', 'machine', 'pick_device', 'demo', 'practise_cli',
            'rules']
 
-# %% ../nbs/90_cli.ipynb #f0e8aa57
-import json, os, platform, re, sys
+# %% ../nbs/90_cli.ipynb #56855b36
+import json, os, platform, re, shutil, sys
 from pathlib import Path
 
 import torch
@@ -114,19 +114,22 @@ def pick_device(
     if not there: raise ValueError(f'{device!r} is not available here. Leave --device out to use what there is.')
     return dev
 
-# %% ../nbs/90_cli.ipynb #ec0e45ea
+# %% ../nbs/90_cli.ipynb #668e54fb
 def _starts(parts):
     if parts is None: return STARTS
     embed = 'mean' if parts == 'all' else 'random'
     return {'random weights': STARTS['random weights'], parts.replace(',', ' + '): (parts.split(','), embed)}
 
+def _guess(n_pairs): return tasks['haystack'](n_pairs=n_pairs).guesses()['any value in the row']
+
 def _finish(rows, out, n_pairs):
     if not rows: return print('Stopped before the first evaluation: nothing to show.')
     save_chart(curves(rows, f'Finding one of up to {n_pairs} needles', PAPER['random weights'][0] if n_pairs == 30 else None), out/'chart')
     print('\n' + as_text(summary(rows), n_pairs))
+    print(f'\nFound: more than half of the answers right. Answering any value of the row scores {_guess(n_pairs):.1%}.')
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
-# %% ../nbs/90_cli.ipynb #bad31f56
+# %% ../nbs/90_cli.ipynb #0d65c4db
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
@@ -145,8 +148,9 @@ def demo(
     whole('steps', steps, 1)
     whole('seeds', seeds, 1)
     for p,embed in starts.values(): start(rule, test, p, embed)
-    print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} starts x {seeds} seed(s) x {steps:,} steps on {about["hardware"]}')
-    bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step')
+    print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} starts x {seeds} seed(s) x {steps:,} steps on {about["hardware"]}\nCtrl-C keeps what is done. Quicker: --n-pairs 10 --steps 1000')
+    often = 1 if sys.stderr.isatty() else 30
+    bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step', mininterval=often)
     try:
         for label,seed,rec in bar:
             if rec.accuracy is None: continue
@@ -157,8 +161,9 @@ def demo(
     except KeyboardInterrupt: print('\nStopped; what was done is kept.')
     finally: bar.close()
     _finish(rows, out, n_pairs)
-    print('\nTry next: proc-nb-demo --rule dyck --parts all      another practice\n'
-        '          proc-nb-demo --n-pairs 10 --seeds 5         more seeds, a smaller haystack\n'
+    at = '' if shutil.which('proc-nb-demo') else '.venv/bin/'
+    print(f'\nTry next: {at}proc-nb-demo --rule dyck --parts all      another practice\n'
+        f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
         '          make lab                                    the tutorials in JupyterLab')
 
 # %% ../nbs/90_cli.ipynb #861511ca
