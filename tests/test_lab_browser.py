@@ -50,6 +50,7 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.step() > held)
     p.button('Stop').click()
     p.wait(lambda: p.button('Train').count())
+    p.page.wait_for_timeout(500) # the step that was under way ends, and is shown
     ended = p.step()
     p.page.wait_for_timeout(800)
     assert p.step() == ended and ended < 6000
