@@ -31,7 +31,7 @@ def test_train_pause_continue_stop_again(browser, server):
 
     p.button('Train').click()
     p.wait(lambda: p.points() >= 4, 240)
-    assert p.page.get_by_label('position embedding').first.is_disabled()
+    p.wait(lambda: p.page.get_by_label('position embedding').first.is_disabled())
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
 
