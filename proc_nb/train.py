@@ -7,10 +7,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 # %% auto #0
 __all__ = ['SCHEDULES', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate', 'param_groups',
            'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model', 'fixed_loss',
-           'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
+           'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps', 'machine']
 
-# %% ../nbs/11_train.ipynb #28bd8e76
-import json, math, os, time, warnings
+# %% ../nbs/11_train.ipynb #1fd63aaa
+import json, math, os, platform, re, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -381,3 +381,16 @@ def steps(
 ) -> int: # The same, or fewer if the environment variable PROC_NB_SHORT asks for it
     "`n` training steps, divided by PROC_NB_SHORT if that is set"
     return max(4, n // int(os.environ.get('PROC_NB_SHORT') or 1))
+
+# %% ../nbs/11_train.ipynb #8ae7c916
+def _cpu():
+    info = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+def machine(
+    device='cpu' # Where was trained
+) -> dict: # Hardware and versions, for a results file
+    "What a figure was measured on"
+    name = torch.cuda.get_device_name() if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
+    return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
