@@ -26,6 +26,8 @@ from .scores import *
 from .sampling import *
 from .plots import *
 from .views import *
+from .probes import *
+from .study import Study, Table
 from .lego import *
 from .lego_attention import *
 from .influence import *

@@ -1,0 +1,128 @@
+"A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
+import json, os, signal, subprocess, sys, time
+import pytest, torch
+from proc_nb import study as module
+from proc_nb.all import *
+from proc_nb.study import *
+from proc_nb.study import key
+
+RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
+def small(**kwargs): return Study([RULE], **{**dict(parts=['attn', 'all'], tests=[TEST], seeds=2, steps=30, batch_size=16, practice_steps=40, warmup=5), **kwargs})
+def figures(table): return {r['id']: (r['accuracy'], r['found'], r['curve']) for r in table}
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp('study')
+    return small().run(out, progress=False), out
+
+def test_rows_equal_single_runs(tmp_path):
+    study = small(seeds=[0, 3], parts=['attn'], controls=['random', 'frozen', 'noise 0.5', 'shuffled weights'])
+    for row, run in zip(study.run(tmp_path, progress=False, members=4), study.runs):
+        def net(source):
+            model, recs = practise('identity', run['seed'], 40, length=3, n_symbols=9)
+            list(recs)
+            return model
+        model = assemble(run, net)
+        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run)))
+        assert row['settings'] == run and row['seed'] == run['seed']
+        assert abs(evaluate(model, TEST, 2000, 'test') - row['accuracy']) < .004
+        seen = {rec.step: rec.accuracy for rec in recs if rec.accuracy is not None}
+        for step, acc in row['curve']: assert step not in seen or abs(acc - seen[step]) < .03
+
+def test_rows_are_tidy(done):
+    table, out = done
+    assert len(table) == 6 and len((out/'rows.jsonl').read_text().splitlines()) == 6
+    for r in table:
+        assert {'hardware', 'torch', 'python', 'threads', 'proc_nb', 'seconds', 'seed', 'settings', 'practised', 'accuracy'} <= set(r)
+        assert 0 <= r['accuracy'] <= 1 and r['curve'][-1][0] == 30 and not (out/'flying').exists() or not any((out/'flying').iterdir())
+    assert {r['control'] for r in table} == {'random', 'practised'} and len(table.summary()) == 3
+
+def test_frozen_parts_stay_and_controls_change_weights():
+    net = load_zoo('identity')
+    def attn(m): return m.h[0].attn.c_attn.weight
+    runs = {r['control']: r for r in Study(['identity'], ['attn'], controls=['noise 0.5', 'shuffled weights', 'frozen', 'sharpened'], seeds=1).runs}
+    made = {k: attn(assemble(r, lambda s: net)) for k, r in runs.items()}
+    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'])['freeze'] == ['attn']
+    assert torch.equal(made['shuffled weights'].flatten().sort().values, attn(net).flatten().sort().values) and not torch.equal(made['shuffled weights'], attn(net))
+    assert abs(float((made['noise 0.5'] - attn(net)).std() / attn(net).std()) - .5) < .05
+    assert not torch.equal(made['sharpened'], attn(net))
+
+def test_layers_and_compositions_take_what_they_name():
+    nets = {'identity': load_zoo('identity'), 'eca': load_zoo('eca')}
+    one = Study(['identity'], ['attn'], layers=[1], controls=[], seeds=1).runs[0]
+    two = Study(compositions=[{'attn': 'identity', 'mlp': 'eca'}], seeds=1, controls=[]).runs[0]
+    m, c = (assemble(r, lambda s: nets[s['rule'][0]]) for r in (one, two))
+    assert torch.equal(m.h[1].attn.c_attn.weight, nets['identity'].h[1].attn.c_attn.weight)
+    assert not torch.equal(m.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight)
+    assert torch.equal(c.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight) and torch.equal(c.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
+
+SCRIPT = '''import sys
+from proc_nb.all import *
+from proc_nb.study import *
+Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
+
+def test_killed_and_continued(tmp_path):
+    whole = small(steps=300).run(tmp_path/'whole', progress=False, members=2)
+    out = tmp_path/'killed'
+    for rows_wanted in (1, 3):
+        proc = subprocess.Popen([sys.executable, '-c', SCRIPT, str(out)])
+        try:
+            for _ in range(2400):
+                lines = (out/'rows.jsonl').read_bytes().count(b'\n') if (out/'rows.jsonl').exists() else 0
+                if lines >= rows_wanted or proc.poll() is not None: break
+                time.sleep(.05)
+        finally: os.kill(proc.pid, signal.SIGKILL)
+        proc.wait()
+        before = (out/'rows.jsonl').read_bytes()
+        assert before.count(b'\n') >= rows_wanted
+    after = small(steps=300).run(out, progress=False, members=2)
+    assert (out/'rows.jsonl').read_bytes().startswith(before)
+    assert len(after) == len(whole) == 6 and figures(after) == figures(whole)
+
+def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
+    clock, ticks = time.time, iter(range(10**9))
+    monkeypatch.setattr(module.time, 'time', lambda: clock() + next(ticks))
+    sizes = [len(small().run(tmp_path, budget='40s', progress=False)) for _ in range(12)]
+    assert sizes[0] == 0 and sizes[-1] == 6 and sizes == sorted(sizes) and len(set(sizes)) > 2
+    assert figures(small().run(tmp_path, progress=False)) == figures(done[0])
+
+def test_torn_last_line(done, tmp_path):
+    table, out = done
+    text = (out/'rows.jsonl').read_text()
+    (tmp_path/'rows.jsonl').write_text(text[:-40])
+    with pytest.warns(UserWarning, match='torn'): again = small().run(tmp_path, progress=False)
+    assert figures(again) == figures(table)
+    assert (tmp_path/'rows.jsonl').read_text().splitlines()[:-1] == text.splitlines()[:-1]
+    (tmp_path/'rows.jsonl').write_text('nonsense\n' + text)
+    with pytest.raises(ValueError, match='line 1'): small().run(tmp_path, progress=False)
+
+def test_a_group_too_large_is_split(done, tmp_path, monkeypatch):
+    real = module.fit_many
+    def narrow(models, *args, **kwargs):
+        if len(models) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
+        return real(models, *args, **kwargs)
+    monkeypatch.setattr(module, 'fit_many', narrow)
+    with pytest.warns(UserWarning, match='half of them'): table = small().run(tmp_path, progress=False, members=4)
+    assert {r['members'] for r in table} <= {1, 2}
+    for r, s in zip(table, done[0]): assert r['id'] == s['id'] and abs(r['accuracy'] - s['accuracy']) < .004
+
+def test_ray_equals_local(done, tmp_path, monkeypatch):
+    ray = pytest.importorskip('ray')
+    monkeypatch.setenv('RAY_worker_niceness', '0')
+    try: table = small().run(tmp_path, engine='ray', workers=2, progress=False)
+    finally: ray.shutdown()
+    assert figures(table) == figures(done[0]) and {r['threads'] for r in table} == {r['threads'] for r in done[0]}
+
+@pytest.mark.parametrize('kwargs,words', [
+    (dict(rules=['identiti']), "rule=identiti.*Did you mean 'identity'"), (dict(tests=['haystak']), "test=haystak.*Did you mean 'haystack'"),
+    (dict(parts=[{'attn': [7]}]), r'rule=identity, parts=attn\[7\].*no layer 7'), (dict(layers=[7]), 'no layer 7'), (dict(parts=['atn']), "parts=atn.*Did you mean 'attn'"),
+    (dict(shape=dict(block_size=30)), 'test=haystack.*block_size >= 62'), (dict(embed='maen'), "Did you mean 'mean'"), (dict(controls=['frozzen']), "Did you mean 'frozen'"),
+    (dict(tests=[tasks['haystack'](n_pairs=1)], rules=[tasks['dyck'](k=1, seq_len=2)]), 'distinct rows'), (dict(practice='zoo', practice_steps=5), 'only has'),
+    (dict(controls=['frozen'], layers=[0]), 'Only whole parts'), (dict(practice='stale'), 'kind of practice'), (dict(steps=0), 'steps'), (dict(shape=dict(n_embd=15)), 'n_embd')])
+def test_impossible_grids_are_refused_by_name(kwargs, words, tmp_path):
+    with pytest.raises((ValueError, KeyError), match=words): Study(**{**dict(rules=['identity']), **kwargs})
+
+def test_sums_and_subsets():
+    a, b = small(), small(parts=['mlp'])
+    assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
+    assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
