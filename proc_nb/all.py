@@ -28,6 +28,7 @@ from .plots import *
 from .views import *
 from .probes import *
 from .study import Study, Table
+from .reference import *
 from .lego import *
 from .lego_attention import *
 from .influence import *
