@@ -279,7 +279,7 @@ def interval(
     half = (T95[n - 2] if n - 2 < len(T95) else 1.96) * (sum((x - mean)**2 for x in xs) / (n - 1) / n)**.5
     return mean,mean - half,mean + half
 
-# %% ../nbs/30_study.ipynb #6b454d5a
+# %% ../nbs/30_study.ipynb #ad296ec1
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
     "Rows of runs"
@@ -288,6 +288,11 @@ class Table(list):
     ):
         "The rows with these values"
         return Table(r for r in self if all(r.get(k) in (v if isinstance(v, list) else [v]) for k,v in kwargs.items()))
+    def save(self,
+        path # A file of JSON lines
+    ):
+        "Write all rows"
+        write_atomic(path, lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in self)))
     def cells(self):
         "Rows by cell: what they share -> rows"
         out = {}
