@@ -92,7 +92,7 @@ def compare(
         out.append(dict(s, published=p and p['accuracy'], grade=p and p['grade'], verdict=verdict(s, p and p['accuracy'], margin)))
     return out
 
-# %% ../nbs/31_reference.ipynb #18acafdd
+# %% ../nbs/31_reference.ipynb #6a78ee00
 class Figure:
     "A chart and its table twin"
     def __init__(self,
@@ -102,7 +102,7 @@ class Figure:
     ): self.chart,self.table,self.label = chart,table,label
     def _repr_html_(self): return show(self.chart, self.label).markup + f'<details><summary>The figures</summary>{self.table.markup}</details>'
 
-def _drawn(s): return dict(s, low=max(0, ifnone(s['low'], s['mean'])), high=min(1, ifnone(s['high'], s['mean'])))
+def _drawn(s): return dict(s, left=max(0, ifnone(s['low'], s['mean'])), right=min(1, ifnone(s['high'], s['mean'])))
 def _setting(s): return s['rule'] + ('' if s['control'] in ('practised', 'random') else f' ({s["control"]})')
 
 # %% ../nbs/31_reference.ipynb #12d1f7f5
@@ -118,7 +118,7 @@ def heat_map(
     chart = alt.layer(fill, text).properties(**size).facet(column=alt.Column('parts:N', title='carried over', sort=None))
     return Figure(chart, as_table(['test', 'practised', 'carried over', 'accuracy, % (95 %)', 'runs'], ([c['test'], c['rule'], c['parts'], span(c), c['runs']] for c in cells)), 'accuracy by rule, test and parts')
 
-# %% ../nbs/31_reference.ipynb #599e9498
+# %% ../nbs/31_reference.ipynb #3639cd51
 def dot_chart(
     table, # Rows of a study
     test:str # One of its tests, as the table says it
@@ -129,7 +129,7 @@ def dot_chart(
     lines = [dict(_drawn(c), start=f'{_setting(c)}: {c["parts"]}') for c in cells]
     base = alt.Chart(alt.Data(values=lines)).encode(y=alt.Y('start:N', sort=None, title=None, axis=alt.Axis(labelLimit=320)))
     axis = alt.X('mean:Q', title='accuracy (bars: 95 % over seeds; diamonds: published)', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
-    layers = [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='low:Q', x2='high:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
+    layers = [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='left:Q', x2='right:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
         base.transform_filter('isValid(datum.published)').mark_point(shape='diamond', size=90, color=color(5)).encode(x='published:Q')]
     random = [dict(x=c['mean']) for c in lines if c['control'] == 'random']
     layers.insert(0, alt.Chart(alt.Data(values=random)).mark_rule(strokeDash=[5, 4], color='#888').encode(x='x:Q'))
@@ -147,7 +147,7 @@ def composition_table(
     lines = [[f'{r}: {p}', *(span(cells[r, p, t]) if (r, p, t) in cells else 'not run' for t in tests)] for r,p in starts if any((r, p, t) in cells for t in tests)]
     return as_table(['start', *tests], lines)
 
-# %% ../nbs/31_reference.ipynb #414b5af7
+# %% ../nbs/31_reference.ipynb #3041768c
 def _level(s): return float(s['control'].split()[1]) if s['control'].startswith('noise') else 0. if s['control'] == 'practised' else None
 ALONG = {'practice_steps': ('steps of practice', lambda s: s['practice_steps'] if s['control'] == 'practised' else None), 'noise': ('noise, in standard deviations of each tensor', _level)}
 
@@ -159,10 +159,11 @@ def line_chart(
     "Accuracy on one test along something"
     title,at = ALONG[choose('axis', along, ALONG)]
     cells = [s for s in Table(table).where(test=test).summary() if at(s) is not None and s['mean'] is not None]
-    some = [dict(_drawn(s), x=at(s), line=f'{s["rule"]}: {s["parts"]}') for s in cells]
+    names = [f'{s["rule"]}: {s["parts"]}' for s in cells]
+    some = [dict(_drawn(s), x=at(s), line=n) for s,n in zip(cells, names) if names.count(n) > 1]
     base = alt.Chart(alt.Data(values=some)).encode(x=alt.X('x:Q', title=title), color=alt.Color('line:N', scale=alt.Scale(range=COLORS), legend=None))
     y = alt.Y('mean:Q', title='accuracy', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
     drawn = base.mark_line(point=True).encode(y=y, strokeDash=alt.StrokeDash('line:N', scale=alt.Scale(range=DASHES), legend=None))
     ends = base.transform_joinaggregate(last='max(x)', groupby=['line']).transform_filter('datum.x == datum.last').mark_text(align='left', dx=8).encode(y='mean:Q', text='line:N')
-    chart = alt.layer(base.mark_rule().encode(y='low:Q', y2='high:Q'), drawn, ends).properties(width=380, height=220, title=test)
-    return Figure(chart, as_table([title, 'start', 'accuracy, % (95 %)', 'runs'], ([at(s), f'{s["rule"]}: {s["parts"]}', span(s), s['runs']] for s in cells)), f'accuracy on {test} along {title}')
+    chart = alt.layer(base.mark_rule().encode(y='left:Q', y2='right:Q'), drawn, ends).properties(width=380, height=220, title=test)
+    return Figure(chart, as_table([title, 'start', 'accuracy, % (95 %)', 'runs'], ([s['x'], s['line'], span(s), s['runs']] for s in some)), f'accuracy on {test} along {title}')

@@ -7,13 +7,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/study.html.md"""
 # %% auto #0
 __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'T95', 'CELL', 'HEAD', 'ENGINES', 'SAME', 'TIDY', 'SIX', 'TEN', 'WIDE', 'spec', 'made',
            'told', 'recipe', 'key', 'control', 'parts_of', 'sizes', 'altered', 'assemble', 'learns', 'Study',
-           'in_words', 'check', 'interval', 'Table', 'percent', 'span', 'as_table', 'Store', 'net_key', 'learn',
-           'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan', 'in_time',
-           'the_tests', 'modular', 'diagnostic', 'tour', 'lengths']
+           'in_words', 'check', 'interval', 'Table', 'percent', 'span', 'as_table', 'Store', 'alone', 'net_key',
+           'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan',
+           'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths']
 
-# %% ../nbs/30_study.ipynb #3bf4101f
-import hashlib, json, math, os, re, shutil, time, warnings
-from contextlib import closing
+# %% ../nbs/30_study.ipynb #21bbd29f
+import hashlib, json, math, os, re, shutil, sys, time, warnings
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from itertools import product
@@ -323,7 +323,7 @@ def _line(s):
     found = '' if s['found'] is None else f'{s["found"]} of {s["runs"]}'
     return [s['test'], s['rule'], s['parts'], s['control'], _practice(s), how, span(s), f'{percent(s["lowest"])} to {percent(s["highest"])}', found]
 
-# %% ../nbs/30_study.ipynb #02bd5d5a
+# %% ../nbs/30_study.ipynb #5b55ff0c
 @patch
 def _repr_html_(self:Table): return as_table(HEAD, map(_line, self.summary())).markup
 
@@ -338,7 +338,7 @@ def as_table(
     lines # One list of cells per line
 ) -> Html: # A table
     "Text cells as HTML"
-    def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left">{esc(c)}</{tag}>' for c in cells) + '</tr>'
+    def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
 # %% ../nbs/30_study.ipynb #2e6aa8f4
@@ -373,6 +373,20 @@ class Store:
         "The rows of these runs"
         have = {r['id']: r for r in self.rows()}
         return Table(have[k] for k in map(key, runs) if k in have)
+
+# %% ../nbs/30_study.ipynb #3cf4c934
+@contextmanager
+def alone(
+    out # A folder
+):
+    "Be the only one that writes here; raises ValueError if somebody else does. (Not on Windows.)"
+    try: import fcntl
+    except ImportError: return (yield)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with open(Path(out)/'.lock', 'w') as f:
+        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError: raise ValueError(f'Another process is running a study in {out}. Wait for it, or use another folder.') from None
+        yield
 
 # %% ../nbs/30_study.ipynb #4156b891
 @patch
@@ -420,7 +434,7 @@ def _halves(job):
         fit = {k: v[part] if isinstance(v, list) and len(v) == n else v for k,v in job['fit'].items()}
         yield dict(job, models=job['models'][part], fit=fit, folder=f'{job["folder"]}/{i}')
 
-# %% ../nbs/30_study.ipynb #53b17fa5
+# %% ../nbs/30_study.ipynb #417de110
 def _learn(job, models, tick):
     task,kept = made(job['task']),Path(job['folder'])/'evals.json'
     evals = json.loads(kept.read_text()) if kept.exists() else []
@@ -432,7 +446,8 @@ def _learn(job, models, tick):
                 if rec.accuracy is not None: evals.append(_kept(kept, evals, rec, spent))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
     except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=spent, accuracy=[None] * len(models)))
-    return [copied(m.cpu()) for m in models],[_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
+    results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
+    return [copied(m.cpu()) for m in models],results
 
 def _kept(path, evals, rec, spent):
     new = dict(step=rec.step, seconds=spent + rec.seconds, accuracy=rec.accuracy)
@@ -444,7 +459,7 @@ def _result(job, task, model, i, evals, members):
     fine = bool(curve) and curve[-1][1] is not None
     found = next((s for s,a in curve if (a or 0) > .5), None)
     accuracy = evaluate(model, task, 2000, 'test') if fine else None
-    return dict(accuracy=accuracy, found=found, curve=curve, seconds=round(evals[-1]['seconds'] / members, 1), members=members)
+    return dict(accuracy=accuracy, found=found, curve=curve, seconds=round(evals[-1]['seconds'] / members, 1), members=members, **machine(job['device']))
 
 # %% ../nbs/30_study.ipynb #1766089c
 def local(
@@ -547,7 +562,7 @@ class Work:
             folder = (self.store.out/'flying'/key(g)).absolute()
             yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
-# %% ../nbs/30_study.ipynb #9e3dbd71
+# %% ../nbs/30_study.ipynb #66a7563d
 def seconds(
     budget # '90s', '10m', '2h', a number of seconds, or None
 ) -> float: # Seconds; infinite for None
@@ -571,7 +586,7 @@ def run(self:Study,
     deadline,each = time.time() + seconds(budget),ENGINES[choose('engine', engine, ENGINES)]
     work = Work(self, Store(out), device, members)
     store = work.store
-    with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1) as bar:
+    with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar, alone(store.out):
         for job,got in each(work.jobs(work.practices, _practice_job, deadline), bar.update, workers):
             if got: _keep_nets(store, job, *got)
         ready = [g for g in work.tests if not store.practices(g)]
@@ -579,7 +594,7 @@ def run(self:Study,
             if got: _keep_rows(store, job, got[1])
     return store.of(self.runs)
 
-# %% ../nbs/30_study.ipynb #b79fdea6
+# %% ../nbs/30_study.ipynb #faa0c946
 def _keep_nets(store, job, models, results):
     for p,m,r in zip(job['group'], models, results):
         path = store.out/'practised'/f'{key(p)}.safetensors'
@@ -588,7 +603,7 @@ def _keep_nets(store, job, models, results):
 
 TIDY = 'embed control seed practice rates steps batch_size'.split()
 def _keep_rows(store, job, results):
-    about = dict(machine(job['device']), threads=job['threads'], proc_nb=version('proc-nb'), date=time.strftime('%Y-%m-%d'))
+    about = dict(proc_nb=version('proc-nb'), date=time.strftime('%Y-%m-%d'))
     store.append(dict(_said(store, r), **got, **about) for r,got in zip(job['group'], results))
     shutil.rmtree(job['folder'], ignore_errors=True)
 
