@@ -34,7 +34,7 @@ from .train import *
 from .transfer import *
 from .zoo import *
 
-# %% ../nbs/30_study.ipynb #1a9d571a
+# %% ../nbs/30_study.ipynb #3adc2773
 def spec(
     task, # A task, or the name of one
     kind:str='rule' # 'rule' or 'test': which names are allowed
@@ -55,7 +55,7 @@ def told(
 ) -> str: # Name, and the settings that are not the default
     "A task in few words"
     name,settings = spec
-    plain = tasks[name]().settings
+    plain = json.loads(json.dumps(tasks[name]().settings))
     odd = [f'{k}={v}' for k,v in settings.items() if v != plain[k]]
     return name + (f'({", ".join(odd)})' if odd else '')
 
@@ -536,7 +536,7 @@ def _test_job(group, net):
         schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
     return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
 
-# %% ../nbs/30_study.ipynb #5406e001
+# %% ../nbs/30_study.ipynb #5628cc09
 class Work:
     "The groups of a study that are still to do"
     def __init__(self,
@@ -549,9 +549,16 @@ class Work:
         self.store,self.done = store,store.of(study.runs)
         have = {r['id'] for r in self.done}
         self.runs = [r for r in study.runs if key(r) not in have]
-        def most(task, batch, shape): return members or room(made(task), batch, shape, self.device)
-        self.tests = grouped(self.runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape']))
-        self.practices = grouped(store.practices(self.runs), lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape']))
+        self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
+        self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
+    def _waves(self, most):
+        waves,seen = {},set()
+        for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
+        for runs in waves.values():
+            need = [p for p in self.store.practices(runs) if key(p) not in seen]
+            seen.update(map(key, need))
+            yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
+                grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
     def steps(self):
         "Steps of all networks together"
         return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
@@ -562,7 +569,7 @@ class Work:
             folder = (self.store.out/'flying'/key(g)).absolute()
             yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
-# %% ../nbs/30_study.ipynb #66a7563d
+# %% ../nbs/30_study.ipynb #9b3433c8
 def seconds(
     budget # '90s', '10m', '2h', a number of seconds, or None
 ) -> float: # Seconds; infinite for None
@@ -587,11 +594,12 @@ def run(self:Study,
     work = Work(self, Store(out), device, members)
     store = work.store
     with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar, alone(store.out):
-        for job,got in each(work.jobs(work.practices, _practice_job, deadline), bar.update, workers):
-            if got: _keep_nets(store, job, *got)
-        ready = [g for g in work.tests if not store.practices(g)]
-        for job,got in each(work.jobs(ready, lambda g: _test_job(g, store.net), deadline), bar.update, workers):
-            if got: _keep_rows(store, job, got[1])
+        for practices,tests in work.waves:
+            for job,got in each(work.jobs(practices, _practice_job, deadline), bar.update, workers):
+                if got: _keep_nets(store, job, *got)
+            ready = [g for g in tests if not store.practices(g)]
+            for job,got in each(work.jobs(ready, lambda g: _test_job(g, store.net), deadline), bar.update, workers):
+                if got: _keep_rows(store, job, got[1])
     return store.of(self.runs)
 
 # %% ../nbs/30_study.ipynb #faa0c946
@@ -717,12 +725,12 @@ def tour(
     own = dict(rules=[tasks['identity'](length=10), 'dyck_shuffle'], parts=['attn', 'all'], tests=[tasks['haystack'](n_pairs=10), tasks['reversed_addition'](digits=5)])
     return Study(**{**own, **dict(seeds=2, steps=1000, batch_size=256, practice_steps=[8000]), **kwargs})
 
-# %% ../nbs/30_study.ipynb #66660f31
+# %% ../nbs/30_study.ipynb #4ae293aa
 def lengths(
     length:int=20, # Longest row to copy
-    n_pairs:int=30, # Most pairs of the haystack
+    n_pairs:int=10, # Most pairs of the haystack
     **kwargs # Arguments of `Study`
 ) -> Study: # With ten seeds
     "Copying rows of one length or of any, with positions carried over or not"
     copies = [tasks['identity'](length=length, lengths=l) for l in ('fixed', 'uniform')]
-    return Study(**{**dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=2000, batch_size=400), **kwargs})
+    return Study(**{**dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400), **kwargs})

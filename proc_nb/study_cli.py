@@ -25,7 +25,11 @@ def named(
     "A named study, smaller or larger than its own budget"
     return STUDIES[choose('study', name, STUDIES)](**{k: v for k,v in kwargs.items() if v is not None})
 
-# %% ../nbs/92_study_cli.ipynb #ddfa5fd4
+# %% ../nbs/92_study_cli.ipynb #e97e98d0
+def _state(study, table):
+    left = len(study.runs) - len(table)
+    return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'
+
 @call_parse
 def study_cli(
     name:str, # tour, lengths, published, modular or diagnostic
@@ -51,7 +55,3 @@ def study_cli(
     try: table = study.run(out, budget, engine, dev, members, workers)
     except KeyboardInterrupt: return print(f'\nStopped. Finished groups are in {out}, the one in flight goes on next time.')
     print(f'\n{table}\n\n{_state(study, table)} Rows: {out}/rows.jsonl')
-
-def _state(study, table):
-    left = len(study.runs) - len(table)
-    return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'

@@ -56,6 +56,11 @@ def test_layers_and_compositions_take_what_they_name():
     assert not torch.equal(m.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight)
     assert torch.equal(c.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight) and torch.equal(c.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
 
+def test_a_mixture_is_practised_too(tmp_path):
+    kinds = [['identity', dict(length=3, n_symbols=9)], ['reverse', dict(length=3, n_symbols=9)]]
+    table = Study([tasks['mixture'](rules=kinds)], ['attn'], [TEST], seeds=1, steps=10, batch_size=8, practice_steps=10, controls=['sharpened']).run(tmp_path, progress=False)
+    assert len(table) == 2 and all(r['rule'].startswith('mixture') for r in table)
+
 SCRIPT = '''import sys
 from proc_nb.all import *
 from proc_nb.study import *
@@ -126,3 +131,22 @@ def test_sums_and_subsets():
     a, b = small(), small(parts=['mlp'])
     assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
     assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
+
+def call(*args, cwd): return subprocess.run([sys.executable, '-m', 'proc_nb.study_cli', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+def test_command_plans_stops_and_refuses(tmp_path):
+    plan = call('tour', '--plan', '--seeds', '1', cwd=tmp_path)
+    assert plan.returncode == 0 and '10 runs, 0 of them done' in plan.stdout and 'one measured step' in plan.stdout, plan.stderr
+    assert not (tmp_path/'_runs').exists()
+    cut = call('tour', '--budget', '0s', cwd=tmp_path)
+    assert cut.returncode == 0 and '0 of 20 runs are done; the same command goes on' in cut.stdout, cut.stderr
+    for args, words in ((('tuor',), "Did you mean 'tour'"), (('tour', '--steps', '0'), 'steps must be'), (('tour', '--budget', 'soon'), "'10m'"), (('tour', '--engine', 'rya'), "Did you mean 'ray'")):
+        bad = call(*args, cwd=tmp_path)
+        assert bad.returncode != 0 and words in bad.stderr
+
+def test_stored_rows_are_whole():
+    for name in ('tour', 'lengths', 'published'):
+        for r in stored(name):
+            assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
+            assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
+        for line in compare(stored(name)): assert line['verdict'] in ('agrees', 'differs', 'not published', 'no interval')
