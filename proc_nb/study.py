@@ -255,18 +255,28 @@ def _unpractised(source, shape, seed):
     net.task = task
     return net
 
-# %% ../nbs/30_study.ipynb #01ef8c8a
+# %% ../nbs/30_study.ipynb #1f12a05f
 @patch
 def __add__(self:Study, other:Study):
     out = Study(tests=())
     out.runs = _once(self.runs + other.runs)
     return out
 
+# %% ../nbs/30_study.ipynb #8ac246f8
 @patch
-def __repr__(self:Study):
-    n = {k: list(dict.fromkeys(in_words(r)[k] for r in self.runs)) for k in ('rule', 'parts', 'test')}
-    said = '; '.join(f'{k}: {", ".join(v)}' for k,v in n.items())
-    return f'Study of {len(self.runs)} runs, {len({r["seed"] for r in self.runs})} seeds. {said}'
+def axes(self:Study) -> dict: # 'practised', 'carried over', 'tests', 'controls' -> names
+    "What the runs vary"
+    told = [dict(in_words(r), control=r['control']) for r in self.runs]
+    names = dict(practised='rule', tests='test', controls='control', **{'carried over': 'parts'})
+    return {k: list(dict.fromkeys(t[v] for t in told)) for k,v in names.items()}
+
+@patch
+def __repr__(self:Study): return f'Study of {len(self.runs)} runs, {len({r["seed"] for r in self.runs})} seeds'
+
+@patch
+def _repr_html_(self:Study):
+    lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
+    return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
 # %% ../nbs/30_study.ipynb #f550d689
 T95 = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09]
