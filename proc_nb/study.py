@@ -727,15 +727,15 @@ def diagnostic(
     large = {**kwargs, **dict(seeds=3, steps=20_000, batch_size=64, shape=WIDE, practice_steps=2500, practice_lr=5e-4)}
     return main + Study(rules, parts, [tasks['multiplication'](metric='paper')], controls=['random', 'shuffled rows'], **large)
 
-# %% ../nbs/30_study.ipynb #9156e881
+# %% ../nbs/30_study.ipynb #9aba86db
 def tour(
     **kwargs # Arguments of `Study`, over a small budget
 ) -> Study: # With two seeds
     "Two rules, two sets of parts, two tests: a first look in a quarter of an hour on two cores"
-    own = dict(parts=['attn', 'all'], tests=[tasks['haystack'](n_pairs=10), tasks['reversed_addition'](digits=5)], seeds=2, steps=1000, batch_size=256)
-    return Study(**{**own, **dict(rules=[tasks['identity'](length=10)], practice_steps=10_000), **kwargs}) + Study(**{**own, **dict(rules=['dyck_shuffle']), **kwargs})
+    own = dict(rules=[tasks['identity'](length=10), 'dyck_shuffle'], tests=[tasks['haystack'](n_pairs=10), tasks['reversed_addition'](digits=5)])
+    return Study(**{**own, **dict(parts=['attn', 'all'], seeds=2, steps=1000, batch_size=256), **kwargs})
 
-# %% ../nbs/30_study.ipynb #6cf2d987
+# %% ../nbs/30_study.ipynb #4a316861
 def lengths(
     length:int=10, # Longest row to copy
     n_pairs:int=10, # Most pairs of the haystack
@@ -743,5 +743,5 @@ def lengths(
 ) -> Study: # With ten seeds
     "Copying rows of one length or of any, with positions carried over or not"
     copies = [tasks['identity'](length=length, lengths=l) for l in ('fixed', 'uniform')]
-    own = dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400, practice_steps=10_000)
+    own = dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400)
     return Study(**{**own, **kwargs})

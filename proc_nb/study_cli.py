@@ -25,7 +25,7 @@ def named(
     "A named study, smaller or larger than its own budget"
     return STUDIES[choose('study', name, STUDIES)](**{k: v for k,v in kwargs.items() if v is not None})
 
-# %% ../nbs/92_study_cli.ipynb #e97e98d0
+# %% ../nbs/92_study_cli.ipynb #b179fdfe
 def _state(study, table):
     left = len(study.runs) - len(table)
     return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'
@@ -42,6 +42,7 @@ def study_cli(
     warmup:int=None, # Steps of warm-up
     schedule:str=None, # hold, constant, linear or cosine
     practice:str=None, # fresh (each seed practises) or zoo (one network for all)
+    practice_steps:int=None, # Steps of practice; each rule's recipe if left out
     engine:str='local', # local, or ray for many workers
     workers:int=None, # Ray: processes
     members:int=None, # Most networks in a group
@@ -49,7 +50,8 @@ def study_cli(
     out:str='_runs/study' # Folder of results; studies may share it
 ):
     "Run a named study, or as much of it as the budget allows"
-    study = named(name, seeds=seeds, steps=steps, batch_size=batch_size, rates=rates, warmup=warmup, schedule=schedule, practice=practice)
+    study = named(name, seeds=seeds, steps=steps, batch_size=batch_size, rates=rates, warmup=warmup, schedule=schedule, practice=practice,
+        practice_steps=practice_steps)
     dev = str(pick_device(device))
     if plan: return print(study.plan(out, dev, members))
     try: table = study.run(out, budget, engine, dev, members, workers)
