@@ -59,7 +59,7 @@ def told(
     odd = [f'{k}={v}' for k,v in settings.items() if v != plain[k]]
     return name + (f'({", ".join(odd)})' if odd else '')
 
-# %% ../nbs/30_study.ipynb #89f8a5f8
+# %% ../nbs/30_study.ipynb #50636666
 def recipe(
     rule:list, # What `spec` gives
     steps:int=None, # Steps; the recipe's if None
@@ -68,7 +68,7 @@ def recipe(
     "How a rule is practised: as in `practise`"
     name = ifnone(rule[1].get('rule'), rule[0]) if rule[0] == 'shuffled' else rule[0]
     own = RECIPES.get(name, dict(steps=20_000, lr=2e-3))
-    return dict(steps=ifnone(steps, own['steps']), lr=ifnone(lr, own['lr']))
+    return dict(steps=whole('practice_steps', ifnone(steps, own['steps']), 1), lr=ifnone(lr, own['lr']))
 
 def key(
     x # Anything JSON can hold
@@ -187,7 +187,7 @@ class Study:
 def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
 def _once(runs): return list({key(r): r for r in runs}.values())
 
-# %% ../nbs/30_study.ipynb #a1f75340
+# %% ../nbs/30_study.ipynb #1c4818ef
 @patch
 def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, controls, compositions):
     def cell(sources, how, embed='random'): return dict(test=test, sources=sources, control=how, embed=embed, **self.settings)
@@ -202,10 +202,10 @@ def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, controls, c
 
 @patch
 def _source(self:Study, rule, parts, steps, how=''):
-    rule = _named(f'rule={rule}', spec, rule)
+    said,rule = f'rule={rule}',_named(f'rule={rule}', spec, rule)
     if how == 'shuffled rows': rule = spec(shuffled(made(rule)))
     if self.settings['practice'] == 'zoo': return dict(parts=parts, rule=rule, steps=steps)
-    return dict(parts=parts, rule=rule, **recipe(rule, steps, self.practice_lr))
+    return dict(parts=parts, rule=rule, **_named(said, recipe, rule, steps, self.practice_lr))
 
 def _named(cell, f, *args):
     try: return f(*args)
@@ -546,7 +546,7 @@ def _test_job(group, net):
         schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
     return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
 
-# %% ../nbs/30_study.ipynb #5628cc09
+# %% ../nbs/30_study.ipynb #233f3c50
 class Work:
     "The groups of a study that are still to do"
     def __init__(self,
@@ -555,6 +555,7 @@ class Work:
         device=None, # Where to train; CUDA if there is one
         members:int=None # Most networks in a group
     ):
+        if members is not None: whole('members', members, 1)
         self.device = str(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.store,self.done = store,store.of(study.runs)
         have = {r['id'] for r in self.done}

@@ -123,7 +123,7 @@ def test_ray_equals_local(done, tmp_path, monkeypatch):
     (dict(parts=[{'attn': [7]}]), r'rule=identity, parts=attn\[7\].*no layer 7'), (dict(layers=[7]), 'no layer 7'), (dict(parts=['atn']), "parts=atn.*Did you mean 'attn'"),
     (dict(shape=dict(block_size=30)), 'test=haystack.*block_size >= 62'), (dict(embed='maen'), "Did you mean 'mean'"), (dict(controls=['frozzen']), "Did you mean 'frozen'"),
     (dict(tests=[tasks['haystack'](n_pairs=1)], rules=[tasks['dyck'](k=1, seq_len=2)]), 'distinct rows'), (dict(practice='zoo', practice_steps=5), 'only has'),
-    (dict(controls=['frozen'], layers=[0]), 'Only whole parts'), (dict(practice='stale'), 'kind of practice'), (dict(steps=0), 'steps'), (dict(shape=dict(n_embd=15)), 'n_embd')])
+    (dict(controls=['frozen'], layers=[0]), 'Only whole parts'), (dict(practice='stale'), 'kind of practice'), (dict(practice_steps=0), 'rule=identity.*practice_steps'), (dict(steps=0), 'steps'), (dict(shape=dict(n_embd=15)), 'n_embd')])
 def test_impossible_grids_are_refused_by_name(kwargs, words, tmp_path):
     with pytest.raises((ValueError, KeyError), match=words): Study(**{**dict(rules=['identity']), **kwargs})
 
