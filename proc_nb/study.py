@@ -649,7 +649,7 @@ def step_seconds(
     wait()
     return time.perf_counter() - start
 
-# %% ../nbs/30_study.ipynb #f222f7e1
+# %% ../nbs/30_study.ipynb #9b89a3d8
 class Plan:
     "What a study will take"
     def __init__(self,
@@ -663,7 +663,7 @@ class Plan:
     def seconds(self): return sum(l['seconds'] for l in self.lines)
     def __str__(self):
         head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from one measured step of each kind:'
-        return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks in {l["groups"]} groups, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
+        return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks, {l["groups"]} group{"s" * (l["groups"] > 1)}, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
     __repr__ = __str__
     def _repr_html_(self): return f'<pre>{esc(self)}</pre>'
 
