@@ -59,15 +59,15 @@ def stored(
     files = {p.stem: p for p in (zoo.path.parent/'results').glob('*.jsonl')}
     return Table(map(json.loads, files[choose('stored study', name, sorted(files))].read_text().splitlines()))
 
-# %% ../nbs/31_reference.ipynb #5e9e9966
+# %% ../nbs/31_reference.ipynb #c8f866b5
 class Comparison(list):
     "Lines of ours beside theirs; shows itself"
-    def _repr_html_(self): return as_table(['test', 'practised', 'carried over', 'control', 'our budget', 'ours, % (95 %)', 'runs', 'theirs, %', 'grade', 'verdict'], map(_beside, self)).markup
+    def _repr_html_(self): return as_table(['test', 'practised', 'carried over', 'control', 'our budget', 'ours, % (95 %)', 'runs', 'found', 'theirs, %', 'grade', 'verdict'], map(_beside, self)).markup
 
 def _beside(c):
     theirs = [percent(c['published']), c['grade']] if c['published'] else ['-', '-']
     how = f'{c["steps"]:,} x {c["batch_size"]}, {c["rates"]}' + (', one network' if c['practice'] == 'zoo' and c['control'] != 'random' else '')
-    return [c['test'], c['rule'], c['parts'], c['control'], how, span(c), c['runs'], *theirs, c['verdict']]
+    return [c['test'], c['rule'], c['parts'], c['control'], how, span(c), c['runs'], '' if c['found'] is None else c['found'], *theirs, c['verdict']]
 
 def verdict(
     s:dict, # A line of `Table.summary`
