@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #fe4146df
+# %% ../nbs/99_all.ipynb #1936d373
 from .draw import *
 from .task import *
 from .brackets import *
@@ -24,6 +24,7 @@ from .zoo import *
 from .ensemble import *
 from .scores import *
 from .sampling import *
+from .results import *
 from .plots import *
 from .views import *
 from .lego import *

@@ -7,9 +7,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/bench.html.md"""
 # %% auto #0
 __all__ = ['SETTINGS', 'WAYS', 'LABELS', 'SWEEP', 'timed', 'sizes_for', 'ours', 'many', 'Plain', 'plain', 'haystack_rows',
            'trainer', 'middle', 'in_turns', 'memory', 'needed', 'peaks', 'floor', 'counted', 'set_for_now',
-           'threads_of', 'tf32', 'within', 'switched', 'sweep', 'as_lines', 'bars', 'measure', 'bench']
+           'threads_of', 'tf32', 'within', 'switched', 'sweep', 'as_lines', 'bars', 'measure', 'bench', 'costs',
+           'profiled']
 
-# %% ../nbs/91_bench.ipynb #69f36551
+# %% ../nbs/91_bench.ipynb #2c836877
 import importlib.util, json, os, random, resource, statistics, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,13 @@ import altair as alt
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.script import call_parse
 
-from .cli import machine, pick_device
+from .cli import pick_device
 from .draw import *
 from .ensemble import *
 from .gpt import *
 from .haystack import Haystack
 from .plots import *
+from .results import *
 from .task import *
 from .train import *
 
@@ -338,3 +340,26 @@ def bench(
     write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(r, indent=1)))
     save_chart(bars(r), out/'bench')
     print(f'\nWritten: {out/"bench.json"}, {out/"bench.png"}, {out/"bench.html"}')
+
+# %% ../nbs/91_bench.ipynb #0995bae9
+def costs(
+    rows:list # What `sweep` gives
+) -> alt.HConcatChart: # A chart per thing that changes
+    "Milliseconds per 1,000 rows while one thing changes"
+    return alt.hconcat(*[_cost(k, [r for r in rows if r['changed'] == k]) for k in dict.fromkeys(r['changed'] for r in rows)]).resolve_scale(y='shared')
+
+def _cost(what, rows):
+    y = alt.Y('per:Q', title='ms per 1,000 rows' if what == 'batch' else None)
+    base = alt.Chart(alt.Data(values=rows), title=what).encode(x=alt.X('value:O', title=None, axis=alt.Axis(labelAngle=0)), y=y)
+    return alt.layer(base.mark_bar(color=color(0)), base.mark_text(dy=-6).encode(text=alt.Text('per:Q', format='.0f'))).properties(width=95, height=130)
+
+# %% ../nbs/91_bench.ipynb #aa51b4a6
+def profiled(
+    step, # Function that does one step
+    top:int=8 # Lines
+) -> list: # (operation, milliseconds) of the costliest
+    "Where the processor time of a step goes"
+    step()
+    with torch.autograd.profiler.profile(use_kineto=False) as p: step()
+    events = sorted(p.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    return [(e.key, round(e.self_cpu_time_total / 1000, 1)) for e in events[:top]]
