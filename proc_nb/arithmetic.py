@@ -61,9 +61,10 @@ class Arithmetic(Task):
     def result(self, a, b): return a + b
     def scored(self, tokens, metric): return answer_mask(tokens, 11, 20, STOP, metric)
 
-# %% ../nbs/07_arithmetic.ipynb #618d6783
+# %% ../nbs/07_arithmetic.ipynb #7052f1d7
 @patch
 def spell(self:Arithmetic, a, b, c):
+    "Numbers as rows of digits: a, sign, b, =, c, stop"
     a,b,(c,keep) = digits(a, self.digits)[0],digits(b, self.digits)[0],digits(c, self.places)
     if self.reverse: a,b,c,keep = (o.flip(1) for o in (a, b, c, keep))
     sign,equals,stop = (torch.full_like(a[:, :1], t) for t in (10, 11, STOP))
