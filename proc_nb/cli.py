@@ -56,22 +56,24 @@ def _in_words(kind, e, trace):
 
 if Path(sys.argv[0]).name.startswith('proc-nb-'): sys.excepthook = _in_words
 
-# %% ../nbs/90_cli.ipynb #4278509d
+# %% ../nbs/90_cli.ipynb #34bbc73c
 def needle_table(
     n_pairs:int, # 10 or 30
     rates:str='fresh faster' # Or 'equal'
 ) -> str: # Markdown
     "What the stored runs came to, beside the papers' figures"
-    out = ['| carried over | accuracy: mean (lowest to highest) | found the needle | first at step | papers, 30 pairs |', '|---|---|---|---|---|']
+    head = ['carried over', 'accuracy: mean (lowest to highest)', 'found the needle', 'first at step'] + ['the papers'] * (n_pairs == 30)
+    out = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
     runs = [r for r in stored('needle')['runs'] if (r['n_pairs'], r['rates']) == (n_pairs, rates)]
-    for s in [s for s in STARTS if any(r['setting'] == s for r in runs)]: out.append(_row(s, [r for r in runs if r['setting'] == s]))
+    for s in [s for s in STARTS if any(r['setting'] == s for r in runs)]: out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
     return '\n'.join(out)
 
-def _row(name, runs):
+def _row(name, runs, beside):
     ends,found = [r['accuracy'][-1] for r in runs],[r['step'][i] for r in runs if (i := next((i for i,a in enumerate(r['accuracy']) if a > .5), None)) is not None]
     (lo,hi),paper = wilson(len(found), len(runs)),PAPER.get(name)
     share = f'{len(found)} of {len(runs)} (95 %: {lo:.0%} to {hi:.0%})'
-    cells = name,f'{sum(ends) / len(ends):.1%} ({min(ends):.1%} to {max(ends):.1%})',share,min(found, default='-'),f'{paper[0]:.1%}, {paper[1]}' if paper else 'not published'
+    cells = [name, f'{sum(ends) / len(ends):.1%} ({min(ends):.1%} to {max(ends):.1%})', share, min(found, default='-')]
+    if beside: cells.append(f'{paper[0]:.1%}, {paper[1]}' if paper else 'not published')
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #e50e584c
