@@ -150,7 +150,7 @@ def attention_maps(
 ) -> Html: # One map per head
     "Attention of every layer and head"
     L,H,T,_ = att.shape
-    cell,edge = max(3, min(12, 190 // T)),34
+    cell,edge = max(3, min(12, 155 // T)),34
     def one(l, h):
         head = f'<text x="{edge+T*cell/2:g}" y="12">layer {l} head {h}</text>'
         parts = head,pixels(att[l, h], edge, edge + 14, cell),_names(names, edge, edge + 14, cell)
