@@ -408,10 +408,10 @@ def _before(args, got, call):
     place = torch.arange(T) - s['length']
     return fault or differs(mask, ((place > 0) & (place % 2 == 1)).expand(50, T)).replace('entry', 'the mask: entry')
 
-# %% ../nbs/81_course.ipynb #7d73ecf7
+# %% ../nbs/81_course.ipynb #2d8f91ff
 @exercise('08', _settings, 'Begin with `After` above. Which places can be asked for now, and where is the answer?', minutes=15, difficulty=3, judge=_before, n=12)
 class Before(Task):
-    "A rule like `After` (same arguments, same layout of a row, same mask), but each repeated symbol is followed by the one that came *before* it."
+    "A rule like `After` (same arguments, same layout of a row, same mask), but each repeated symbol is followed by the one that came before it."
     def __init__(self, length=8, n_symbols=20, n_asked=6):
         self.length,self.n_asked,self.pad,self.seq_len = length,n_asked,n_symbols + 1,length + 1 + 2 * n_asked
         self.token_names = ['|'] + [str(i) for i in range(1, n_symbols + 1)] + ['·']

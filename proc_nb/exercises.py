@@ -51,7 +51,7 @@ def within(
     if 'error' in done: raise done['error']
     return done['value']
 
-# %% ../nbs/80_exercises.ipynb #348ba46c
+# %% ../nbs/80_exercises.ipynb #5efd939d
 def kind(
     x # Anything
 ) -> str: # Such as 'a list' or 'a tensor of shape [2, 3]'
@@ -63,12 +63,18 @@ def kind(
 
 def _numbers(x): return 'True and False' if x.dtype == torch.bool else 'decimals' if x.is_floating_point() else 'whole numbers'
 
+def _short(x):
+    "Tensors as lists, decimals with four digits"
+    if isinstance(x, torch.Tensor): return _short(x.tolist())
+    if isinstance(x, float): return float(f'{x:.4g}')
+    return type(x)(map(_short, x)) if type(x) in (list, tuple) else {k: _short(v) for k,v in x.items()} if type(x) is dict else x
+
 def shown(
     x, # Anything
     n:int=300 # Most characters
 ) -> str: # Text
     "`x` as short text"
-    text = str(x.tolist()) if isinstance(x, torch.Tensor) else f'a {type(x).__name__} of {len(x)} rows' if isinstance(x, Batch) else repr(x)
+    text = f'a {type(x).__name__} of {sum(p.numel() for p in x.parameters()):,} parameters' if hasattr(x, 'parameters') else repr(_short(x))
     return text if len(text) <= n else f'{text[:n]}...'
 
 # %% ../nbs/80_exercises.ipynb #44deece5
@@ -166,7 +172,7 @@ def blank(
     if isinstance(answer, FunctionType): return _empty(answer)
     return isinstance(answer, type) and any(_empty(f) for f in vars(answer).values() if isinstance(f, FunctionType))
 
-# %% ../nbs/80_exercises.ipynb #a016cc02
+# %% ../nbs/80_exercises.ipynb #cd2ea6d4
 class Exercise:
     "Something to write, that checks itself"
     def __init__(self,
@@ -183,7 +189,9 @@ class Exercise:
         store_attr(but='judge,hint', _hint=hint)
         self.name,self.question,self.judge,self.last = answer.__name__,inspect.getdoc(answer),ifnone(judge, self._as_solved),Outcome('not tried')
     def _as_solved(self, args, got, call): return differs(got, self.answer(*fresh(args)))
-    def _said(self): return f'{"class" if isinstance(self.answer, type) else "def"} {self.name}{inspect.signature(self.answer)}'
+    def _said(self):
+        kind = isinstance(self.answer, type)
+        return f'class {self.name}({self.answer.__base__.__name__})' if kind else f'def {self.name}{inspect.signature(self.answer)}'
     def __repr__(self): return f'{self.name} ({"●" * self.difficulty}{"○" * (3 - self.difficulty)}, about {self.minutes} minutes): {self.question}'
 
 # %% ../nbs/80_exercises.ipynb #193c7605
@@ -241,11 +249,11 @@ def _outcome(self:Exercise, answer, r):
     except BaseException as e: words = _raised(e, answer)
     return Outcome('wrong', words, self._facts(now.get('args', ())))
 
-# %% ../nbs/80_exercises.ipynb #399ce77b
+# %% ../nbs/80_exercises.ipynb #0d66420e
 @patch
 def _facts(self:Exercise, args, *more):
     names = [n for n in inspect.signature(self.answer).parameters]
-    named = zip(names, args) if not isinstance(self.answer, type) else zip(('rows', 'seed'), args)
+    named = zip(names, args) if not isinstance(self.answer, type) else zip(('settings', 'seed'), args)
     return [(n, shown(a)) for n,a in named if not isinstance(a, torch.Generator)] + list(more)
 
 @patch
