@@ -11,7 +11,7 @@ __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'T95', 'CELL', 'HEAD', 'ENGINES', 'SAM
            'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan',
            'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths']
 
-# %% ../nbs/30_study.ipynb #21bbd29f
+# %% ../nbs/30_study.ipynb #18ce2244
 import hashlib, json, math, os, re, shutil, sys, time, warnings
 from contextlib import closing, contextmanager
 from copy import deepcopy
@@ -29,6 +29,7 @@ from .ensemble import *
 from .ensemble import _no_memory
 from .gpt import *
 from .probes import *
+from .results import *
 from .task import *
 from .train import *
 from .transfer import *

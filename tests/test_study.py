@@ -1,5 +1,5 @@
 "A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
-import json, os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *
@@ -145,10 +145,10 @@ def test_command_plans_stops_and_refuses(tmp_path):
         assert bad.returncode != 0 and words in bad.stderr
 
 def test_stored_rows_are_whole():
-    names = [p.stem for p in (zoo.path.parent/'results').glob('*.jsonl')]
+    names = [p.stem for p in RESULTS.glob('*.jsonl')]
     assert 'lengths' in names
     for name in names:
-        for r in stored(name):
+        for r in stored_table(name):
             assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
             assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
-        for line in compare(stored(name)): assert line['verdict'] in ('agrees', 'differs', 'not published', 'no interval')
+        for line in compare(stored_table(name)): assert line['verdict'] in ('agrees', 'differs', 'not published', 'no interval')
