@@ -58,7 +58,7 @@ def answer_score(
     asked = batch.loss_mask & there.any(-1)
     return ((maps * there[:, None]).sum(-1) * asked[:, None]).sum((1, 3)) / asked.sum().clamp(min=1)
 
-# %% ../nbs/22_probes.ipynb #0972b591
+# %% ../nbs/22_probes.ipynb #8aef3b01
 class Probes(dict):
     "Score -> float [n_layer, n_head]; shows itself as a table"
     def best(self, name):
@@ -71,6 +71,7 @@ class Probes(dict):
         head = ''.join(f'<th>{esc(k)}</th>' for k in self)
         lines = ''.join(f'<tr><td>layer {l} head {h}</td>{"".join(_shade(s[l, h], s) for s in self.values())}</tr>' for l in range(L) for h in range(H))
         return f'<table><tr><th></th>{head}</tr>{lines}</table>'
+    markup = property(_repr_html_)
 
 def _shade(x, among):
     bold = 'bold' if x == among.max() else 'normal'
