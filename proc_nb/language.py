@@ -47,7 +47,7 @@ def arms(
 QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?', parts='Which parts matter?',
     amount='How much warm-up is best?', mixtures='Do mixtures of rules help?', persistence='Does the gain last after fine-tuning on something else?')
 
-# %% ../nbs/52_language.ipynb #01e00ac2
+# %% ../nbs/52_language.ipynb #c2d7551f
 class LanguageStudy:
     "Arms and seeds on one corpus; runs that are in `out` are not run again"
     def __init__(self,
@@ -65,7 +65,7 @@ class LanguageStudy:
         **kwargs # More arguments of `Pretraining`
     ):
         store_attr()
-        self.path,self.warmed = out and Path(out),{}
+        self.path,self.warmed,self.kwargs = out and Path(out),{},kwargs
         self.runs = json.loads(self.path.read_text())['runs'] if out and self.path.exists() else []
         self.per_step = ifnone(kwargs.get('batch_size'), SIZES[choose('size', size, SIZES)].batch_size) * data.seq_len
     def about(self):

@@ -182,7 +182,7 @@ def counted_flops(
     with FlopCounterMode(display=False) as c: model(x, targets=x, seen=seen).backward()
     return c.get_total_flops() // cfg.block_size
 
-# %% ../nbs/51_pretrain.ipynb #6c89c30d
+# %% ../nbs/51_pretrain.ipynb #f2cf1069
 def engine(
     device=None, # 'cpu' or 'cuda'; what there is if None
     bf16:bool=False, # Half precision?
@@ -195,9 +195,7 @@ def engine(
     cpu = str(device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
     if AcceleratorState._shared_state: AcceleratorState._reset_state()
     board = run_dir and importlib.util.find_spec('tensorboard')
-    acc = Accelerator(cpu=cpu, mixed_precision='bf16' if bf16 else None, log_with='tensorboard' if board else None, project_dir=run_dir)
-    if board: acc.init_trackers('log')
-    return acc
+    return Accelerator(cpu=cpu, mixed_precision='bf16' if bf16 else None, log_with='tensorboard' if board else None, project_dir=run_dir)
 
 # %% ../nbs/51_pretrain.ipynb #65bfd635
 def rows_for(
@@ -576,15 +574,24 @@ def plan(self:Pretraining, devices=1, sharded=False, flops=None, share=.4):
     flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu')))
     return Plan(self.config, self.steps, self.batch_size, ifnone(self.micro, self.batch_size // devices), devices, sharded, self.bf16, flops, share, warm)
 
-# %% ../nbs/51_pretrain.ipynb #1f994069
+# %% ../nbs/51_pretrain.ipynb #51ac3278
+@patch
+def start(self:Pretraining):
+    "Make the engine; a new run takes away what an old one left in its folder"
+    self.acc,self.began = engine(self.device, self.bf16, self.run_dir),time.perf_counter()
+    self.peak = peak_flops(self.acc.device)
+    if self.run_dir and not self.resume and self.acc.is_main_process:
+        for old in 'warm-up','language','log': shutil.rmtree(Path(self.run_dir)/old, ignore_errors=True)
+        for old in 'log.jsonl','results.json': (Path(self.run_dir)/old).unlink(missing_ok=True)
+    self.acc.wait_for_everyone()
+    if self.acc.log_with: self.acc.init_trackers('log')
+    return self
+
 @patch
 def records(self:Pretraining): # Yields an `LMRecord` per step
     "Run warm-up and language, one record at a time"
-    self.acc,self.began = engine(self.device, self.bf16, self.run_dir),time.perf_counter()
-    self.peak = peak_flops(self.acc.device)
+    if not hasattr(self, 'acc'): self.start()
     dirs = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')}
-    if self.run_dir and not self.resume and self.acc.is_main_process: shutil.rmtree(self.run_dir, ignore_errors=True)
-    self.acc.wait_for_everyone()
     there = self.resume and dirs['language'] and checkpoints(dirs['language'])
     if self.task and not there:
         warm = LMRun(LM(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **self.kwargs)
@@ -678,7 +685,7 @@ def _watch(p, records):
     if bar: bar.close()
     return rec
 
-# %% ../nbs/51_pretrain.ipynb #01a5ae7f
+# %% ../nbs/51_pretrain.ipynb #2ada9c84
 _open = corpus
 @call_parse
 def pretrain_cli(
@@ -719,10 +726,9 @@ def pretrain_cli(
     p = Pretraining(data, rule, size, _many(parts), steps, warm_steps, length=length, init=init, seed=seed, batch_size=batch_size, micro=micro, lr=lr,
         bf16=bf16, remat=remat, eval_every=eval_every, device=device, run_dir=out, resume=resume, **how)
     if plan: return print(p.plan(devices, sharded))
-    records = p.records()
-    p.acc = engine(device, bf16, out)
+    p.start()
     if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
-    _end(p, _watch(p, records), out)
+    _end(p, _watch(p, p.records()), out)
 
 # %% ../nbs/51_pretrain.ipynb #b7f46afb
 def _many(s): return [o for o in s.split(',') if o]

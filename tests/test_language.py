@@ -87,7 +87,7 @@ def test_preparing_goes_on_after_an_interruption(tmp_path):
             if i == 230: raise KeyboardInterrupt
             yield t
     class Cut:
-        def __init__(self, s): self.s, self.state = s, s.state
+        def __init__(self, s): self.s, self.where = s, s.where
         def __iter__(self): return cut(self.s)
     with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=3, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
     state = json.loads((tmp_path/'cut/part.json').read_text())['source']
