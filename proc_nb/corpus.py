@@ -34,7 +34,7 @@ class Bytes:
     def decode(self, ids): return bytes(int(i) for i in ids if i < 256).decode(errors='replace')
     def __repr__(self): return 'Bytes()'
 
-# %% ../nbs/50_corpus.ipynb #3c965ef4
+# %% ../nbs/50_corpus.ipynb #e77a5a7b
 def _need(module, extra='pretrain'):
     try: return __import__(module)
     except ImportError: raise ImportError(f"This needs {module}: pip install 'proc-nb[{extra}]'") from None
@@ -47,8 +47,8 @@ class BPE:
     ):
         if tok.token_to_id(end) is None: raise ValueError(f'The tokenizer has no token {end!r} to end a document with.')
         tok.encode_special_tokens = True
-        names = [tok.id_to_token(i) for i in range(tok.get_vocab_size())]
         store_attr()
+        names = self.names = [tok.id_to_token(i) for i in range(tok.get_vocab_size())]
         self.end,self.vocab_size = tok.token_to_id(end),len(names)
         self.lengths = np.array([0 if i == self.end else len(n or '') for i,n in enumerate(names)])
         self.about = f'bpe {self.vocab_size} {hashlib.sha256(tok.to_str().encode()).hexdigest()[:16]}'
@@ -248,7 +248,7 @@ class Stream:
         except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
     def where(self): return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
 
-# %% ../nbs/50_corpus.ipynb #d5dcde1f
+# %% ../nbs/50_corpus.ipynb #98695e05
 @patch
 def __iter__(self:Stream):
     try:
@@ -256,9 +256,9 @@ def __iter__(self:Stream):
             self.done += 1
             self.problems = 'question' in row
             yield document(row)
-    except Exception as e:
-        bad = _undecodable(self.source)
-        raise ValueError(bad) from None if bad else e
+    except Exception:
+        if bad := _undecodable(self.source): raise ValueError(bad) from None
+        raise
 
 def _undecodable(source):
     for f in local_files(source)[1] if os.path.exists(source) else []:
@@ -275,20 +275,21 @@ def document_key(
 
 def split_by_key(key): return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
 
-# %% ../nbs/50_corpus.ipynb #421fdf06
+# %% ../nbs/50_corpus.ipynb #937d3a1b
 SPLIT_NAMES = 'train','validation','test'
 def sha256(path):
     "The SHA-256 of a file, in hex"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
 
 def full_disk(e, what):
-    "An OSError in words where the disk is full"
-    full = e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return OSError(e.errno, f'The disk is full: {what} could not be written. What was there before is whole.') if full else e
+    "An OSError in words if the disk is full, else `e` itself"
+    told = f'{e} {e.__cause__} {e.__context__} {getattr(e, "failures", "")}'
+    full = any(os.strerror(n) in told for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+    return OSError(errno.ENOSPC, f'The disk is full: {what} could not be written. What was there before is whole.') if full else e
 
 def _write(path, write):
     try: write_atomic(path, write)
-    except OSError as e: raise full_disk(e, path) from None
+    except Exception as e: raise full_disk(e, path) from None
 
 # %% ../nbs/50_corpus.ipynb #96b42e9e
 class Writer:

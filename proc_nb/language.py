@@ -47,7 +47,7 @@ def arms(
 QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?', parts='Which parts matter?',
     amount='How much warm-up is best?', mixtures='Do mixtures of rules help?', persistence='Does the gain last after fine-tuning on something else?')
 
-# %% ../nbs/52_language.ipynb #c2d7551f
+# %% ../nbs/52_language.ipynb #934b58a0
 class LanguageStudy:
     "Arms and seeds on one corpus; runs that are in `out` are not run again"
     def __init__(self,
@@ -71,7 +71,8 @@ class LanguageStudy:
     def about(self):
         "What has to be the same for runs to be compared"
         keys = 'size steps length warm_batch eval_rows per_step'.split()
-        return dict(corpus=self.data.about['source'], sha256=self.data.sha256, python=self.data.about['python'], **{k: getattr(self, k) for k in keys})
+        about = dict(corpus=self.data.about['source'], sha256=self.data.sha256, python=self.data.about['python'], **{k: getattr(self, k) for k in keys})
+        return {**about, **{k: v for k,v in self.kwargs.items() if k != 'device'}}
 
 # %% ../nbs/52_language.ipynb #9ad8ed31
 @patch
@@ -342,7 +343,7 @@ def last(self:LanguageStudy,
             found = [dict(tokens=r.tokens, **r.found) for r in second.records() if r.found]
             yield dict(label=label, arm=arm, seed=seed, **dict(self.about(), steps=steps), warm_tokens=0, curve={k: [f[k] for f in found] for k in found[0]})
 
-# %% ../nbs/52_language.ipynb #da2ed948
+# %% ../nbs/52_language.ipynb #9e55b2cc
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=end_points, mixtures=end_points, persistence=loss_curves)
 _open = corpus
 @call_parse
@@ -353,6 +354,7 @@ def language_cli(
     size:str='tiny', # tiny, laptop, 12-12-768, ...
     steps:int=1500, # Steps of language
     warm_steps:int=300, # Steps of the warm-up
+    warm_lr:float=2e-3, # Its learning rate
     length:int=16, # Longest input of the rule
     seeds:int=3, # Runs of each arm
     other:str='text', # For persistence: what is learnt afterwards
@@ -363,7 +365,7 @@ def language_cli(
     choose('question', question, QUESTIONS)
     data,out = _open(corpus, block_size=SIZES[choose('size', size, SIZES)].block_size),Path(out)
     name = f'{question}-{Path(corpus).name}'
-    study = LanguageStudy(data, rule or RULES.get(corpus, 'set'), size, steps, warm_steps, range(seeds), None if question == 'persistence' else out/f'{Path(corpus).name}.json', length, device=device)
+    study = LanguageStudy(data, rule or RULES.get(corpus, 'set'), size, steps, warm_steps, range(seeds), None if question == 'persistence' else out/f'{Path(corpus).name}.json', length, device=device, warm_lr=warm_lr)
     print(f'{QUESTIONS[question]} {study.rule} -> {data}')
     found = study.last(_open(other, block_size=data.seq_len), max(1, steps // 5)) if question == 'persistence' else study.ask(question)
     rows = []

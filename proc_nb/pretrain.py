@@ -10,14 +10,14 @@ __all__ = ['SIZES', 'PEAKS', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Size'
            'load_released', 'Mixture', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
            'pretrain_main']
 
-# %% ../nbs/51_pretrain.ipynb #f7d92736
-import contextlib, importlib.util, json, math, os, platform, re, shutil, sys, time
+# %% ../nbs/51_pretrain.ipynb #9b484e20
+import contextlib, importlib.util, json, math, os, platform, re, shutil, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch, store_attr
-from fastcore.script import call_parse
+from fastcore.script import anno_parser
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
@@ -153,16 +153,16 @@ class Plan:
         kept = each * c.n_layer + 17 * each if c.remat else 17 * each * c.n_layer
         return {'weights, gradients, AdamW': 16 * self.parameters // (self.devices if self.sharded else 1), 'activations': kept, 'logits': n * c.vocab_size * (4 + 2 * b)}
 
-# %% ../nbs/51_pretrain.ipynb #ee0989b0
+# %% ../nbs/51_pretrain.ipynb #63a6e12e
 @patch
 def rows(self:Plan):
     "Name and value of each line"
-    gib = lambda x: f'{x / 2**30:,.2f} GiB'
+    def size(x): return f'{x / 2**30:,.2f} GiB' if x > 2**29 else f'{x / 2**20:,.1f} MiB'
     c,mem = self.cfg,self.memory
     layout = f'{self.devices} device(s){", sharded" if self.sharded else ""}, {self.micro} rows at a time{", activations recomputed" if c.remat else ""}, {"bf16" if self.bf16 else "float32"}'
     return [('network', f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, {c.vocab_size:,} tokens, rows of {c.block_size}'), ('parameters', f'{self.parameters:,}'),
         ('steps', f'{self.steps:,} of {self.batch_size} rows'), ('tokens', f'{self.tokens:,} and {self.warm_tokens:,} of warm-up ({self.warm_tokens / max(1, self.tokens):.2%})'),
-        ('layout', layout), *((f'memory: {k}', gib(v)) for k,v in mem.items()), ('memory per device', gib(sum(mem.values()))),
+        ('layout', layout), *((f'memory: {k}', size(v)) for k,v in mem.items()), ('memory per device', size(sum(mem.values()))),
         ('operations', f'{self.operations:.3g}'), ('time', f'{self.hours:,.2f} hours at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
 
 @patch
@@ -252,14 +252,14 @@ def inputs(self:LMRun, batch):
     kw = dict(targets=batch.targets.where(batch.loss_mask, -100), **({} if seen is None else dict(seen=seen)))
     return batch.tokens.to(self.acc.device, non_blocking=True),{k: v.to(self.acc.device, non_blocking=True) for k,v in kw.items()}
 
-# %% ../nbs/51_pretrain.ipynb #6f081bec
+# %% ../nbs/51_pretrain.ipynb #3da759c5
 @patch
 def step(self:LMRun):
     "One step; returns the mean loss before it, over all processes"
     begun = time.perf_counter()
     batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
-    n = self.total(batch.loss_mask.sum())
     self.waited += time.perf_counter() - begun
+    n = self.total(batch.loss_mask.sum())
     with torch.random.fork_rng(): loss = self.update(batch, n)
     self.done += 1
     self.seen += self.batch_size * batch.tokens.shape[1]
@@ -357,7 +357,12 @@ def about(self:LMRun):
     config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
 
-# %% ../nbs/51_pretrain.ipynb #c2141ef6
+# %% ../nbs/51_pretrain.ipynb #e6ae02b7
+def _calm(f, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return f(*args, **kwargs)
+
 @patch
 def save(self:LMRun,
     folder, # Where the checkpoints of this phase go
@@ -370,9 +375,11 @@ def save(self:LMRun,
     if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True) or tmp.mkdir(parents=True)
     self.acc.wait_for_everyone()
     try:
-        dcp.save(self.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(tmp), save_distributed=True), no_dist=self.acc.num_processes == 1)
+        _calm(dcp.save, self.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(tmp), save_distributed=True), no_dist=self.acc.num_processes == 1)
         if self.acc.is_main_process: self._seal(folder, tmp, path, extra)
-    except Exception as e: raise self._not_saved(e, path, tmp) from None
+    except (Exception, dcp.CheckpointException) as e:
+        if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True)
+        raise full_disk(e, path) from None
     self.acc.wait_for_everyone()
     return path
 
@@ -386,16 +393,6 @@ def _seal(self:LMRun, folder, tmp, path, extra):
     os.replace(tmp, path)
     for old in checkpoints(folder)[:-2]: shutil.rmtree(old)
 
-@patch
-def _not_saved(self:LMRun, e, path, tmp):
-    "The error of a failed save in words; what was written of it is removed"
-    if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True)
-    said = [o for o in (e, e.__cause__, e.__context__, *getattr(e, 'failures', {}).values()) if o]
-    found = next((x for o in said for x in (o if isinstance(o, tuple) else (o,)) if isinstance(x, OSError)), None)
-    if found: return full_disk(found, path)
-    full = any(w in str(e) for w in ('No space left', 'File too large'))
-    return OSError(28, f'The disk is full: {path} could not be written. What was there before is whole.') if full else e
-
 # %% ../nbs/51_pretrain.ipynb #4ead06c5
 def checkpoints(
     folder # Where checkpoints are
@@ -403,7 +400,7 @@ def checkpoints(
     "The whole checkpoints in a folder"
     return sorted(p for p in Path(folder).glob('step-*') if (p/'run.json').is_file())
 
-# %% ../nbs/51_pretrain.ipynb #2132eb1d
+# %% ../nbs/51_pretrain.ipynb #fd1e0601
 def _about(path):
     "run.json of a checkpoint, after a look at its files"
     about = json.loads((Path(path)/'run.json').read_text())
@@ -428,10 +425,10 @@ def load(self:LMRun,
     odd = list(_differences(about['run'], self.about()))
     if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or leave resume out to start again.')
     self.done = about['done']
-    dcp.load(self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
+    _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
 
-# %% ../nbs/51_pretrain.ipynb #9e109e43
+# %% ../nbs/51_pretrain.ipynb #ee3ad74d
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
 ) -> LM: # The network
@@ -443,7 +440,8 @@ def load_lm(
     at = path if (path/'run.json').is_file() else (checkpoints(path/'language') or [None])[-1]
     if at is None: raise FileNotFoundError(f'{path} holds neither a checkpoint nor a config.json.')
     model = LM(LMConfig(**_about(at)['run']['config']))
-    dcp.load({f'model.{n}': p.detach() for n,p in model.named_parameters()}, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
+    _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
     return model
 
 def _as_lm(gpt):
@@ -661,7 +659,7 @@ def pretrain(
     s = SIZES[choose('size', size, SIZES)]
     return Pretraining(corpus(data, block_size=s.block_size) if isinstance(data, str) else data, rule, size, parts, **kwargs).records()
 
-# %% ../nbs/51_pretrain.ipynb #6a53fd58
+# %% ../nbs/51_pretrain.ipynb #f2769d72
 def circumstances(
     p:Pretraining # A run
 ) -> dict: # JSON
@@ -678,16 +676,15 @@ def _watch(p, records):
     for rec in records:
         if not p.acc.is_main_process: continue
         first = rec.step - 1 + before * (rec.phase == 'language')
-        bar = ifnone(bar, tqdm(total=p.steps + before, unit='step', mininterval=1 if sys.stderr.isatty() else 30, initial=first))
+        if bar is None: bar = tqdm(total=p.steps + before, unit='step', mininterval=1 if sys.stderr.isatty() else 30, initial=first)
         bar.update()
         bar.set_description(f'{rec.phase}: loss {rec.loss:.3f}, {rec.speed:,.0f} tokens/s')
         if rec.found: tqdm.write(f'{rec}, {rec.speed:,.0f} tokens/s, {rec.mfu:.0%} of the peak, {rec.waiting:.1%} spent on rows')
     if bar: bar.close()
     return rec
 
-# %% ../nbs/51_pretrain.ipynb #2ada9c84
+# %% ../nbs/51_pretrain.ipynb #00afc6f8
 _open = corpus
-@call_parse
 def pretrain_cli(
     corpus:str='code', # text, code, maths, a file or folder, c4, codeparrot, mathematics, wikitext, or a name on the hub
     rule:str=None, # Rule to practise first, such as set, set+union or 'shuffled set'; none if left out
@@ -746,7 +743,7 @@ def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded
     warm = warm_steps * 64 * rule.seq_len if rule else 0
     return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #5611c90b
+# %% ../nbs/51_pretrain.ipynb #5f40c199
 def _end(p, rec, out):
     "Say and write down how it ended"
     if p.acc.is_main_process:
@@ -757,7 +754,8 @@ def _end(p, rec, out):
 
 def pretrain_main():
     "The command, with mistakes answered in words"
-    try: pretrain_cli()
+    given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args())
+    try: pretrain_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
     except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as e: sys.exit(f'proc-nb-pretrain: {e}')
     except RuntimeError as e:
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise
