@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #fe4146df
+# %% ../nbs/99_all.ipynb #52d325df
 from .draw import *
 from .task import *
 from .brackets import *
@@ -29,6 +29,8 @@ from .views import *
 from .lego import *
 from .lego_attention import *
 from .influence import *
+from .corpus import *
+from .pretrain import *
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

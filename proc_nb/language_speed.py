@@ -18,10 +18,10 @@ from .gpt import *
 from .pretrain import *
 from .train import *
 
-# %% ../nbs/53_language_speed.ipynb #bf7846a2
+# %% ../nbs/53_language_speed.ipynb #563a62ba
 def ours_lm(
     data:Corpus, # What is learnt
-    size:str, # A name in `SIZES`
+    size:str, # A name in `LM_SIZES`
     rows:int, # Rows in a step
     device='cpu', **kwargs # Where, and arguments of `LMRun`
 ): # A function that does `n` steps and gives their seconds
@@ -53,10 +53,10 @@ def trainer_lm(data, size, rows, device='cpu', bf16=False):
         return [b - a for a,b in zip(ends, ends[1:])]
     return go
 
-# %% ../nbs/53_language_speed.ipynb #67fe3948
+# %% ../nbs/53_language_speed.ipynb #ea10e857
 def lm_speed(
     data:Corpus, # What is learnt
-    size:str='laptop', # A name in `SIZES`
+    size:str='laptop', # A name in `LM_SIZES`
     rows:int=8, # Rows in a step
     rounds:int=5, # Turns
     steps:int=3, # Steps in a turn
@@ -67,5 +67,6 @@ def lm_speed(
     took = [(statistics.median(a(steps)), statistics.median(b(steps))) for _ in range(rounds)]
     ratio,floor = [y / x for x,y in took],n * flops_per_token(a.run.config) / peak_flops(device)
     ours,theirs = (statistics.median(o) for o in zip(*took))
-    return dict(size=size, rows=rows, row=data.seq_len, ours=round(n / ours), trainer=round(n / theirs), ratio=statistics.median(ratio), lowest=min(ratio), highest=max(ratio),
-        floor=round(n / floor), reached=floor / ours, waiting=a.run.waited / a.run.spent, threads=torch.get_num_threads())
+    speed = dict(ours=round(n / ours), trainer=round(n / theirs), ratio=statistics.median(ratio), lowest=min(ratio), highest=max(ratio))
+    return dict(size=size, rows=rows, row=data.seq_len, threads=torch.get_num_threads(), **speed,
+        floor=round(n / floor), reached=floor / ours, waiting=a.run.waited / a.run.spent)
