@@ -252,7 +252,7 @@ def inputs(self:LMRun, batch):
     kw = dict(targets=batch.targets.where(batch.loss_mask, -100), **({} if seen is None else dict(seen=seen)))
     return batch.tokens.to(self.acc.device, non_blocking=True),{k: v.to(self.acc.device, non_blocking=True) for k,v in kw.items()}
 
-# %% ../nbs/51_pretrain.ipynb #3da759c5
+# %% ../nbs/51_pretrain.ipynb #29d69868
 @patch
 def step(self:LMRun):
     "One step; returns the mean loss before it, over all processes"
@@ -260,7 +260,7 @@ def step(self:LMRun):
     batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
     self.waited += time.perf_counter() - begun
     n = self.total(batch.loss_mask.sum())
-    with torch.random.fork_rng(): loss = self.update(batch, n)
+    with torch.random.fork_rng([self.acc.device] if self.acc.device.type == 'cuda' else []): loss = self.update(batch, n)
     self.done += 1
     self.seen += self.batch_size * batch.tokens.shape[1]
     self.spent += time.perf_counter() - begun

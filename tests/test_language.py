@@ -212,6 +212,18 @@ def test_a_worker_that_dies_loses_nothing(uninterrupted, tmp_path):
     assert [r['step'] for r in ours] == list(range(1, step + 4))
     assert all(math.isclose(a['loss'], b['loss'], rel_tol=2e-3) for a, b in zip(ours, theirs))
 
+def test_weights_spread_over_processes(data, tmp_path):
+    own = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(Path(__file__).with_name('sharded_lm.py')), str(tmp_path)]
+    done = subprocess.run(own, env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sharded = [float(x) for x in done.stdout.split()]
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
+    assert np.allclose([run.step() for _ in range(8)], sharded, rtol=1e-3)
+    assert len(list(checkpoints(tmp_path)[-1].glob('shard-0000[12]*.safetensors'))) == 2
+    one = LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=3), data, engine('cpu'), batch_size=8)
+    one.load(checkpoints(tmp_path)[-1]) # two processes saved, one goes on
+    assert np.allclose([one.step() for _ in range(3)], sharded[5:], rtol=1e-3)
+
 def test_a_full_disk_keeps_what_was_saved(data, tmp_path):
     code = f'''
 import resource, signal, sys
