@@ -193,7 +193,7 @@ def substitutive(
         out.append(dict(label=l, share=[need[s] / end for s in got], with_warm_up=[(need[s] + rs[s]['warm_tokens']) / end for s in got], reached=len(got), runs=len(rs)))
     return out
 
-# %% ../nbs/52_language.ipynb #50960467
+# %% ../nbs/52_language.ipynb #fbe815b3
 def as_markdown(
     question:str, # A name in `QUESTIONS`
     rows:list # What `LanguageStudy.ask` yields
@@ -204,7 +204,7 @@ def as_markdown(
         lines = [[r['label'], said(r['share'], '{:.0%}'), said(r['with_warm_up'], '{:.0%}'), f'{r["reached"]} of {r["runs"]}'] for r in substitutive(rows)]
         return _table(['arm', 'share of the text needed', 'with the warm-up\'s tokens', 'reached it'], lines)
     exact = 'accuracy' in rows[0]['curve']
-    lines = [[r['label'], said(r['validation']), said(r['bits_per_byte']), said(r['gain'], '{:+.3f}')] + ([said(r['accuracy'], '{:.1%}')] if exact else []) for r in additive(rows)]
+    lines = [[r['label'], said(r['validation']), said(r['bits_per_byte']), said(r['gain'], '{:+.3f}') if any(r['gain']) else '-'] + ([said(r['accuracy'], '{:.1%}')] if exact else []) for r in additive(rows)]
     return _table(['arm', 'loss (95 %)', 'bits per byte', f'lower by, {n} seeds'] + ['problems right'] * exact, lines)
 
 def _table(head, lines): return '\n'.join('| ' + ' | '.join(l) + ' |' for l in [head, ['---'] * len(head), *lines])
@@ -230,7 +230,7 @@ def _loss_lines(base, names, what, over):
     enc = base.encode(x=x, y=y, detail='seed:N', color=by(alt.Color, COLORS), strokeDash=by(alt.StrokeDash, DASHES))
     return enc.mark_line(clip=True, strokeWidth=1.6).encode(tooltip=['arm:N', 'seed:N', 'tokens:Q', 'value:Q'])
 
-# %% ../nbs/52_language.ipynb #10b42a8a
+# %% ../nbs/52_language.ipynb #3520a08a
 def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', and what the grades mean
     "The figures of 2601.21725 that are known, with their grade"
     here = Path(__file__).parent/'data' if '__file__' in globals() else Path('../proc_nb/data')
@@ -255,16 +255,12 @@ def saved_bars(
     y = alt.Y('arm:N', sort=None, title=None, axis=alt.Axis(labelLimit=200))
     base = alt.Chart(alt.Data(values=data)).encode(y=y)
     x = alt.X('share:Q', title='share of the text needed', axis=alt.Axis(format='%'), scale=alt.Scale(zero=True))
-    bars = [base.mark_bar(color=color(0), height=14).encode(x=x), base.mark_rule(strokeWidth=2).encode(x='low:Q', x2='high:Q')]
+    bars = [base.mark_bar(color=color(0), height=14).encode(x=x), base.mark_rule(strokeWidth=3, color='#999').encode(x='low:Q', x2='high:Q')]
     known = paper()['saved'].get(PAPER_DOMAIN.get(rows[0]['corpus']))
-    if known: bars += _known_rule(known['needed'] / known['baseline'])
+    if known:
+        title = alt.Title(title, subtitle=f'dashed: {known["needed"] / known["baseline"]:.0%} in the paper (author-stated; other data, far larger scale)')
+        bars.append(alt.Chart(alt.Data(values=[dict(x=known['needed'] / known['baseline'])])).mark_rule(strokeDash=[5, 4], strokeWidth=2, color='#999').encode(x='x:Q'))
     return alt.layer(*bars).properties(title=title, width=380, height=26 * max(3, len(data)))
-
-# %% ../nbs/52_language.ipynb #161ad4f5
-def _known_rule(x):
-    line = alt.Chart(alt.Data(values=[dict(x=x, said=f'paper: {x:.0%} (author-stated; other data and scale)')]))
-    text = line.mark_text(align='right', dx=-4, baseline='top', dy=2).encode(x='x:Q', y=alt.value(0), text='said:N')
-    return [line.mark_rule(strokeDash=[5, 4], color='#888').encode(x='x:Q'), text]
 
 # %% ../nbs/52_language.ipynb #c8a1f6ca
 def end_points(
