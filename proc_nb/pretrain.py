@@ -209,7 +209,7 @@ def rows_for(
     if isinstance(task, Corpus): return task.rows_of(task.rows_at(step, size, seed)[part])
     return task.sample(size, torch.Generator().manual_seed(seed * 1_000_003 + step))[part]
 
-# %% ../nbs/51_pretrain.ipynb #af2a166a
+# %% ../nbs/51_pretrain.ipynb #2717f8f2
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
@@ -229,7 +229,7 @@ class LMRun:
         if whole('batch_size', batch_size, 1) % acc.num_processes: raise ValueError(f'batch_size ({batch_size}) must be a multiple of the number of processes ({acc.num_processes}).')
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
         if compile: model.compile()
-        opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay)
+        opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay, fused=True)
         self.model,self.opt = acc.prepare(model, opt)
         self.spent = self.waited = self.seen = 0
     @property
@@ -338,14 +338,14 @@ class LMRecord(Record):
         more = ''.join(f', {k.replace("_", " ")} {v:.3f}' for k,v in ifnone(self.found, {}).items())
         return f'{self.phase}, step {self.step:,}: loss {self.loss:.3f}{more}'
 
-# %% ../nbs/51_pretrain.ipynb #91892b7f
+# %% ../nbs/51_pretrain.ipynb #0135f738
 @patch
 def tensors(self:LMRun, fill=False):
     "Weights and AdamW's means by name; with `fill`, the means are made where there are none yet"
     opt = getattr(self.opt, 'optimizer', self.opt)
     named = {n.removeprefix('module.').replace('_orig_mod.', ''): p for n,p in self.model.named_parameters()}
     for p in named.values() if fill else ():
-        opt.state[p] = dict(step=torch.tensor(float(self.done)), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        opt.state[p] = dict(step=torch.tensor(float(self.done), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
     means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg', 'exp_avg_sq')}
     return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
 
