@@ -153,17 +153,18 @@ class Plan:
         kept = each * c.n_layer + 17 * each if c.remat else 17 * each * c.n_layer
         return {'weights, gradients, AdamW': 16 * self.parameters // (self.devices if self.sharded else 1), 'activations': kept, 'logits': n * c.vocab_size * (4 + 2 * b)}
 
-# %% ../nbs/51_pretrain.ipynb #63a6e12e
+# %% ../nbs/51_pretrain.ipynb #e9d3ee70
 @patch
 def rows(self:Plan):
     "Name and value of each line"
     def size(x): return f'{x / 2**30:,.2f} GiB' if x > 2**29 else f'{x / 2**20:,.1f} MiB'
     c,mem = self.cfg,self.memory
+    time = f'{self.hours * 60:,.1f} minutes' if self.hours < 1 else f'{self.hours:,.1f} hours'
     layout = f'{self.devices} device(s){", sharded" if self.sharded else ""}, {self.micro} rows at a time{", activations recomputed" if c.remat else ""}, {"bf16" if self.bf16 else "float32"}'
     return [('network', f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, {c.vocab_size:,} tokens, rows of {c.block_size}'), ('parameters', f'{self.parameters:,}'),
         ('steps', f'{self.steps:,} of {self.batch_size} rows'), ('tokens', f'{self.tokens:,} and {self.warm_tokens:,} of warm-up ({self.warm_tokens / max(1, self.tokens):.2%})'),
         ('layout', layout), *((f'memory: {k}', size(v)) for k,v in mem.items()), ('memory per device', size(sum(mem.values()))),
-        ('operations', f'{self.operations:.3g}'), ('time', f'{self.hours:,.2f} hours at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
+        ('operations', f'{self.operations:.3g}'), ('time', f'{time} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
 
 @patch
 def __repr__(self:Plan): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())

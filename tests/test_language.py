@@ -331,7 +331,7 @@ def test_a_pickle_is_not_executed(tmp_path):
 def test_the_largest_plan(capsys):
     pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set')
     said = capsys.readouterr().out
-    assert '1,315,723,264' in said and 'memory per device' in said and 'hours' in said
+    assert '1,315,723,264' in said and 'memory per device' in said and 'minutes at 40%' in said
 
 def test_mistakes_on_the_command_line():
     done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
