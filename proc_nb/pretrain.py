@@ -573,12 +573,14 @@ def plan(self:Pretraining, devices=1, sharded=False, flops=None, share=.4):
     flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu')))
     return Plan(self.config, self.steps, self.batch_size, ifnone(self.micro, self.batch_size // devices), devices, sharded, self.bf16, flops, share, warm)
 
-# %% ../nbs/51_pretrain.ipynb #51ac3278
+# %% ../nbs/51_pretrain.ipynb #0ed2c0b9
 @patch
 def start(self:Pretraining):
     "Make the engine; a new run takes away what an old one left in its folder"
+    import torch.distributed.checkpoint as dcp
     self.acc,self.began = engine(self.device, self.bf16, self.run_dir),time.perf_counter()
     self.peak = peak_flops(self.acc.device)
+    if self.run_dir and not hasattr(dcp, 'HuggingFaceStorageWriter'): raise ImportError(f'Checkpoints need torch 2.9 or newer, and this is {torch.__version__}.')
     if self.run_dir and not self.resume and self.acc.is_main_process:
         for old in 'warm-up','language','log': shutil.rmtree(Path(self.run_dir)/old, ignore_errors=True)
         for old in 'log.jsonl','results.json': (Path(self.run_dir)/old).unlink(missing_ok=True)
