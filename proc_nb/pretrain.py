@@ -238,7 +238,7 @@ class LMRun:
     @property
     def bare(self): return self.acc.unwrap_model(self.model)
 
-# %% ../nbs/51_pretrain.ipynb #64f4acb1
+# %% ../nbs/51_pretrain.ipynb #91374783
 @patch
 def share(self:LMRun):
     "This process's rows of a step"
@@ -249,9 +249,9 @@ def share(self:LMRun):
 def inputs(self:LMRun, batch):
     "What the network is given, on its device"
     end = getattr(self.task, 'end', None) if self.isolate else None
-    seen = None if end is None else own_document(batch.tokens, end)
-    kw = dict(targets=batch.targets.where(batch.loss_mask, -100), **({} if seen is None else dict(seen=seen)))
-    return batch.tokens.to(self.acc.device, non_blocking=True),{k: v.to(self.acc.device, non_blocking=True) for k,v in kw.items()}
+    x,y = (o.to(self.acc.device, non_blocking=True) for o in (batch.tokens, batch.targets.where(batch.loss_mask, -100)))
+    seen = None if end is None else own_document(x, end)
+    return x,dict(targets=y, **({} if seen is None else dict(seen=seen)))
 
 # %% ../nbs/51_pretrain.ipynb #29d69868
 @patch
