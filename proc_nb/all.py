@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #52d325df
+# %% ../nbs/99_all.ipynb #50ebc3bc
 from .draw import *
 from .task import *
 from .brackets import *
@@ -24,6 +24,7 @@ from .zoo import *
 from .ensemble import *
 from .scores import *
 from .sampling import *
+from .results import *
 from .plots import *
 from .views import *
 from .lego import *
@@ -31,6 +32,7 @@ from .lego_attention import *
 from .influence import *
 from .corpus import *
 from .pretrain import *
+from .exercises import Exercise, exercise, exercises # chkstyle: ignore
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]
