@@ -33,6 +33,8 @@ from .reference import *
 from .lego import *
 from .lego_attention import *
 from .influence import *
+from .corpus import *
+from .pretrain import *
 from .exercises import Exercise, exercise, exercises # chkstyle: ignore
 
 # %% ../nbs/99_all.ipynb #b8900c6d

@@ -121,7 +121,7 @@ def one_each(
     if at.dtype != torch.bool: return at
     return at.int().argmax(1) if (at.sum(1) == 1).all() else None
 
-# %% ../nbs/10_gpt.ipynb #13387e63
+# %% ../nbs/10_gpt.ipynb #fc84b792
 class Narrow(torch.autograd.Function):
     "Causal attention for narrow heads on a CPU: q, k, v [N, D, T] give y [N, D, T] and the maps w [N, T, T]"
     generate_vmap_rule = True
@@ -136,7 +136,8 @@ class Narrow(torch.autograd.Function):
         ctx.save_for_backward(*inputs, *output)
     @staticmethod
     def backward(ctx, dy, dw):
-        (q,k,v,y,w),s = ctx.saved_tensors,ctx.saved_tensors[0].shape[1] ** -.5
+        q,k,v,y,w = ctx.saved_tensors
+        s = q.shape[1] ** -.5
         if dy is None: dy = torch.zeros_like(y)
         ds = (dy.mT @ v).sub_((dy * y).sum(1).unsqueeze(-1)).mul_(w)
         if dw is not None: ds = ds + w * (dw - (w * dw).sum(-1, keepdim=True))

@@ -94,17 +94,18 @@ def thin(
     for r in rows: lines.setdefault((r['setting'], r['seed']), []).append(r)
     return [l[round(i * (len(l) - 1) / max(1, min(n, len(l)) - 1))] for l in lines.values() for i in range(min(n, len(l)))]
 
-# %% ../nbs/20_plots.ipynb #6208dbbd
+# %% ../nbs/20_plots.ipynb #17aed22d
 class LiveChart(alt.JupyterChart):
     "Accuracy over steps; `draw` shows other rows without drawing the chart anew"
     def __init__(self,
         width:int=480, # Pixels
-        height:int=270 # Pixels
+        height:int=270, # Pixels
+        chart:alt.TopLevelMixin=None # Another chart that reads the parameters `rows`, `paper` and `steps`
     ):
         type(self).enable_offline()
         self.now = dict(rows=[], paper=[], steps=1000)
         options = dict(renderer='svg', actions=False, config=json.loads(json.dumps(THEME).replace(_INK, 'currentColor')))
-        super().__init__(_growing(width, height), debounce_wait=2_000_000_000, max_wait=False, embed_options=options)
+        super().__init__(chart or _growing(width, height), debounce_wait=2_000_000_000, max_wait=False, embed_options=options)
         self.observe(self._again, '_params')
     def draw(self,
         rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)

@@ -1,0 +1,338 @@
+"Language models after a warm-up: many processes, kills, broken files and foreign formats."
+import json, math, os, signal, subprocess, sys, time
+import numpy as np, pytest, torch
+from pathlib import Path
+from proc_nb.all import *
+from proc_nb.corpus import *
+from proc_nb.pretrain import *
+
+pytest.importorskip('accelerate')
+ENV = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+    "A cache of its own, shared with the processes that are started"
+    ENV['PROC_NB_CACHE'] = os.environ['PROC_NB_CACHE'] = str(tmp_path_factory.mktemp('cache'))
+
+@pytest.fixture(scope='module')
+def data(cache): return corpus('maths', block_size=32, n=3000, progress=False)
+
+def jsonl(path, texts):
+    path.write_text(''.join(json.dumps(dict(text=t)) + '\n' for t in texts), 'utf-8')
+    return str(path)
+
+# ---- corpora
+
+def test_embedded_corpora_are_the_same_again(tmp_path):
+    for source in 'maths', 'code':
+        one, two = (corpus(source, cache=tmp_path/k, progress=False, **(dict(n=2000) if source == 'maths' else {})) for k in 'ab')
+        assert one.sha256 == two.sha256 and one.about['python'].startswith(f'{sys.version_info.major}.{sys.version_info.minor}')
+        assert all(one.n_rows(s) for s in SPLIT_NAMES)
+
+def documents(c, split): return {c.tokenizer.decode(d).strip() for m in c.maps[split] for d in np.split(m, np.flatnonzero(m == c.end))}
+
+def test_no_document_is_in_two_splits_or_twice(tmp_path):
+    texts = [f'document number {i}' for i in range(300)]
+    again = [t.replace(' ', '  ') for t in texts[:50]]
+    c = corpus(jsonl(tmp_path/'d.jsonl', texts + again), block_size=16, cache=tmp_path, progress=False)
+    found = [documents(c, s) - {''} for s in SPLIT_NAMES]
+    assert c.about['copies'] == 50 and c.about['documents'] == 300
+    assert set.union(*found) == set(texts) and sum(map(len, found)) == 300
+
+def test_mathematics_is_right_by_another_way():
+    sympy = pytest.importorskip('sympy')
+    def parse(t): return sympy.sympify(t, rational=True)
+    seen = set()
+    for doc in maths_problems(1500, seed=7):
+        q, a = doc.split('\n')
+        body = q.rstrip('?.')
+        if body.startswith('Solve'):
+            eq, x = body[6:].rsplit(' for ', 1)
+            left, right = eq.split(' = ')
+            assert sympy.solve(parse(left) - parse(right), sympy.Symbol(x)) == [parse(a)]
+            seen.add('solve')
+        elif 'derivative' in body:
+            f, x = body.split('derivative of ')[1].split(' with respect to ')
+            assert sympy.expand(sympy.diff(parse(f), sympy.Symbol(x)) - parse(a)) == 0
+            seen.add('derivative')
+        elif body.startswith('Let'):
+            f, at = body[4:].split('. Calculate ')
+            x, v = f[2], at[2:-1]
+            assert parse(f.split(' = ')[1]).subs(sympy.Symbol(x), int(v)) == parse(a)
+            seen.add('evaluate')
+        elif 'prime' in body: assert str(sympy.isprime(int(body.split()[1]))) == a
+        elif 'divisor' in body: assert sympy.gcd(*map(int, body.split(' of ')[1].split(' and '))) == int(a)
+        elif ' divided by ' in body: assert parse(body.split(maxsplit=body.split('divided')[0].count(' ') - 1)[-1].replace(' divided by ', '/(') + ')') == int(a)
+    assert seen == {'solve', 'derivative', 'evaluate'}
+
+@pytest.mark.parametrize('kind', ['jsonl', 'parquet', 'txt'])
+def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
+    datasets = pytest.importorskip('datasets')
+    texts, d = [f'Row {i}: ' + 'words and words ' * (i % 5 + 1) for i in range(120)], tmp_path/'data'
+    d.mkdir()
+    if kind == 'jsonl': jsonl(d/'x.jsonl', texts)
+    if kind == 'parquet': datasets.Dataset.from_dict(dict(content=texts)).to_parquet(d/'x.parquet')
+    if kind == 'txt':
+        for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t)
+    c = corpus(str(d), block_size=32, cache=tmp_path/'cache', progress=False)
+    assert set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {t.strip() for t in texts}
+
+def test_preparing_goes_on_after_an_interruption(tmp_path):
+    pytest.importorskip('datasets')
+    path, b = jsonl(tmp_path/'d.jsonl', [f'This is document {i}.' for i in range(400)]), Bytes()
+    about = dict(source='d')
+    prepare(Stream(path, shuffle=3, buffer=50), tmp_path/'whole', b, about, shard=1000, progress=False)
+    def cut(s):
+        for i, t in enumerate(s):
+            if i == 230: raise KeyboardInterrupt
+            yield t
+    class Cut:
+        def __init__(self, s): self.s, self.where = s, s.where
+        def __iter__(self): return cut(self.s)
+    with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=3, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
+    state = json.loads((tmp_path/'cut/part.json').read_text())['source']
+    assert 0 < state['done'] < 230
+    prepare(Stream(path, shuffle=3, buffer=50, state=state), tmp_path/'cut', b, about, shard=1000, progress=False)
+    a, c = (Corpus(tmp_path/k, 16) for k in ('whole', 'cut'))
+    assert a.sha256 == c.sha256
+
+def test_tokenizers_agree_with_the_text(tmp_path):
+    pytest.importorskip('tokenizers')
+    transformers = pytest.importorskip('transformers')
+    c = corpus('maths', 'bpe:400', 32, n=2000, progress=False)
+    text = 'Solve 3*x - 7 = 11 for x.\n6 né'
+    assert c.vocab_size == 400 and c.tokenizer.decode(c.tokenizer.encode(text)) == text
+    tok = transformers.PreTrainedTokenizerFast(tokenizer_object=c.tokenizer.tok, eos_token='<|endoftext|>')
+    tok.save_pretrained(tmp_path)
+    same = gpt2_tokenizer(str(tmp_path))
+    assert same.encode(text).tolist() == c.tokenizer.encode(text).tolist() and same.end == c.tokenizer.end
+    with pytest.raises(ValueError, match='neither a folder here'): gpt2_tokenizer(str(tmp_path/'nothing'))
+
+def test_rows_say_the_documents(data):
+    stream = np.concatenate([data.rows_of(range(data.n_rows())).tokens.flatten().numpy()])
+    assert np.array_equal(stream, data.maps['train'][0][:len(stream)])
+    b = data.rows_of([3, 0])
+    assert torch.equal(b.targets[:, :-1], b.tokens[:, 1:]) and not b.loss_mask[b.tokens == data.end].any() and b.loss_mask[b.tokens != data.end].all()
+
+@pytest.mark.parametrize('make,word', [(lambda d: (d/'x.txt').write_bytes('caf\u00e9'.encode('latin1')), 'is not UTF-8'), (lambda d: (d/'x.txt').write_text('  \n'), 'is empty'),
+    (lambda d: (d/'x.bin').write_text('a'), 'holds no documents'), (lambda d: (d/'x.jsonl').write_text('{"title": "no text"}\n'), "A row needs 'text'")])
+def test_documents_that_cannot_be_read(tmp_path, make, word):
+    pytest.importorskip('datasets')
+    (tmp_path/'d').mkdir()
+    make(tmp_path/'d')
+    with pytest.raises(ValueError, match=word): corpus(str(tmp_path/'d'), cache=tmp_path/'cache', progress=False)
+    assert not list((tmp_path/'cache').glob('d-*'))
+
+def test_too_little_text(tmp_path):
+    c = corpus(jsonl(tmp_path/'d.jsonl', ['short']), block_size=64, cache=tmp_path, progress=False)
+    with pytest.raises(ValueError, match='too little text'): Pretraining(c, size='tiny')
+
+@pytest.mark.parametrize('how,word', [(lambda b: b[:-5], 'damaged or cut short'), (lambda b: b[:-9] + b'\1' + b[-8:], 'damaged or cut short'), (None, 'is missing')])
+def test_a_broken_token_file(tmp_path, how, word):
+    c = corpus('maths', block_size=32, n=300, cache=tmp_path, progress=False)
+    file = c.folder/c.shards['train'][0]['file']
+    file.write_bytes(how(file.read_bytes())) if how else file.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=word): corpus('maths', block_size=32, n=300, cache=tmp_path)
+
+# ---- training
+
+def small(**kwargs): return dict(rule='set', size='tiny', length=6, steps=8, warm_steps=4, warm_batch=8, batch_size=8, eval_every=4, eval_rows=8, device='cpu', **kwargs)
+
+def command(out, *more, processes=1, launcher='torch'):
+    own = ['-m', 'proc_nb.pretrain', '--corpus', 'maths', '--rule', 'set', '--size', 'tiny', '--length', '6', '--warm-steps', '4', '--batch-size', '8', '--device', 'cpu', '--block', '32', '--out', str(out), *map(str, more)]
+    if processes == 1: return [sys.executable, *own]
+    if launcher == 'accelerate': return [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', str(processes), '--main_process_port', '0', *own]
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), *own]
+
+def go(*args, **kwargs): return subprocess.run(command(*args, **kwargs), env=ENV, capture_output=True, text=True, timeout=170)
+
+def logged(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text().splitlines()]
+
+def until(test, process, seconds=100):
+    "Wait until `test` holds"
+    end = time.time() + seconds
+    while not test():
+        assert process.poll() is None and time.time() < end, process.communicate()
+        time.sleep(.02)
+
+@pytest.fixture(scope='module')
+def uninterrupted(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp('one')/'run'
+    done = go(out, '--steps', 40, '--eval-every', 10)
+    assert done.returncode == 0, done.stderr
+    return out
+
+def same_curve(a, b, rtol=0.):
+    assert [(r['phase'], r['step'], r['tokens'], r['lr']) for r in a] == [(r['phase'], r['step'], r['tokens'], r['lr']) for r in b]
+    for k in 'loss', 'validation', 'accuracy':
+        pairs = [(x[k], y[k]) for x, y in zip(a, b) if x.get(k) is not None]
+        assert pairs and all(math.isclose(x, y, rel_tol=rtol, abs_tol=0 if k != 'accuracy' else rtol and .02) for x, y in pairs), (k, pairs)
+
+def test_killed_and_resumed_is_the_same_run(uninterrupted, tmp_path):
+    out = tmp_path/'run'
+    p = subprocess.Popen(command(out, '--steps', 40, '--eval-every', 10), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 23, p)
+    p.send_signal(signal.SIGKILL)
+    p.communicate()
+    assert len(logged(out)) < 44
+    done = go(out, '--steps', 40, '--eval-every', 10, '--resume')
+    assert done.returncode == 0, done.stderr
+    same_curve(logged(out), logged(uninterrupted))
+    assert all(torch.equal(a, b) for a, b in zip(load_lm(out).parameters(), load_lm(uninterrupted).parameters()))
+
+def test_two_processes_are_one_run(uninterrupted, tmp_path):
+    done = go(tmp_path/'run', '--steps', 40, '--eval-every', 10, processes=2, launcher='accelerate')
+    assert done.returncode == 0, done.stderr
+    same_curve(logged(tmp_path/'run'), logged(uninterrupted), rtol=2e-3)
+    assert json.loads((tmp_path/'run/results.json').read_text())['processes'] == 2
+
+def children(pid):
+    "Processes started by `pid` and by those"
+    found = []
+    for f in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            if int(f.read_text().rsplit(')', 1)[1].split()[1]) == pid: found += [int(f.parent.name), *children(int(f.parent.name))]
+        except (OSError, IndexError): pass
+    return found
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='needs /proc')
+def test_a_worker_that_dies_loses_nothing(uninterrupted, tmp_path):
+    out = tmp_path/'run'
+    p = subprocess.Popen(command(out, '--steps', 2000, '--eval-every', 10, processes=2), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
+    os.kill(max(children(p.pid)), signal.SIGKILL)
+    p.communicate(timeout=90)
+    assert p.returncode != 0
+    last = checkpoints(out/'language')[-1]
+    step = json.loads((last/'run.json').read_text())['done']
+    assert 10 <= step < 2000
+    done = go(out, '--steps', step + 3, '--eval-every', 10, '--resume') # two processes saved, one goes on
+    assert done.returncode == 0, done.stderr
+    ours, theirs = [r for r in logged(out) if r['phase'] == 'language'], [r for r in logged(uninterrupted) if r['phase'] == 'language']
+    assert [r['step'] for r in ours] == list(range(1, step + 4))
+    assert all(math.isclose(a['loss'], b['loss'], rel_tol=2e-3) for a, b in zip(ours, theirs))
+
+def test_weights_spread_over_processes(data, tmp_path):
+    own = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(Path(__file__).with_name('sharded_lm.py')), str(tmp_path)]
+    done = subprocess.run(own, env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sharded = [float(x) for x in done.stdout.split()]
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
+    assert np.allclose([run.step() for _ in range(8)], sharded, rtol=1e-3)
+    assert len(list(checkpoints(tmp_path)[-1].glob('shard-0000[12]*.safetensors'))) == 2
+    one = LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=3), data, engine('cpu'), batch_size=8)
+    one.load(checkpoints(tmp_path)[-1]) # two processes saved, one goes on
+    assert np.allclose([one.step() for _ in range(3)], sharded[5:], rtol=1e-3)
+
+def test_a_full_disk_keeps_what_was_saved(data, tmp_path):
+    code = f'''
+import resource, signal, sys
+from proc_nb.corpus import *
+from proc_nb.pretrain import *
+data = corpus('maths', block_size=32, n=3000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    for r in pretrain(data, rule='set', size='tiny', length=6, steps=8, warm_steps=4, batch_size=8, eval_every=4, eval_rows=8, device='cpu', run_dir={str(tmp_path/"run")!r}):
+        if r.phase == 'language' and r.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+except OSError as e: sys.exit(str(e))
+'''
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'The disk is full' in done.stderr, done.stderr
+    kept = checkpoints(tmp_path/'run/language')
+    assert [k.name for k in kept] == ['step-00000004'] and not list((tmp_path/'run/language').glob('.step*'))
+    assert [r.step for r in pretrain(data, run_dir=tmp_path/'run', resume=True, **small())] == [5, 6, 7, 8]
+
+def test_a_corpus_on_a_full_disk(tmp_path):
+    code = f'''
+import resource, signal, sys
+from proc_nb.corpus import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try: corpus('maths', cache={str(tmp_path)!r})
+except OSError as e: sys.exit(str(e))
+'''
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'The disk is full' in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+def test_a_checkpoint_of_another_configuration(data, tmp_path):
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    with pytest.raises(ValueError, match='lr was 0.002 and is now 0.5'): list(pretrain(data, run_dir=tmp_path, resume=True, lr=.5, **{**small(), 'steps': 9}))
+    other = corpus('maths', block_size=32, n=3000, seed=1, progress=False)
+    with pytest.raises(ValueError, match='sha256 was'): list(pretrain(other, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9}))
+    last = checkpoints(tmp_path/'language')[-1]
+    file = next(last.glob('*.safetensors'))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match='is cut short'): list(pretrain(data, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9}))
+
+def test_vocabularies_that_do_not_match(data):
+    with pytest.raises(ValueError, match='they must agree'): pretrain(data, parts=['attn', 'tok'], **small())
+    with pytest.raises(ValueError, match='vocab_size 99'): list(pretrain(data, init=LM(lm_config('tiny', 99, 32)), **small()))
+
+def test_only_named_parts_are_carried_over(data):
+    p = Pretraining(data, parts=('mlp',), **small())
+    records = p.records()
+    while next(records).phase == 'warm-up': pass
+    now, fresh = p.begin().state_dict(), LM(p.config, seed=0).state_dict()
+    assert all(torch.equal(now[k], p.source.state_dict()[k] if part_of(k) == 'mlp' else fresh[k]) for k in now if part_of(k) != 'pos')
+
+@pytest.mark.parametrize('kw', [dict(bf16=True), dict(remat=True), dict(micro=3), dict(isolate=False)])
+def test_other_ways_to_train_learn_alike(data, kw):
+    usual, other = ([r.loss for r in pretrain(data, **small(**k))] for k in ({}, kw))
+    assert np.allclose(usual, other, rtol=.02) and all(math.isfinite(x) for x in other)
+
+def test_nothing_of_a_checkpoint_is_a_pickle(data, tmp_path):
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    kinds = {p.suffix for p in tmp_path.rglob('*') if p.is_file() and 'tfevents' not in p.name}
+    assert kinds == {'.safetensors', '.json', '.jsonl'}
+
+def test_tensorboard_if_it_is_there(data, tmp_path):
+    pytest.importorskip('tensorboard')
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    assert list(tmp_path.rglob('*tfevents*'))
+
+# ---- exchange
+
+def loud(model):
+    g = torch.Generator().manual_seed(1)
+    for p in model.parameters(): p.data = p.data + torch.randn(p.shape, generator=g) * .2
+    return model.eval()
+
+def test_a_hugging_face_folder_and_back(data, tmp_path):
+    pytest.importorskip('transformers')
+    for tied in True, False:
+        model = loud(LM(lm_config('tiny', data.vocab_size, 32, tied=tied)))
+        x = data.rows_of(range(5)).tokens
+        hf = to_hf(model)
+        hf.save_pretrained(tmp_path/f'{tied}')
+        again = load_lm(tmp_path/f'{tied}').eval()
+        with torch.no_grad():
+            torch.testing.assert_close(hf(x).logits, model(x), atol=1e-4, rtol=0)
+            assert torch.equal(again(x), model(x)) and again.config.tied == tied
+
+@pytest.mark.parametrize('wrap', [lambda s: s, lambda s: dict(model=s, optimizer={}, global_step=7), lambda s: dict(state_dict={f'module.{k}': v for k, v in s.items()})])
+def test_the_papers_released_format(tmp_path, wrap):
+    transformers = pytest.importorskip('transformers')
+    sizes = dict(vocab_size=102, n_positions=33, n_embd=16, n_layer=2, n_head=4)
+    hf = loud(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)))
+    torch.save(wrap(hf.state_dict()), tmp_path/'checkpoint.pth')
+    model, x = load_released(tmp_path/'checkpoint.pth', n_head=4).eval(), torch.randint(102, (3, 33), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): torch.testing.assert_close(model(x), hf(x).logits, atol=1e-4, rtol=0)
+
+class Trap:
+    def __reduce__(self): return (pytest.fail, ('a pickle was executed',))
+
+def test_a_pickle_is_not_executed(tmp_path):
+    torch.save(dict(model=Trap()), tmp_path/'bad.pth')
+    with pytest.raises(ValueError, match='plain tensors'): load_released(tmp_path/'bad.pth', 4)
+    torch.save(dict(other=torch.zeros(3)), tmp_path/'odd.pth')
+    with pytest.raises(ValueError, match='no wte.weight'): load_released(tmp_path/'odd.pth', 4)
+
+def test_the_largest_plan(capsys):
+    pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set')
+    said = capsys.readouterr().out
+    assert '1,315,723,264' in said and 'memory per device' in said and 'minutes at 40%' in said
+
+def test_mistakes_on_the_command_line():
+    done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Did you mean 'laptop'?" in done.stderr and 'Traceback' not in done.stderr
