@@ -51,7 +51,7 @@ def within(
     if 'error' in done: raise done['error']
     return done['value']
 
-# %% ../nbs/80_exercises.ipynb #5efd939d
+# %% ../nbs/80_exercises.ipynb #bcafa357
 def kind(
     x # Anything
 ) -> str: # Such as 'a list' or 'a tensor of shape [2, 3]'
@@ -63,6 +63,7 @@ def kind(
 
 def _numbers(x): return 'True and False' if x.dtype == torch.bool else 'decimals' if x.is_floating_point() else 'whole numbers'
 
+# %% ../nbs/80_exercises.ipynb #66bedc2b
 def _short(x):
     "Tensors as lists, decimals with four digits"
     if isinstance(x, torch.Tensor): return _short(x.tolist())
