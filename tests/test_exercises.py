@@ -1,5 +1,6 @@
 "Every exercise of the course: right, blank, wrong in the ways people are wrong, hard-coded, and everything else that can come back."
-import random, re, threading, time
+import json, random, re, threading, time
+from pathlib import Path
 import pytest, torch
 from proc_nb.exercises import *
 from proc_nb.exercises import exercises
@@ -256,6 +257,24 @@ def test_shows_itself(name):
         assert not re.search(r'[^-](color|background):', html), 'the page decides on colours, light or dark'
     assert len(e.question) > 20 and len(str(e.hint())) > 20 and str(e.hint()) not in str(e.solution())
     assert str(e.solution()).startswith(('def ', 'class ')) and '@exercise' not in str(e.solution())
+
+TUTORIALS = Path(__file__).parent.parent/'tutorials'
+def code(book): return [''.join(c['source']) for c in json.loads(book.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+
+@pytest.mark.parametrize('book', sorted(p for p in TUTORIALS.glob('0*.ipynb') if ".check(" in p.read_text(encoding='utf-8')), ids=lambda p: p.stem)
+def test_cells_of_a_tutorial(book):
+    "Its exercise cells as they stand, and solved with nothing but what the tutorial imports"
+    cells, tutorial, space = code(book), book.stem[:2], {}
+    for c in cells:
+        if re.match('import|from', c): exec(c, space)
+    asked = [c for c in cells if re.search(r"^exercises\['\w+'\]\.check\(", c, re.M)]
+    assert [f"exercises['{n}'].check({n})" in c for n, c in zip(exercises.of(tutorial), asked)] == [True] * len(exercises.of(tutorial))
+    for c in asked:
+        head, check = c.split('\n\n')
+        exec(head, space)
+        assert eval(check, space).status == 'not tried'
+        exec(str(exercises[re.search(r"'(\w+)'", check)[1]].solution()), space)
+        assert eval(check, space).right
 
 def test_what_is_shown_is_escaped():
     out = exercises['needle_answer'].check(lambda row: '<script>alert(1)</script>')
