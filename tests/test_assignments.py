@@ -23,7 +23,7 @@ def put(made, name, tmp_path, *answers):
     "The model answers with some cells replaced: each answer stands for the cell that begins as it does, up to the first bracket or ="
     nb = book(made/'autograder'/f'{name}_answers.ipynb')
     for a in answers:
-        head = re.match(r'[\w ]+', a[a.index('def '):] if '@' in a else a)[0]
+        head = re.match(r'[\w ]+', a[a.index('def '):] if a[0] == '@' else a)[0]
         cell = [c for c in nb['cells'] if re.search(f'^{re.escape(head)}', ''.join(c['source']), re.M) and c['cell_type'] == 'code']
         assert len(cell) == 1, head
         cell[0]['source'] = a
@@ -99,8 +99,7 @@ IN_PLACE = '''def with_mine(model):
         new.load_state_dict(block.attn.state_dict())
         block.attn = new
     return model'''
-ENDLESS = '''def with_mine(model):
-    raise KeyboardInterrupt'''
+RAISES = '''def with_mine(model): raise NotImplementedError('later')'''
 COPIES_FIRST = '''@torch.no_grad()
 def carry(source, target, parts):
     new, n = dict(target.named_parameters()), 0
@@ -125,7 +124,7 @@ IS_ADDITION = '''class MyRule(type(tasks['reversed_addition'](digits=3))):
     def __init__(self): super().__init__(3)'''
 CASES = [('1_dyck', [NO_GENERATOR], {'sampler': 6}), ('1_dyck', [ONLY_NESTED], {'sampler': 5}), ('1_dyck', [HARD_CODED], {'sampler': 4}), ('1_dyck', [ROW_BY_ROW], {'sampler': 6}),
     ('1_dyck', [BY_COUNTING], {'checker': 1}), ('2_attention', [LATE_MASK], {'maps': 3, 'layer': 4}), ('2_attention', [NO_ROOT], {'maps': 3, 'layer': 2}), ('2_attention', [OVERFLOW], {'maps': 3}),
-    ('2_attention', [PLAIN_VIEW], {'layer': 2, 'surgery': 1}), ('2_attention', [IN_PLACE, ], {'surgery': 0}), ('2_attention', [ENDLESS], {'surgery': 0}), ('3_transfer', [COPIES_FIRST], {'carry': 4}), ('3_transfer', [BY_TRANSFER], {'carry': 4}),
+    ('2_attention', [PLAIN_VIEW], {'layer': 2, 'surgery': 1}), ('2_attention', [IN_PLACE], {'surgery': 0}), ('2_attention', [RAISES], {'surgery': 0}), ('3_transfer', [COPIES_FIRST], {'carry': 4}), ('3_transfer', [BY_TRANSFER], {'carry': 4}),
     ('3_transfer', [INVENTED], {'results': 1}), ('4_rule', [NO_RULE], {'rule': 4, 'teaches': 0}), ('4_rule', [IS_ADDITION], {'rule': 4})]
 NAMES = 'no_generator only_nested hard_coded row_by_row by_counting late_mask no_root overflow plain_view in_place raises copies_first by_transfer invented no_rule is_addition'.split()
 
@@ -135,8 +134,16 @@ def test_wrong_answer(made, name, answers, most, tmp_path):
     for question, limit in most.items(): assert got[question][0] <= limit < got[question][1], got
     assert got['total'][0] < POINTS[name]
 
-def test_grading_a_folder(made, tmp_path):
+def test_what_cannot_be_graded(made, tmp_path):
     (tmp_path/'in').mkdir()
     (tmp_path/'in'/'broken.ipynb').write_text('{')
     maker.grade(made/'autograder'/'1_dyck.zip', tmp_path/'in', tmp_path/'grades.csv')
-    assert 'broken.ipynb' in (tmp_path/'grades.csv').read_text() and 'problem' in (tmp_path/'grades.csv').read_text()
+    assert 'broken.ipynb' in (tmp_path/'grades.csv').read_text() and 'cannot be graded' in (tmp_path/'grades.csv').read_text()
+
+ENDLESS = '''def is_dyck(rows, k):
+    while True: pass'''
+
+@FULL
+def test_endless(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(maker.points, '__defaults__', (30,))
+    with pytest.raises(TimeoutError, match='never ends'): put(made, '1_dyck', tmp_path, ENDLESS)
