@@ -36,8 +36,9 @@ def test_student_notebook(made, name):
     for word in ('SOLUTION', 'HIDDEN', 'BEGIN TEST', 'assert', 'One point'): assert word not in mine
     assert '%pip install -q proc-nb' in mine and '...' in mine and 'Points:**' in mine and 'Time:**' in mine
     assert 'otter' not in mine, 'a student needs no grader'
-    solved = [l for l in answers.splitlines() if len(l) > 30 and l.startswith('    ') and l not in text(HERE/'_masters'/f'{name}.ipynb').split('# BEGIN SOLUTION')[0]]
-    assert len([l for l in solved if l in mine]) < len(solved)
+    blocks = re.findall('# BEGIN SOLUTION.*?# END SOLUTION', text(HERE/'_masters'/f'{name}.ipynb'), re.S)
+    solved = [l.strip() for b in blocks for l in b.splitlines()[1:-1] if len(l.strip()) > 25]
+    assert len(solved) > 3 and not [l for l in solved if l in mine] and all(l in answers for l in solved)
     meta = json.dumps(book(made/'student'/f'{name}.ipynb')['metadata'])
     assert 'hidden": true' not in meta and str(maker.hidden_seed('our class', name)) not in meta
 
