@@ -17,7 +17,7 @@ def made(tmp_path_factory):
     return out
 
 def book(path): return json.loads(path.read_text(encoding='utf-8'))
-def text(path): return '\n'.join(''.join(c['source']) for c in book(path)['cells'])
+def text(path, kinds=('code', 'markdown', 'raw')): return '\n'.join(''.join(c['source']) for c in book(path)['cells'] if c['cell_type'] in kinds)
 
 def put(made, name, tmp_path, *answers):
     "The model answers with some cells replaced: each answer stands for the cell that begins as it does, up to the first bracket or ="
@@ -36,7 +36,7 @@ def test_student_notebook(made, name):
     for word in ('SOLUTION', 'HIDDEN', 'BEGIN TEST', 'assert', 'One point'): assert word not in mine
     assert '%pip install -q proc-nb' in mine and '...' in mine and 'Points:**' in mine and 'Time:**' in mine
     assert 'otter' not in mine, 'a student needs no grader'
-    blocks = re.findall('# BEGIN SOLUTION.*?# END SOLUTION', text(HERE/'_masters'/f'{name}.ipynb'), re.S)
+    blocks = re.findall('# BEGIN SOLUTION.*?# END SOLUTION', text(HERE/'_masters'/f'{name}.ipynb', ['code']), re.S)
     solved = [l.strip() for b in blocks for l in b.splitlines()[1:-1] if len(l.strip()) > 25]
     assert len(solved) > 3 and not [l for l in solved if l in mine] and all(l in answers for l in solved)
     meta = json.dumps(book(made/'student'/f'{name}.ipynb')['metadata'])
