@@ -78,12 +78,12 @@ def shown(
     text = f'a {type(x).__name__} of {sum(p.numel() for p in x.parameters()):,} parameters' if hasattr(x, 'parameters') else repr(_short(x))
     return text if len(text) <= n else f'{text[:n]}...'
 
-# %% ../nbs/80_exercises.ipynb #44deece5
+# %% ../nbs/80_exercises.ipynb #c9976027
 def _tensors(got, want, tol):
     if not isinstance(got, torch.Tensor) or got.shape != want.shape: return f'{kind(want)} is asked for, not {kind(got)}'
     if _numbers(got) != _numbers(want) and not (want.is_floating_point() and got.dtype != torch.bool): return f'{_numbers(want)} are asked for, not {_numbers(got)}'
     bad = (~torch.isclose(got.double(), want.double(), atol=tol, rtol=tol, equal_nan=True)).nonzero().tolist()
-    return f'entry {bad[0]} is {got[tuple(bad[0])]:.4g} and should be {want[tuple(bad[0])]:.4g}' if bad else ''
+    return f'{f"entry {bad[0]}" if bad[0] else "it"} is {got[tuple(bad[0])]:.4g} and should be {want[tuple(bad[0])]:.4g}' if bad else ''
 
 def _lists(got, want, tol):
     if not isinstance(got, (list, tuple)): return f'a list is asked for, not {kind(got)}'
