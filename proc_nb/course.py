@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/course.html.md"""
 
 # %% auto #0
 __all__ = ['copy_next', 'needle_answer', 'guess_rate', 'must_close', 'first_above', 'changed_parts', 'put_together',
-           'causal_weights', 'heads_apart', 'layer_norm', 'count_parameters', 'previous_score', 'induction_score',
+           'causal_weights', 'heads_apart', 'layer_norm', 'count_parameters', 'looks_one_back', 'induction_score',
            'shuffled_weights', 'resolve', 'chain_order', 'association', 'unit_of', 'bits_per_byte', 'perplexity',
            'merge_pair', 'tokens_saved', 'alignment', 'damped_step', 'rank_correlation', 'top_holds', 'sampler_fault',
            'palindromes', 'balanced', 'Before', 'all_runs', 'mean_interval', 'sign_test', 'summary']
@@ -151,11 +151,11 @@ def count_parameters(vocab_size, block_size, n_layer, n_embd):
     block = 2 * 2 * C + (C + 1) * 3 * C + (C + 1) * C + (C + 1) * 4 * C + (4 * C + 1) * C
     return 2 * vocab_size * C + block_size * C + n_layer * block + 2 * C
 
-# %% ../nbs/81_course.ipynb #f054f443
+# %% ../nbs/81_course.ipynb #f397eea0
 def _maps(r, T, n=2, H=3): return (torch.randn(n, H, T, T, generator=draws(r)) * 3).masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1)
 
 @exercise('04', lambda r, i: (_maps(r, 2 + i // 4),), '`maps.diagonal(-1, -2, -1)` holds the entries one left of the diagonal.', minutes=6)
-def previous_score(maps):
+def looks_one_back(maps):
     "`maps` [n, H, T, T] are the attention maps of one layer (row looks at column). For each head: how much does a position look at the one before it, on average over rows and positions that have one? [H]"
     return maps.diagonal(-1, -2, -1).mean((0, 2))
 

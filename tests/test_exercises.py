@@ -128,7 +128,7 @@ wrong('layer_norm', lambda x, w, b: (x - x.mean(-1, keepdim=True)) / (x.std(-1, 
     lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:], w, None, 1e-5))
 wrong('count_parameters', lambda v, b, l, C: v * C + b * C + l * (12 * C * C + 13 * C) + 2 * C, lambda v, b, l, C: 2 * v * C + b * C + l * 12 * C * C,
     lambda v, b, l, C: 12 * l * C * C)
-wrong('previous_score', lambda m: m.diagonal(0, -2, -1).mean((0, 2)), lambda m: m.diagonal(1, -2, -1).mean((0, 2)),
+wrong('looks_one_back', lambda m: m.diagonal(0, -2, -1).mean((0, 2)), lambda m: m.diagonal(1, -2, -1).mean((0, 2)),
     lambda m: m.diagonal(-1, -2, -1).sum((0, 2)), lambda m: m.diagonal(-1, -2, -1).mean(), lambda m: m.diagonal(-1, -2, -1).sum(2).mean(0) / m.shape[-1])
 wrong('induction_score', after_the_first, lambda maps, tokens: maps.diagonal(-1, -2, -1).mean((0, 2)), lambda maps, tokens: maps.mean((0, 2, 3)))
 wrong('shuffled_weights', lambda w, generator: w[torch.randperm(len(w), generator=generator)],
@@ -279,6 +279,10 @@ def test_cells_of_a_tutorial(book):
 def test_what_is_shown_is_escaped():
     out = exercises['needle_answer'].check(lambda row: '<script>alert(1)</script>')
     assert '<script>' not in out.markup and '&lt;script&gt;' in out.markup
+
+def test_no_answer_hides_a_name_of_the_package():
+    from proc_nb import all as everything
+    assert not set(exercises) & set(everything.__all__)
 
 def test_a_name_that_does_not_exist():
     with pytest.raises(KeyError, match="Did you mean 'needle_answer'"): exercises['needle_anser']
