@@ -8,9 +8,10 @@ WANT := import sys; sys.exit(sys.version_info < (3, 10))
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 SETUP := settings.ini setup.py pyproject.toml constraints-dev.txt Makefile
 WORKERS ?= 2
+OUT ?= _artifacts/assignments
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.made:
 	@python=; for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
@@ -54,6 +55,10 @@ lab: .venv/.dev ## open JupyterLab on the live lab
 docs-check: .venv/.dev ## stage the site and check pages, links, titles and pictures (no Quarto needed)
 	@$(PY) tests/docs_check.py
 
+assignments: .venv/.base ## student notebooks and autograder bundles in OUT (SECRET=words draws fresh hidden tests)
+	@$(PIP) install -c constraints-dev.txt -e '.[course]'
+	@$(PY) tutorials/assignments/make.py make --secret "$${SECRET:-}" --out $(OUT)
+
 readme: .venv/.dev ## write README.md from nbs/index.ipynb
 	@$(PY) tests/readme.py --write
 
@@ -61,4 +66,4 @@ bump: ## raise the patch version in settings.ini
 	@awk -F '[ .=]+' '/^version/ {$$0 = "version = " $$2 "." $$3 "." $$4 + 1} {print}' settings.ini > settings.tmp && mv settings.tmp settings.ini && grep '^version' settings.ini
 	@sed -i.old "s/^version: .*/version: $$(awk -F ' = ' '/^version/ {print $$2}' settings.ini)/" CITATION.cff && rm CITATION.cff.old
 
-.PHONY: help demo test test-full lab docs-check readme bump
+.PHONY: help demo test test-full lab docs-check assignments readme bump

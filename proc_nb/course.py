@@ -6,14 +6,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/course.html.md"""
 
 # %% auto #0
 __all__ = ['copy_next', 'needle_answer', 'guess_rate', 'must_close', 'first_above', 'changed_parts', 'put_together',
-           'causal_weights', 'heads_apart', 'layer_norm', 'count_parameters', 'previous_score', 'induction_score',
+           'causal_weights', 'heads_apart', 'layer_norm', 'count_parameters', 'looks_one_back', 'induction_score',
            'shuffled_weights', 'resolve', 'chain_order', 'association', 'unit_of', 'bits_per_byte', 'perplexity',
            'merge_pair', 'tokens_saved', 'alignment', 'damped_step', 'rank_correlation', 'top_holds', 'sampler_fault',
            'palindromes', 'balanced', 'Before', 'all_runs', 'mean_interval', 'sign_test', 'summary']
 
-# %% ../nbs/81_course.ipynb #0c313084
-import math
-
+# %% ../nbs/81_course.ipynb #533bd716
 import torch
 
 from .exercises import *
@@ -75,7 +73,7 @@ def first_above(curve, level):
     "`curve` is a list of (step, accuracy). At which step is accuracy above `level` for the first time? `None` if it never is."
     return next((step for step,accuracy in curve if accuracy > level), None)
 
-# %% ../nbs/81_course.ipynb #fb55e0fc
+# %% ../nbs/81_course.ipynb #81994fb2
 def _network(r): return GPT(GPTConfig(vocab_size=6, block_size=5, n_embd=8, n_head=2), seed=r.randrange(2**31))
 
 def _before_after(r, i):
@@ -90,7 +88,7 @@ def _before_after(r, i):
 def changed_parts(before, after):
     "Two networks of one size. Which parts (`'attn'`, `'mlp'`, `'ln'`, `'tok'`, `'pos'`) differ anywhere? Give a set of names."
     new = dict(after.named_parameters())
-    return {part_of(n) for n,p in before.named_parameters() if not torch.equal(p, new[n])}
+    return {part_of(n) for n,p in before.named_parameters() if not (p == new[n]).all()}
 
 # %% ../nbs/81_course.ipynb #c88cbf4a
 def _three(r, i): return tuple(_varied(_network(r), draws(r)) for _ in range(3))
@@ -153,11 +151,11 @@ def count_parameters(vocab_size, block_size, n_layer, n_embd):
     block = 2 * 2 * C + (C + 1) * 3 * C + (C + 1) * C + (C + 1) * 4 * C + (4 * C + 1) * C
     return 2 * vocab_size * C + block_size * C + n_layer * block + 2 * C
 
-# %% ../nbs/81_course.ipynb #f054f443
+# %% ../nbs/81_course.ipynb #f397eea0
 def _maps(r, T, n=2, H=3): return (torch.randn(n, H, T, T, generator=draws(r)) * 3).masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1)
 
 @exercise('04', lambda r, i: (_maps(r, 2 + i // 4),), '`maps.diagonal(-1, -2, -1)` holds the entries one left of the diagonal.', minutes=6)
-def previous_score(maps):
+def looks_one_back(maps):
     "`maps` [n, H, T, T] are the attention maps of one layer (row looks at column). For each head: how much does a position look at the one before it, on average over rows and positions that have one? [H]"
     return maps.diagonal(-1, -2, -1).mean((0, 2))
 
@@ -245,18 +243,20 @@ def unit_of(table):
     "The table of a group: `table[a][b]` is the element that `a` after `b` makes. Which element leaves every other one as it is?"
     return table.index(list(range(len(table))))
 
-# %% ../nbs/81_course.ipynb #e2a6e913
+# %% ../nbs/81_course.ipynb #51233688
 def _losses(r, i): return [round(r.uniform(.1, 6), 3) for _ in range(1 + i // 4)],[r.randint(1, 7) for _ in range(1 + i // 4)]
 
 @exercise('06', _losses, 'All the bits of the text, divided by all its bytes. A nat is `1 / math.log(2)` bits.', minutes=6, difficulty=2)
 def bits_per_byte(losses, lengths):
     "`losses` are the losses of a text's tokens in nats, `lengths` how many bytes each token has. How many bits does the model need for a byte of this text?"
+    import math
     return sum(losses) / math.log(2) / sum(lengths)
 
-# %% ../nbs/81_course.ipynb #7592bdc4
+# %% ../nbs/81_course.ipynb #b30160a4
 @exercise('06', lambda r, i: _losses(r, i)[:1], 'The mean comes first, then `math.exp`.', minutes=3)
 def perplexity(losses):
     "From the losses of the tokens, in nats: among how many equally likely tokens is the model undecided, as it were?"
+    import math
     return math.exp(sum(losses) / len(losses))
 
 # %% ../nbs/81_course.ipynb #882c19ba
@@ -444,10 +444,11 @@ def mean_interval(xs, t):
     half = t * (sum((x - mean) ** 2 for x in xs) / (n - 1) / n) ** .5
     return mean,mean - half,mean + half
 
-# %% ../nbs/81_course.ipynb #c7cab0a9
+# %% ../nbs/81_course.ipynb #977e955c
 @exercise('09', lambda r, i: (i // 3, r.randint(0, i // 2) + (i < 3)), 'Add `math.comb(n, j) / 2 ** n` for all `j` at least as far from the middle as `wins`.', minutes=10, difficulty=3)
 def sign_test(wins, losses):
     "With the same seeds, setting A was better `wins` times and worse `losses` times. If it were a coin, how likely would be a result at least as uneven, either way? (The two-sided sign test.)"
+    import math
     n,far = wins + losses,max(wins, losses)
     return min(1, 2 * sum(math.comb(n, j) for j in range(far, n + 1)) / 2 ** n)
 

@@ -51,7 +51,7 @@ def within(
     if 'error' in done: raise done['error']
     return done['value']
 
-# %% ../nbs/80_exercises.ipynb #5efd939d
+# %% ../nbs/80_exercises.ipynb #bcafa357
 def kind(
     x # Anything
 ) -> str: # Such as 'a list' or 'a tensor of shape [2, 3]'
@@ -63,6 +63,7 @@ def kind(
 
 def _numbers(x): return 'True and False' if x.dtype == torch.bool else 'decimals' if x.is_floating_point() else 'whole numbers'
 
+# %% ../nbs/80_exercises.ipynb #66bedc2b
 def _short(x):
     "Tensors as lists, decimals with four digits"
     if isinstance(x, torch.Tensor): return _short(x.tolist())
@@ -77,12 +78,12 @@ def shown(
     text = f'a {type(x).__name__} of {sum(p.numel() for p in x.parameters()):,} parameters' if hasattr(x, 'parameters') else repr(_short(x))
     return text if len(text) <= n else f'{text[:n]}...'
 
-# %% ../nbs/80_exercises.ipynb #44deece5
+# %% ../nbs/80_exercises.ipynb #c9976027
 def _tensors(got, want, tol):
     if not isinstance(got, torch.Tensor) or got.shape != want.shape: return f'{kind(want)} is asked for, not {kind(got)}'
     if _numbers(got) != _numbers(want) and not (want.is_floating_point() and got.dtype != torch.bool): return f'{_numbers(want)} are asked for, not {_numbers(got)}'
     bad = (~torch.isclose(got.double(), want.double(), atol=tol, rtol=tol, equal_nan=True)).nonzero().tolist()
-    return f'entry {bad[0]} is {got[tuple(bad[0])]:.4g} and should be {want[tuple(bad[0])]:.4g}' if bad else ''
+    return f'{f"entry {bad[0]}" if bad[0] else "it"} is {got[tuple(bad[0])]:.4g} and should be {want[tuple(bad[0])]:.4g}' if bad else ''
 
 def _lists(got, want, tol):
     if not isinstance(got, (list, tuple)): return f'a list is asked for, not {kind(got)}'

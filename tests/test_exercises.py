@@ -1,5 +1,6 @@
 "Every exercise of the course: right, blank, wrong in the ways people are wrong, hard-coded, and everything else that can come back."
-import random, re, threading, time
+import json, random, re, threading, time
+from pathlib import Path
 import pytest, torch
 from proc_nb.exercises import *
 from proc_nb.exercises import exercises
@@ -96,57 +97,72 @@ def odd_mask():
 def pearson(a, b): return torch.corrcoef(torch.tensor([a, b]))[0, 1].item()
 def flat(o): return torch.cat([v.flatten() for v in o.values()])
 
-WRONG = {
-    'copy_next': [lambda seen: seen[seen.index(seen[-1]) + 1], lambda seen: seen[0], lambda seen: seen[seen.index('|') - 1], lambda seen: seen[-1]],
-    'needle_answer': [lambda row: row[-2], lambda row: row[1], lambda row: row[row.index(row[-1][:-1])], lambda row: int(row[row.index(row[-1][:-1]) + 1])],
-    'guess_rate': [lambda n: 1 / n, lambda n: 2 / (n + 1), lambda n: sum(1 / m for m in range(1, n)) / n],
-    'must_close': [closes_by_last, lambda w: {'(': ')', '[': ']', '{': '}'}.get(w[-1:]), lambda w: ''],
-    'first_above': [lambda c, l: max(c, key=lambda o: o[1])[0], lambda c, l: next((s for s, a in c if a >= l), None), lambda c, l: next(s for s, a in c if a > l),
-        lambda c, l: [s for s, a in c if a > l][-1:]],
-    'changed_parts': [lambda a, b: {'attn'}, first_layer_only, lambda a, b: set(), lambda a, b: ['attn']],
-    'put_together': [transfer_all, swapped, lambda target, a, b: target, lambda target, a, b: a, lambda target, a, b: None or 3],
-    'causal_weights': [lambda s: s.softmax(-1), lambda s: s.softmax(-1).tril(), lambda s: s.tril().softmax(-1),
-        lambda s: s.masked_fill(torch.ones(s.shape[-1], s.shape[-1]).triu(1).bool(), -torch.inf).softmax(-2), lambda s: s.masked_fill(torch.ones(s.shape[-1], s.shape[-1]).triu().bool(), -torch.inf).softmax(-1)],
-    'heads_apart': [lambda x, n_head: x.view(len(x), n_head, x.shape[1], -1), lambda x, n_head: x.view(*x.shape[:2], n_head, -1), lambda x, n_head: x.view(*x.shape[:2], -1, n_head).permute(0, 3, 1, 2)],
-    'layer_norm': [lambda x, w, b: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5) * w + b, lambda x, w, b: (x - x.mean()) / x.std() * w + b,
-        lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:]), lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:], w, None, 1e-5)],
-    'count_parameters': [lambda v, b, l, C: v * C + b * C + l * (12 * C * C + 13 * C) + 2 * C, lambda v, b, l, C: 2 * v * C + b * C + l * 12 * C * C, lambda v, b, l, C: 12 * l * C * C],
-    'previous_score': [lambda m: m.diagonal(0, -2, -1).mean((0, 2)), lambda m: m.diagonal(1, -2, -1).mean((0, 2)), lambda m: m.diagonal(-1, -2, -1).sum((0, 2)),
-        lambda m: m.diagonal(-1, -2, -1).mean(), lambda m: m.diagonal(-1, -2, -1).sum(2).mean(0) / m.shape[-1]],
-    'induction_score': [after_the_first, lambda maps, tokens: maps.diagonal(-1, -2, -1).mean((0, 2)), lambda maps, tokens: maps.mean((0, 2, 3))],
-    'shuffled_weights': [lambda w, generator: w[torch.randperm(len(w), generator=generator)], lambda w, generator: w[:, torch.randperm(w.shape[1], generator=generator)],
-        lambda w, generator: torch.randn(w.shape, generator=generator), lambda w, generator: w.flatten()[perm(w.numel())].view_as(w), lambda w, generator: w,
-        lambda w, generator: w.flatten().flip(0).view_as(w), lambda w, generator: w.flatten()],
-    'resolve': [lambda c: {v: s for v, (s, _) in c.items()}, values_in_text_order, lambda c: '+', lambda c: dict.fromkeys(c, '+')],
-    'chain_order': [list, sorted, lambda c: list(c)[::-1], set],
-    'association': [same_and_self, over_all, lambda weights, tokens: weights.mean()],
-    'unit_of': [lambda t: 0, lambda t: t[0][0], lambda t: len(t) - 1],
-    'bits_per_byte': [lambda l, n: sum(l) / sum(n), lambda l, n: sum(l) / len(l) / .6931, lambda l, n: sum(a / b for a, b in zip(l, n)) / len(l) / .6931, lambda l, n: sum(l) * .6931 / sum(n)],
-    'perplexity': [lambda l: sum(2.71828 ** x for x in l) / len(l), lambda l: 2 ** (sum(l) / len(l)), lambda l: sum(l) / len(l), lambda l: 2.71828 ** sum(l)],
-    'merge_pair': [pairs_split, lambda t, p, n: [n] + t, lambda t, p, n: t, lambda t, p, n: [n if x in p else x for x in t]],
-    'tokens_saved': [lambda a, b: 1 - b[-1][0] / a[-1][0], lambda a, b: next((t for t, l in b if l <= a[-1][1]), None), lambda a, b: .5, lambda a, b: next((t / a[-1][0] for t, l in b if l <= a[-1][1]), None)],
-    'alignment': [lambda q, d: torch.nn.functional.cosine_similarity(flat(q), flat(d), dim=0), lambda q, d: sum((q[n] * d[n]).mean() for n in q), lambda q, d: (q[(n := next(iter(q)))] * d[n]).sum(),
-        lambda q, d: {n: (q[n] * d[n]).sum() for n in q}],
-    'damped_step': [lambda c, g, d: torch.linalg.solve(c, g), lambda c, g, d: c @ g, lambda c, g, d: torch.linalg.solve(c + d, g), lambda c, g, d: g / d],
-    'rank_correlation': [pearson, lambda a, b: 1., lambda a, b: pearson([float(i) for i in torch.tensor(a).argsort()], [float(i) for i in torch.tensor(b).argsort()])],
-    'top_holds': [lambda s, h, k: h.gather(1, s.topk(k, dim=1).indices).float().mean(), lambda s, h, k: h.any(1).float().mean(), lambda s, h, k: h.gather(1, s.topk(k, dim=1, largest=False).indices).any(1).float().mean(),
-        lambda s, h, k: h[:, :k].any(1).float().mean()],
-    'palindromes': [lambda n, half, n_symbols, generator: torch.ones(n, 2 * half, dtype=torch.int64), lambda n, half, n_symbols, generator: torch.randint(1, n_symbols + 1, (n, 2 * half), generator=generator),
-        lambda n, half, n_symbols, generator: (x := torch.randint(1, n_symbols, (n, half), generator=generator)) is None or torch.cat([x, x.flip(1)], 1),
-        lambda n, half, n_symbols, generator: (x := torch.randint(1, n_symbols + 1, (n, half))) is None or torch.cat([x, x.flip(1)], 1),
-        lambda n, half, n_symbols, generator: (x := torch.randint(1, n_symbols + 1, (n, half), generator=generator)) is None or torch.cat([x, x], 1),
-        lambda n, half, n_symbols, generator: (x := torch.randint(1, n_symbols + 1, (1, half), generator=generator).expand(n, -1)) is None or torch.cat([x, x.flip(1)], 1),
-        lambda n, half, n_symbols, generator: torch.randint(0, n_symbols, (n, 1), generator=generator).expand(n, 2 * half)],
-    'balanced': [lambda row, k: sum(t < k for t in row) * 2 == len(row), crossing, left_open, lambda row, k: True, lambda row, k: int(left_open(row, k))],
-    'Before': [before_as_after, before_without_generator, before_always_the_same, odd_mask],
-    'all_runs': [lambda r, p, s: [(a, b, c) for a in r for b in p for c in s], lambda r, p, s: [(None, None, 0)], lambda r, p, s: [(a, b, c) for a in [None, *r] for b in p for c in s],
-        lambda r, p, s: list(zip(r, p, s))],
-    'mean_interval': [lambda xs, t: (sum(xs) / len(xs), min(xs), max(xs)), lambda xs, t: sum(xs) / len(xs),
-        lambda xs, t: ((m := sum(xs) / len(xs)), m - t * (h := (sum((x - m) ** 2 for x in xs) / len(xs) ** 2) ** .5), m + t * h),
-        lambda xs, t: ((m := sum(xs) / len(xs)), m - t * (h := (sum((x - m) ** 2 for x in xs) / (len(xs) - 1)) ** .5), m + t * h)],
-    'sign_test': [lambda w, l: .5 ** max(w, l), lambda w, l: w / (w + l) if w + l else 1., lambda w, l: .05],
-    'summary': [best_only, diverged_as_zero, lambda rows: {}],
-}
+def palindrome_of(x): return torch.cat([x, x.flip(1)], 1)
+def last_symbol_missing(n, half, n_symbols, generator): return palindrome_of(torch.randint(1, n_symbols, (n, half), generator=generator))
+def other_randomness(n, half, n_symbols, generator): return palindrome_of(torch.randint(1, n_symbols + 1, (n, half)))
+def twice(n, half, n_symbols, generator): return torch.randint(1, n_symbols + 1, (n, half), generator=generator).repeat(1, 2)
+def all_alike(n, half, n_symbols, generator): return palindrome_of(torch.randint(1, n_symbols + 1, (1, half), generator=generator).expand(n, -1))
+def all_random(n, half, n_symbols, generator): return torch.randint(1, n_symbols + 1, (n, 2 * half), generator=generator)
+def from_zero(n, half, n_symbols, generator): return palindrome_of(torch.randint(0, n_symbols, (n, half), generator=generator))
+def only_ones(n, half, n_symbols, generator): return torch.ones(n, 2 * half, dtype=torch.int64)
+
+WRONG = {}
+def wrong(name, *answers): WRONG[name] = answers
+
+wrong('copy_next', lambda seen: seen[seen.index(seen[-1]) + 1], lambda seen: seen[0], lambda seen: seen[seen.index('|') - 1], lambda seen: seen[-1])
+wrong('needle_answer', lambda row: row[-2], lambda row: row[1], lambda row: row[row.index(row[-1][:-1])],
+    lambda row: int(row[row.index(row[-1][:-1]) + 1]))
+wrong('guess_rate', lambda n: 1 / n, lambda n: 2 / (n + 1), lambda n: sum(1 / m for m in range(1, n)) / n)
+wrong('must_close', closes_by_last, lambda w: {'(': ')', '[': ']', '{': '}'}.get(w[-1:]), lambda w: '')
+wrong('first_above', lambda c, l: max(c, key=lambda o: o[1])[0], lambda c, l: next((s for s, a in c if a >= l), None),
+    lambda c, l: next(s for s, a in c if a > l), lambda c, l: [s for s, a in c if a > l][-1:])
+wrong('changed_parts', lambda a, b: {'attn'}, first_layer_only, lambda a, b: set(), lambda a, b: ['attn'])
+wrong('put_together', transfer_all, swapped, lambda target, a, b: target, lambda target, a, b: a, lambda target, a, b: None or 3)
+wrong('causal_weights', lambda s: s.softmax(-1), lambda s: s.softmax(-1).tril(), lambda s: s.tril().softmax(-1),
+    lambda s: s.masked_fill(torch.ones(s.shape[-1], s.shape[-1]).triu(1).bool(), -torch.inf).softmax(-2),
+    lambda s: s.masked_fill(torch.ones(s.shape[-1], s.shape[-1]).triu().bool(), -torch.inf).softmax(-1))
+wrong('heads_apart', lambda x, n_head: x.view(len(x), n_head, x.shape[1], -1), lambda x, n_head: x.view(*x.shape[:2], n_head, -1),
+    lambda x, n_head: x.view(*x.shape[:2], -1, n_head).permute(0, 3, 1, 2))
+wrong('layer_norm', lambda x, w, b: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5) * w + b,
+    lambda x, w, b: (x - x.mean()) / x.std() * w + b, lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:]),
+    lambda x, w, b: torch.nn.functional.layer_norm(x, x.shape[-1:], w, None, 1e-5))
+wrong('count_parameters', lambda v, b, l, C: v * C + b * C + l * (12 * C * C + 13 * C) + 2 * C, lambda v, b, l, C: 2 * v * C + b * C + l * 12 * C * C,
+    lambda v, b, l, C: 12 * l * C * C)
+wrong('looks_one_back', lambda m: m.diagonal(0, -2, -1).mean((0, 2)), lambda m: m.diagonal(1, -2, -1).mean((0, 2)),
+    lambda m: m.diagonal(-1, -2, -1).sum((0, 2)), lambda m: m.diagonal(-1, -2, -1).mean(), lambda m: m.diagonal(-1, -2, -1).sum(2).mean(0) / m.shape[-1])
+wrong('induction_score', after_the_first, lambda maps, tokens: maps.diagonal(-1, -2, -1).mean((0, 2)), lambda maps, tokens: maps.mean((0, 2, 3)))
+wrong('shuffled_weights', lambda w, generator: w[torch.randperm(len(w), generator=generator)],
+    lambda w, generator: w[:, torch.randperm(w.shape[1], generator=generator)], lambda w, generator: torch.randn(w.shape, generator=generator),
+    lambda w, generator: w.flatten()[perm(w.numel())].view_as(w), lambda w, generator: w, lambda w, generator: w.flatten().flip(0).view_as(w),
+    lambda w, generator: w.flatten())
+wrong('resolve', lambda c: {v: s for v, (s, _) in c.items()}, values_in_text_order, lambda c: '+', lambda c: dict.fromkeys(c, '+'))
+wrong('chain_order', list, sorted, lambda c: list(c)[::-1], set)
+wrong('association', same_and_self, over_all, lambda weights, tokens: weights.mean())
+wrong('unit_of', lambda t: 0, lambda t: t[0][0], lambda t: len(t) - 1)
+wrong('bits_per_byte', lambda l, n: sum(l) / sum(n), lambda l, n: sum(l) / len(l) / .6931, lambda l, n: sum(a / b for a, b in zip(l, n)) / len(l) / .6931,
+    lambda l, n: sum(l) * .6931 / sum(n))
+wrong('perplexity', lambda l: sum(2.71828 ** x for x in l) / len(l), lambda l: 2 ** (sum(l) / len(l)), lambda l: sum(l) / len(l),
+    lambda l: 2.71828 ** sum(l))
+wrong('merge_pair', pairs_split, lambda t, p, n: [n] + t, lambda t, p, n: t, lambda t, p, n: [n if x in p else x for x in t])
+wrong('tokens_saved', lambda a, b: 1 - b[-1][0] / a[-1][0], lambda a, b: next((t for t, l in b if l <= a[-1][1]), None), lambda a, b: .5,
+    lambda a, b: next((t / a[-1][0] for t, l in b if l <= a[-1][1]), None))
+wrong('alignment', lambda q, d: torch.nn.functional.cosine_similarity(flat(q), flat(d), dim=0), lambda q, d: sum((q[n] * d[n]).mean() for n in q),
+    lambda q, d: (q[(n := next(iter(q)))] * d[n]).sum(), lambda q, d: {n: (q[n] * d[n]).sum() for n in q})
+wrong('damped_step', lambda c, g, d: torch.linalg.solve(c, g), lambda c, g, d: c @ g, lambda c, g, d: torch.linalg.solve(c + d, g), lambda c, g, d: g / d)
+wrong('rank_correlation', pearson, lambda a, b: 1.,
+    lambda a, b: pearson([float(i) for i in torch.tensor(a).argsort()], [float(i) for i in torch.tensor(b).argsort()]))
+wrong('top_holds', lambda s, h, k: h.gather(1, s.topk(k, dim=1).indices).float().mean(), lambda s, h, k: h.any(1).float().mean(),
+    lambda s, h, k: h.gather(1, s.topk(k, dim=1, largest=False).indices).any(1).float().mean(), lambda s, h, k: h[:, :k].any(1).float().mean())
+wrong('palindromes', last_symbol_missing, other_randomness, twice, all_alike, all_random, from_zero, only_ones)
+wrong('balanced', lambda row, k: sum(t < k for t in row) * 2 == len(row), crossing, left_open, lambda row, k: True, lambda row, k: int(left_open(row, k)))
+wrong('Before', before_as_after, before_without_generator, before_always_the_same, odd_mask)
+wrong('all_runs', lambda r, p, s: [(a, b, c) for a in r for b in p for c in s], lambda r, p, s: [(None, None, 0)],
+    lambda r, p, s: [(a, b, c) for a in [None, *r] for b in p for c in s], lambda r, p, s: list(zip(r, p, s)))
+wrong('mean_interval', lambda xs, t: (sum(xs) / len(xs), min(xs), max(xs)), lambda xs, t: sum(xs) / len(xs),
+    lambda xs, t: ((m := sum(xs) / len(xs)), m - t * (h := (sum((x - m) ** 2 for x in xs) / len(xs) ** 2) ** .5), m + t * h),
+    lambda xs, t: ((m := sum(xs) / len(xs)), m - t * (h := (sum((x - m) ** 2 for x in xs) / (len(xs) - 1)) ** .5), m + t * h))
+wrong('sign_test', lambda w, l: .5 ** max(w, l), lambda w, l: w / (w + l) if w + l else 1., lambda w, l: .05)
+wrong('summary', best_only, diverged_as_zero, lambda rows: {})
 NAMES = list(exercises)
 MADE = {'Before'} # asked for as a class; its wrong answers are made when needed
 
@@ -196,7 +212,8 @@ def test_blank(name):
 def test_other_things_that_come_back(name):
     e = exercises[name]
     def broken(*args): raise KeyError('nothing here')
-    for answer in (3, 'text', [1], torch.ones(2), lambda *args: 'text', lambda *args: torch.ones(9, 9, 9), lambda *args: {'a': object()}, lambda: 1, lambda *args: float('nan'), broken):
+    given = ['text', torch.ones(9, 9, 9), {'a': object()}, float('nan')]
+    for answer in (3, 'text', [1], torch.ones(2), lambda: 1, broken, *(lambda *args, g=g: g for g in given)):
         out = e.check(answer, 0)
         assert out.status == 'wrong' and len(out.words) > 10, answer
     if name not in MADE: assert 'nothing here' in e.check(broken).words and "raise KeyError('nothing here')" in e.check(broken).words
@@ -241,9 +258,31 @@ def test_shows_itself(name):
     assert len(e.question) > 20 and len(str(e.hint())) > 20 and str(e.hint()) not in str(e.solution())
     assert str(e.solution()).startswith(('def ', 'class ')) and '@exercise' not in str(e.solution())
 
+TUTORIALS = Path(__file__).parent.parent/'tutorials'
+def code(book): return [''.join(c['source']) for c in json.loads(book.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+
+@pytest.mark.parametrize('book', sorted(p for p in TUTORIALS.glob('0*.ipynb') if ".check(" in p.read_text(encoding='utf-8')), ids=lambda p: p.stem)
+def test_cells_of_a_tutorial(book):
+    "Its exercise cells as they stand, and solved with nothing but what the tutorial imports"
+    cells, tutorial, space = code(book), book.stem[:2], {}
+    for c in cells:
+        if re.match('import|from', c): exec(c, space)
+    asked = [c for c in cells if re.search(r"^exercises\['\w+'\]\.check\(", c, re.M)]
+    assert [f"exercises['{n}'].check({n})" in c for n, c in zip(exercises.of(tutorial), asked)] == [True] * len(exercises.of(tutorial))
+    for c in asked:
+        head, check = c.split('\n\n')
+        exec(head, space)
+        assert eval(check, space).status == 'not tried'
+        exec(str(exercises[re.search(r"'(\w+)'", check)[1]].solution()), space)
+        assert eval(check, space).right
+
 def test_what_is_shown_is_escaped():
     out = exercises['needle_answer'].check(lambda row: '<script>alert(1)</script>')
     assert '<script>' not in out.markup and '&lt;script&gt;' in out.markup
+
+def test_no_answer_hides_a_name_of_the_package():
+    from proc_nb import all as everything
+    assert not set(exercises) & set(everything.__all__)
 
 def test_a_name_that_does_not_exist():
     with pytest.raises(KeyError, match="Did you mean 'needle_answer'"): exercises['needle_anser']
