@@ -129,7 +129,7 @@ def picture(self:Traced,
 @patch
 def _repr_html_(self:Traced): return self.picture(0).markup
 
-# %% ../nbs/62_influence_panel.ipynb #0a161336
+# %% ../nbs/62_influence_panel.ipynb #5f7ee1fb
 class Explorer:
     "A widget over `Traced`: pick a question, see its documents"
     def __init__(self,
@@ -145,6 +145,7 @@ class Explorer:
         for o in (self.question, self.n, self.by_length): o.observe(self.draw, 'value')
         self.draw()
     def draw(self, *_):
+        "Put the picture of what is chosen into place"
         key = self.question.value,self.n.value,self.by_length.value
         if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
         self.page.value = self.seen[key]
