@@ -148,12 +148,12 @@ def _report(out, docs, high, low):
     write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
     return rows
 
-# %% ../nbs/63_influence_cli.ipynb #e78c8db2
+# %% ../nbs/63_influence_cli.ipynb #49f5eb28
 @call_parse
 def influence_cli(
-    model:str, # File or folder of one of our networks, or a Hugging Face folder
-    docs:str, # Documents: lines of {"text": ...} or {"tokens": [...]}
-    queries:str, # Queries: lines of {"prompt": ..., "answer": ...} or {"tokens": [...], "given": n}
+    model:str=None, # File or folder of one of our networks, or a Hugging Face folder
+    docs:str=None, # Documents: lines of {"text": ...} or {"tokens": [...]}
+    queries:str=None, # Queries: lines of {"prompt": ..., "answer": ...} or {"tokens": [...], "given": n}
     out:str='_runs/influence', # Folder for factors, scores and top.jsonl; a stopped run goes on from it
     modules:str='mlp', # mlp, attn, all, or names of layers with commas between
     fit_rows:int=100_000, # Documents the curvature is fitted on, from the start of the file
@@ -165,6 +165,8 @@ def influence_cli(
     estimate:bool=False # Only say how long it would take, and how much memory
 ):
     "Which documents taught this answer? EK-FAC influence from files"
+    for k,v in dict(model=model, docs=docs, queries=queries).items():
+        if v is None: raise ValueError(f'--{k} is missing. Needed are --model, --docs and --queries; --help says more.')
     net,encode = open_model(model)
     lines,asked,count = _files(net, encode, docs, queries)
     tracer = EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules)

@@ -4,6 +4,7 @@ from copy import deepcopy
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
 from proc_nb.influence import *
+from proc_nb.influence_cli import influence_cli
 
 def trained(n_embd=16, steps=200, **kwargs):
     task = Identity(length=6, n_symbols=12, lengths='fixed')
@@ -192,12 +193,16 @@ def test_a_gpt2_folder_through_the_command(folder, command):
     assert {r['line'] - 1 for r in rows if r['query'] == 0 and r['side'] == 'helps'} == {*want[0].topk(2).indices.tolist()}
 
 @pytest.mark.parametrize('change,words', [(dict(model='nowhere'), 'There is no file'), (dict(modules='h.9.mlp'), 'no linear layer'), (dict(queries='empty'), 'is empty'),
-    (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='nothing'), 'No such file')])
-def test_the_command_answers_mistakes_in_words(folder, command, change, words):
+    (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='nothing'), 'No such file'), (dict(docs=None), '--docs is missing')])
+def test_the_command_refuses_in_words(folder, change, words):
     for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}').items(): (folder/name).write_text(text)
-    args = dict(model='gpt2', docs='docs.jsonl', queries='queries.jsonl', **{k: v for k, v in change.items() if k == 'modules'}) | change
-    done = command(**{k: v if k == 'modules' else folder/v for k, v in args.items()}, out=folder/'out')
-    assert done.returncode != 0 and words in done.stderr and 'Traceback' not in done.stderr
+    args = dict(model='gpt2', docs='docs.jsonl', queries='queries.jsonl') | change
+    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
+        influence_cli(out=folder/'out', **{k: v if k == 'modules' or v is None else folder/v for k, v in args.items()})
+
+def test_mistakes_come_without_a_trace(folder, command):
+    done = command(model=folder/'gpt2', docs=folder/'queries.jsonl', queries=folder/'nothing')
+    assert done.returncode != 0 and 'proc-nb-influence: ' in done.stderr and 'Traceback' not in done.stderr
 
 KILLED = """
 import os, signal, sys, torch
