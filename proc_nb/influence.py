@@ -609,7 +609,7 @@ def row_losses(
     each = F.cross_entropy(model(rows.tokens, at=rows.loss_mask), rows.targets[rows.loss_mask], reduction='none')
     return torch.zeros(len(rows), device=each.device).index_add(0, rows.loss_mask.nonzero()[:, 0], each)
 
-# %% ../nbs/60_influence.ipynb #f52a38f4
+# %% ../nbs/60_influence.ipynb #83252e50
 def interval(
     x, # Values, one per run or query
     n:int=2000, # Draws
@@ -635,7 +635,7 @@ def removal(
         for how,net in zip(['nothing', *ranked], train(keep, seed)):
             yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(row_losses(net, queries).mean()))
 
-def _ranks(x): return x.argsort(-1, stable=True).argsort(-1).float()
+def _ranks(x): return x.argsort(dim=-1, stable=True).argsort(-1).float()
 
 # %% ../nbs/60_influence.ipynb #59bd9acf
 def halves(
