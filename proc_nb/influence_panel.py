@@ -65,24 +65,27 @@ def tinted(
         return f'<span title="{s:.3g}" style="background:rgba({rgb},{.55 * a:.2f});{line}padding:0 .15em">{esc(w)}</span>'
     return ' '.join(one(w, s) for w,s in zip(words, scores))
 
-# %% ../nbs/62_influence_panel.ipynb #316a69b0
+# %% ../nbs/62_influence_panel.ipynb #67450716
 @patch
 def documents_html(self:Traced, q, n=4, by_length=False):
     "The `n` most helpful and the `n` most harmful documents of question `q`"
     order = self.ranking(q, by_length)
-    return ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+    sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+    return f'<table style="width:100%">{sides}</table>'
 
 @patch
 def _side(self:Traced, q, title, at):
-    per = self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0]
-    def row(i, s):
-        words,_ = self.words(self.documents, i)
-        return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap">{esc(self.kinds[i])}</td>'
-            f'<td style="text-align:left">{tinted(words, s[:len(words)].tolist(), float(per.abs().max()))}</td></tr>')
-    rows = ''.join(row(int(i), s) for i,s in zip(at, per))
-    return f'<table style="width:100%"><tr><th>score</th><th>kind</th><th style="text-align:left">{title}</th></tr>{rows}</table>'
+    per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))
+    rows = ''.join(self._line(q, int(i), s.tolist(), float(per.abs().max())) for i,s in zip(at, per))
+    return f'<tr><th style="text-align:right">score</th><th style="text-align:left">kind</th><th style="text-align:left">{title}</th></tr>{rows}'
 
-# %% ../nbs/62_influence_panel.ipynb #94507a77
+@patch
+def _line(self:Traced, q, i, s, most):
+    words,_ = self.words(self.documents, i)
+    return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap;text-align:left">{esc(self.kinds[i])}</td>'
+        f'<td style="text-align:left">{tinted(words, s[:len(words)], most)}</td></tr>')
+
+# %% ../nbs/62_influence_panel.ipynb #e98656de
 @patch
 def curve(self:Traced, q, width=300, height=170):
     "Scores against rank, helpful and harmful, on logarithmic axes"
@@ -92,7 +95,7 @@ def curve(self:Traced, q, width=300, height=170):
     values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
     scale = alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]])
     return alt.Chart(alt.Data(values=values)).mark_line().encode(x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
-        color=alt.Color('side:N', scale=scale, title=None), strokeDash=alt.StrokeDash('side:N', title=None)).properties(width=width, height=height, title='ranking')
+        color=alt.Color('side:N', scale=scale, title=None), strokeDash=alt.StrokeDash('side:N', title=None, scale=alt.Scale(domain=list(sides)))).properties(width=width, height=height, title='ranking')
 
 # %% ../nbs/62_influence_panel.ipynb #580bd0f9
 @patch
