@@ -186,12 +186,12 @@ def reader(
     "A small GPT that fits `library`"
     return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd), seed=seed)
 
-# %% ../nbs/61_influence_study.ipynb #799fd77c
-READING = dict(batch_size=64, lr=3e-3, warmup=100, schedule='cosine', weight_decay=.01)
+# %% ../nbs/61_influence_study.ipynb #33759dc1
+READING = dict(batch_size=64, lr=8e-3, warmup=100, schedule='cosine', weight_decay=.01)
 def read(
     library:Library, # What to read
     seed:int=0, # Seed of weights and order
-    steps:int=1500, # Training steps
+    steps:int=1000, # Training steps
     keep:int=4, # Moments at which the weights are kept
     **sizes # `n_layer`, `n_embd`
 ) -> GPT: # A trained network, with `accuracy` by family of question, and `checkpoints`
@@ -314,10 +314,10 @@ def analyse(
         answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
         kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
 
-# %% ../nbs/61_influence_study.ipynb #1d0c44aa
+# %% ../nbs/61_influence_study.ipynb #7295c4e5
 def study(
     seed:int=0, # Seed of library and reader
-    steps:int=1500, # Training steps
+    steps:int=1000, # Training steps
     scale:float=1., # Factor on the number of documents
     **sizes # `n_layer`, `n_embd`
 ) -> dict: # Settings, the reader's accuracy, and the analyses per method
@@ -372,9 +372,9 @@ def beside(
         out.append(f'| {what} | ' + ' | '.join(f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' for x in each) + f' | {paper} | {grade} |')
     return '\n'.join(out)
 
-# %% ../nbs/61_influence_study.ipynb #fa476276
-SMALL = dict(scale=.15, n_questions=10)
-CHECKED = dict(batch_size=64, lr=3e-3, warmup=100, schedule='cosine', weight_decay=.01)
+# %% ../nbs/61_influence_study.ipynb #c0a0b4b7
+SMALL = dict(scale=.5)
+CHECKED = dict(batch_size=64, lr=1e-2, warmup=100, schedule='cosine', weight_decay=.01)
 def retrain(
     library:Library, # What there is to read
     keep:torch.Tensor, # bool [networks, documents]: what each network reads

@@ -55,7 +55,7 @@ def timed(f):
     begun = time.perf_counter()
     return f(), time.perf_counter() - begun
 
-def race(folder, g, rounds=3, docs=1024, queries=64, n_layer=4, n_embd=128):
+def race(folder, g, rounds=3, docs=512, queries=64, n_layer=4, n_embd=128):
     "Seconds of kronfluence and of ours on the same rows, one after the other, and of the passes alone"
     task = Identity(length=30, n_symbols=99, lengths='fixed')
     model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, n_layer=n_layer, n_embd=n_embd), seed=0)
