@@ -11,11 +11,11 @@ __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED',
            'heat_table', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'beside', 'retrain',
            'lds_study', 'removal_study', 'damage', 'forest', 'finder', 'practice', 'bridge']
 
-# %% ../nbs/61_influence_study.ipynb #9ac51495
+# %% ../nbs/61_influence_study.ipynb #d7cf66ff
 from itertools import product
 
 import altair as alt, torch, torch.nn.functional as F
-from fastcore.basics import patch
+from fastcore.basics import ifnone, patch
 
 from .draw import *
 from .gpt import *
@@ -23,7 +23,6 @@ from .influence import *
 from .plots import *
 from .task import *
 from .train import *
-from .transfer import *
 from .zoo import *
 
 # %% ../nbs/61_influence_study.ipynb #d252a9ac
