@@ -609,7 +609,7 @@ def row_losses(
     each = F.cross_entropy(model(rows.tokens, at=rows.loss_mask), rows.targets[rows.loss_mask], reduction='none')
     return torch.zeros(len(rows), device=each.device).index_add(0, rows.loss_mask.nonzero()[:, 0], each)
 
-# %% ../nbs/60_influence.ipynb #83252e50
+# %% ../nbs/60_influence.ipynb #86cbd4af
 def interval(
     x, # Values, one per run or query
     n:int=2000, # Draws
@@ -627,13 +627,14 @@ def removal(
     train, # Function (keep [networks, documents], seed) -> networks, such as a `train_without`
     k:int, # Documents to take out
     seeds=range(3) # One training for each, per method
-): # Yields dicts: method, k, seed, loss (mean over queries, nats)
+): # Yields dicts: method, k, seed, loss (mean over queries, nats), losses (one per query)
     "Train again without each method's `k` most helpful documents, without `k` random ones, and with all"
     for seed in seeds:
         ranked = {'random': torch.rand(len(documents), generator=torch.Generator().manual_seed(seed)), **rankings}
         keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_ranks(-s) >= k for s in ranked.values())])
         for how,net in zip(['nothing', *ranked], train(keep, seed)):
-            yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(row_losses(net, queries).mean()))
+            losses = row_losses(net, queries)
+            yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()), losses=losses.tolist())
 
 def _ranks(x): return x.argsort(dim=-1, stable=True).argsort(-1).float()
 

@@ -8,11 +8,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_study.html.md"""
 __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED', 'PLACES', 'STRANGE', 'VALUES', 'NOISE',
            'FAMILIES', 'REASONING', 'SHARES', 'READING', 'FINDINGS', 'HITS', 'SMALL', 'CHECKED', 'arithmetic', 'slopes',
            'linear', 'Writer', 'encode', 'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations',
-           'heat_table', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'beside', 'retrain',
-           'lds_study', 'removal_study', 'damage', 'forest', 'finder', 'practice', 'bridge']
+           'heat_table', 'moves', 'by_shared_steps', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse',
+           'study', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder', 'practice',
+           'bridge']
 
-# %% ../nbs/61_influence_study.ipynb #d7cf66ff
-from itertools import product
+# %% ../nbs/61_influence_study.ipynb #5f4f5cda
+from itertools import combinations, product
 
 import altair as alt, torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch
@@ -250,6 +251,24 @@ def heat_table(
     cells = base.mark_rect(opacity=.55).encode(color=alt.Color('r:Q', scale=alt.Scale(scheme='blueorange', domain=[-1, 1]), title='mean R'))
     return alt.layer(cells, base.mark_text().encode(text='text:N')).properties(title=title, width=300, height=230)
 
+# %% ../nbs/61_influence_study.ipynb #cfdbfba5
+def moves(
+    question:dict # From `Writer.questions`
+) -> set: # The steps of its answer; empty for questions that are answered at once
+    "The steps in which a question is worked out"
+    return {s.strip() for s in question['answer'].split(' . ') if '=' in s}
+
+def by_shared_steps(
+    scores:torch.Tensor, # [questions, documents]
+    questions:list # From `Writer.questions`
+) -> dict: # ('same' or 'other' procedure, steps in common) -> mean R, number of pairs
+    "Correlation of score vectors by how many steps two questions have in common"
+    r,found,worked = torch.corrcoef(scores),{},[i for i,q in enumerate(questions) if moves(q)]
+    for i,j in combinations(worked, 2):
+        key = 'same' if questions[i]['family'] == questions[j]['family'] else 'other',str(len(moves(questions[i]) & moves(questions[j])))
+        found.setdefault(key, []).append(float(r[i, j]))
+    return {k: (sum(v) / len(v), len(v)) for k,v in sorted(found.items())}
+
 # %% ../nbs/61_influence_study.ipynb #face5407
 def per_nat(
     scores:torch.Tensor, # [questions, documents]
@@ -298,7 +317,7 @@ def multipliers(
     base = torch.bincount(which, minlength=len(names)) / len(kinds)
     return {(f, n): float((top[i].mean(0) / base)[j]) for f,i in members(families).items() for j,n in enumerate(names)}
 
-# %% ../nbs/61_influence_study.ipynb #899619e9
+# %% ../nbs/61_influence_study.ipynb #ead68152
 def _json(table): return {' | '.join(k): round(v, 4) for k,v in table.items()}
 
 def analyse(
@@ -308,7 +327,8 @@ def analyse(
 ) -> dict: # The five analyses
     "All five analyses of one table of scores"
     n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
-    return dict(correlation=_json(correlations(scores, fam)), per_nat=per_nat(scores, nats, fam),
+    shared = {' | '.join(k): v for k,v in by_shared_steps(scores, library.questions).items()}
+    return dict(correlation=_json(correlations(scores, fam)), steps=shared, per_nat=per_nat(scores, nats, fam),
         power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())] for f,i in members(fam).items()},
         answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
         kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
@@ -335,10 +355,13 @@ def _mean(table, families, others=None):
 
 def _nat(a, what, families): return sum(a['per_nat'][f][what] for f in families) / len(families)
 
-# %% ../nbs/61_influence_study.ipynb #8d116805
+# %% ../nbs/61_influence_study.ipynb #f2a48b1d
 FINDINGS = (
     ('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0.06 and 0.03', 'author-made'),
     ('R inside one procedure', lambda a: _mean(a['correlation'], REASONING), 'about 0.9 at the same format; linear equations 0.16', 'author-made'),
+    ('same procedure, no step in common', lambda a: a['steps']['same | 0'][0], '', ''),
+    ('same procedure, one step in common', lambda a: a['steps']['same | 1'][0], '', ''),
+    ('other procedure, one step in common', lambda a: a['steps']['other | 1'][0], '', ''),
     ('R between two procedures', lambda a: _mean(a['correlation'], REASONING, REASONING), 'no figure; high only inside a task', 'author-made'),
     ('R of facts with procedures', lambda a: _mean(a['correlation'], ['facts'], REASONING), 'about 0', 'author-made'),
     ('R of procedures with their control', lambda a: _mean(a['correlation'], REASONING, ['control reasoning']), '0.2', 'author-made'),
@@ -371,26 +394,26 @@ def beside(
         out.append(f'| {what} | ' + ' | '.join(f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' for x in each) + f' | {paper} | {grade} |')
     return '\n'.join(out)
 
-# %% ../nbs/61_influence_study.ipynb #c0a0b4b7
+# %% ../nbs/61_influence_study.ipynb #784744f1
 SMALL = dict(scale=.5)
 CHECKED = dict(batch_size=64, lr=1e-2, warmup=100, schedule='cosine', weight_decay=.01)
 def retrain(
     library:Library, # What there is to read
     keep:torch.Tensor, # bool [networks, documents]: what each network reads
     seed:int=0, # Seed of the start and the order, the same for all
-    steps:int=600, # Training steps
+    steps:int=500, # Training steps
     n_embd:int=32, # Width
-    at_once:int=12 # Networks side by side
+    at_once:int=7 # Networks side by side
 ) -> list: # The networks
     "Networks that differ only in what they have read"
     config = reader(library, n_embd=n_embd).config
     return [m for k in keep.split(at_once) for m in train_without(library.data, k, config, seed, steps, **CHECKED)]
 
-# %% ../nbs/61_influence_study.ipynb #b6229884
+# %% ../nbs/61_influence_study.ipynb #66d4248c
 def lds_study(
     seed:int=0, # Seed of the library
-    subsets:int=32, # Random halves, one training each
-    starts:int=3, # Starts; each is trained on all halves and on everything
+    subsets:int=20, # Random halves, one training each
+    starts:int=2, # Starts; each is trained on all halves and on everything
     **kwargs # Arguments of `retrain`
 ) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'losses'
     "Do scores predict the losses of networks trained on random halves?"
@@ -410,32 +433,34 @@ def _compared(found, half, losses, library):
 
 def _by_family(x, library): return {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)}
 
-# %% ../nbs/61_influence_study.ipynb #a6a61b30
+# %% ../nbs/61_influence_study.ipynb #19d66934
 def removal_study(
     seed:int=0, # Seed of the library
-    k:int=40, # Documents to take out
-    starts:int=4, # Starts, each with its own scores
-    methods=('EK-FAC', 'EK-FAC, all layers', 'EK-FAC / length', 'gradient product', 'cosine', 'token overlap'),
+    k:int=100, # Documents to take out
+    starts:int=2, # Starts, each with its own scores
+    families=('facts', 'arithmetic', 'slopes', 'linear'), # Whose questions
+    methods=('EK-FAC', 'EK-FAC, all layers', 'gradient product', 'cosine', 'token overlap'), # As in `scorers`
     **kwargs # Arguments of `retrain`
-): # Yields dicts: family, method, k, seed, loss
+): # Yields dicts: family, method, k, seed, loss, losses
     "Take out what each method calls most helpful for a family of questions, and train again"
     library = Library(seed, **SMALL)
     def train(keep, s): return retrain(library, keep, s, **kwargs)
     for s in range(starts):
         found = scorers(train(torch.ones(1, len(library.data)), s)[0], library)
-        for family,i in members(library.families).items():
-            if family not in (*REASONING, 'facts'): continue
+        for family in families:
+            i = members(library.families)[family]
             ranked = {m: found[m][i].sum(0) for m in methods}
             for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
 
-# %% ../nbs/61_influence_study.ipynb #57007e17
+# %% ../nbs/61_influence_study.ipynb #aa18f7b7
 def damage(
     rows:list # What `removal_study` yields
 ) -> list: # Dicts: family, method, mean, lo, hi; nats per question more than without random documents
-    "Rise of the loss beyond that of random removal, paired by start"
-    at,out = {(r['family'], r['method'], r['seed']): r['loss'] for r in rows},[]
-    for f,m in dict.fromkeys((f, m) for f,m,_ in at if m != 'random'):
-        mean,lo,hi = interval([at[f, m, s] - at[f, 'random', s] for g,h,s in at if (g, h) == (f, m)])
+    "Rise of the loss beyond that of random removal, question by question"
+    at,out = {},[]
+    for r in rows: at.setdefault((r['family'], r['method']), []).append(r['losses'])
+    for f,m in [k for k in at if k[1] != 'random']:
+        mean,lo,hi = interval((torch.tensor(at[f, m]) - torch.tensor(at[f, 'random'])).mean(0))
         out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi))
     return out
 
