@@ -85,7 +85,7 @@ def _line(self:Traced, q, i, s, most):
     return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap;text-align:left">{esc(self.kinds[i])}</td>'
         f'<td style="text-align:left">{tinted(words, s[:len(words)], most)}</td></tr>')
 
-# %% ../nbs/62_influence_panel.ipynb #e98656de
+# %% ../nbs/62_influence_panel.ipynb #9d3066df
 @patch
 def curve(self:Traced, q, width=300, height=170):
     "Scores against rank, helpful and harmful, on logarithmic axes"
@@ -93,9 +93,11 @@ def curve(self:Traced, q, width=300, height=170):
     sides = {'helps': s[s > 0], 'hurts': -s[s < 0].flip(0)}
     at = lambda n: sorted({min(n - 1, int(round(1.15 ** j))) for j in range(120)} | {0}) if n else []
     values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
-    scale = alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]])
-    return alt.Chart(alt.Data(values=values)).mark_line().encode(x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
-        color=alt.Color('side:N', scale=scale, title=None), strokeDash=alt.StrokeDash('side:N', title=None, scale=alt.Scale(domain=list(sides)))).properties(width=width, height=height, title='ranking')
+    chart = alt.Chart(alt.Data(values=values)).mark_line().encode(
+        x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
+        color=alt.Color('side:N', scale=alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]]), title=None),
+        strokeDash=alt.StrokeDash('side:N', scale=alt.Scale(domain=list(sides)), title=None))
+    return chart.properties(width=width, height=height, title='ranking')
 
 # %% ../nbs/62_influence_panel.ipynb #580bd0f9
 @patch

@@ -355,9 +355,8 @@ def _mean(table, families, others=None):
 
 def _nat(a, what, families): return sum(a['per_nat'][f][what] for f in families) / len(families)
 
-# %% ../nbs/61_influence_study.ipynb #f2a48b1d
-FINDINGS = (
-    ('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0.06 and 0.03', 'author-made'),
+# %% ../nbs/61_influence_study.ipynb #42f10254
+FINDINGS = (('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0.06 and 0.03', 'author-made'),
     ('R inside one procedure', lambda a: _mean(a['correlation'], REASONING), 'about 0.9 at the same format; linear equations 0.16', 'author-made'),
     ('same procedure, no step in common', lambda a: a['steps']['same | 0'][0], '', ''),
     ('same procedure, one step in common', lambda a: a['steps']['same | 1'][0], '', ''),
@@ -371,9 +370,8 @@ FINDINGS = (
     ('power-law slope, facts', lambda a: a['power_law']['facts'][0], '-0.34 and -0.32', 'author-made'),
     ('power-law slope, procedures', lambda a: sum(a['power_law'][f][0] for f in REASONING) / 3, '-0.36', 'author-made'))
 
-# %% ../nbs/61_influence_study.ipynb #bdb3027c
-HITS = (
-    ('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
+# %% ../nbs/61_influence_study.ipynb #3e439999
+HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
     ('by chance', lambda a: a['answer']['1%']['facts'][1], '', ''),
     ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3, '7 % and 0 % (top 0.01 %)', 'author-made'),
     ('by chance', lambda a: sum(a['answer']['1%'][f][1] for f in REASONING) / 3, '', ''),
@@ -433,11 +431,11 @@ def _compared(found, half, losses, library):
 
 def _by_family(x, library): return {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)}
 
-# %% ../nbs/61_influence_study.ipynb #19d66934
+# %% ../nbs/61_influence_study.ipynb #f39897e0
 def removal_study(
     seed:int=0, # Seed of the library
     k:int=100, # Documents to take out
-    starts:int=2, # Starts, each with its own scores
+    starts=range(2), # Seeds of the starts, each with its own scores
     families=('facts', 'arithmetic', 'slopes', 'linear'), # Whose questions
     methods=('EK-FAC', 'EK-FAC, all layers', 'gradient product', 'cosine', 'token overlap'), # As in `scorers`
     **kwargs # Arguments of `retrain`
@@ -445,7 +443,7 @@ def removal_study(
     "Take out what each method calls most helpful for a family of questions, and train again"
     library = Library(seed, **SMALL)
     def train(keep, s): return retrain(library, keep, s, **kwargs)
-    for s in range(starts):
+    for s in starts:
         found = scorers(train(torch.ones(1, len(library.data)), s)[0], library)
         for family in families:
             i = members(library.families)[family]
