@@ -9,8 +9,8 @@ __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED',
            'FAMILIES', 'REASONING', 'SHARES', 'READING', 'FINDINGS', 'HITS', 'SMALL', 'CHECKED', 'arithmetic', 'slopes',
            'linear', 'Writer', 'encode', 'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations',
            'heat_table', 'moves', 'by_shared_steps', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse',
-           'study', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder', 'practice',
-           'bridge']
+           'study', 'on_the_way', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder',
+           'practice', 'bridge']
 
 # %% ../nbs/61_influence_study.ipynb #5f4f5cda
 from itertools import combinations, product
@@ -251,12 +251,12 @@ def heat_table(
     cells = base.mark_rect(opacity=.55).encode(color=alt.Color('r:Q', scale=alt.Scale(scheme='blueorange', domain=[-1, 1]), title='mean R'))
     return alt.layer(cells, base.mark_text().encode(text='text:N')).properties(title=title, width=300, height=230)
 
-# %% ../nbs/61_influence_study.ipynb #cfdbfba5
+# %% ../nbs/61_influence_study.ipynb #562acec2
 def moves(
     question:dict # From `Writer.questions`
 ) -> set: # The steps of its answer; empty for questions that are answered at once
     "The steps in which a question is worked out"
-    return {s.strip() for s in question['answer'].split(' . ') if '=' in s}
+    return {s.strip() for s in question['answer'].split('.') if '=' in s}
 
 def by_shared_steps(
     scores:torch.Tensor, # [questions, documents]
@@ -347,6 +347,23 @@ def study(
     by_family = {f: float(nats[i].mean()) for f,i in members(library.families).items()}
     return dict(seed=seed, steps=steps, documents=len(library.data), sizes=sizes, accuracy=model.accuracy, nats=by_family,
         methods={k: analyse(s, nats, library) for k,s in scorers(model, library).items()})
+
+# %% ../nbs/61_influence_study.ipynb #e1e4ff56
+def on_the_way(
+    seed:int=0, # Seed of library and reader
+    at=(30, 60, 125, 250), # Steps at which to look
+    steps:int=1000, # Steps of the whole training, which is left after the last look
+    scale:float=1., # Factor on the number of documents
+    **sizes # `n_layer`, `n_embd`
+): # Yields dicts: seed, step, accuracy, correlation, steps
+    "Correlations of EK-FAC scores while `study`'s reader learns"
+    library = Library(seed, scale)
+    model = reader(library, seed, **sizes)
+    for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
+        if rec.step not in at: continue
+        a = analyse(EKFAC(model).fit(library.data).scores(library.held, library.data), row_losses(model, library.held), library)
+        yield dict(seed=seed, step=rec.step, accuracy=answered(model, library), correlation=a['correlation'], steps=a['steps'])
+        if rec.step == max(at): return
 
 # %% ../nbs/61_influence_study.ipynb #789233a6
 def _mean(table, families, others=None):
