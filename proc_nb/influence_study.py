@@ -10,9 +10,10 @@ __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED',
            'linear', 'Writer', 'encode', 'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations',
            'heat_table', 'moves', 'by_shared_steps', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse',
            'study', 'on_the_way', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder',
-           'practice', 'bridge']
+           'practice', 'blurred', 'repairs']
 
-# %% ../nbs/61_influence_study.ipynb #5f4f5cda
+# %% ../nbs/61_influence_study.ipynb #458ef544
+from copy import deepcopy
 from itertools import combinations, product
 
 import altair as alt, torch, torch.nn.functional as F
@@ -24,6 +25,7 @@ from .influence import *
 from .plots import *
 from .task import *
 from .train import *
+from .transfer import *
 from .zoo import *
 
 # %% ../nbs/61_influence_study.ipynb #d252a9ac
@@ -527,24 +529,38 @@ def _like(rule, task):
     except KeyError: return None
     return other if other.token_names == task.token_names else None
 
-# %% ../nbs/61_influence_study.ipynb #5f3ee020
-def bridge(
+# %% ../nbs/61_influence_study.ipynb #efb7d961
+def blurred(
+    source:GPT, # A practised network
+    model:GPT, # A finder that carries its parts
+    parts, # The parts
+    level:float, # Noise, in standard deviations of each matrix
+    seed:int=0 # Seed of the noise
+) -> tuple: # Copies of both networks, with the same noise in the parts they share
+    "Blur the carried parts of both networks alike"
+    hurt,asked = deepcopy(source),deepcopy(model)
+    perturb(hurt, 'noise', torch.Generator().manual_seed(seed), parts, level)
+    transfer(hurt, asked, parts)
+    return hurt.eval(),asked.eval()
+
+def repairs(
     source:GPT, # A practised network, with its task
-    test:Task, # What is learnt afterwards
-    parts=('attn', 'pos'), # What is carried over
-    steps:int=1000, # Training steps of the test
+    model:GPT, # A finder that carries its parts
+    test:Task, # What it has learnt
+    parts=('attn',), # The parts, of attention and MLP
+    level:float=.1, # Noise, in standard deviations of each matrix
     n:int=200, # Rows of each rule
     questions:int=50, # Held-out rows of the test that are asked about
-    seed:int=0 # Seed of everything
-) -> dict: # accuracy, agreement, rules, at_equal_length, layers, parts, rows
-    "Trace answers of `test` back to rows of practice, through the parts that were carried over"
-    model,accuracy = finder(source, test, list(parts), steps, seed)
-    rows,rules = practice(source, n, seed)
+    seed:int=0 # Seed of noise and draws
+) -> dict: # nats (before and after the noise), agreement, rules, at_equal_length, layers, parts, rows
+    "Trace answers of `test` back to the practice that would repair them"
+    (hurt,asked),(rows,rules) = blurred(source, model, list(parts), level, seed),practice(source, n, seed)
     own,carried = torch.tensor([r == source.task.name for r in rules]),[m for m in linear_layers(source) if part_of(f'{m}.weight') in parts]
     ask = test.sample(questions, torch.Generator().manual_seed(seed), 'validation')
-    tracer = EKFAC(source, carried).fit(rows[own], seed=seed)
-    per = tracer.scores(ask, rows, by='layer', model=model)
-    return dict(accuracy=accuracy, seed=seed, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
+    tracer = EKFAC(hurt, carried).fit(rows[own], seed=seed)
+    per = tracer.scores(ask, rows, by='layer', model=asked)
+    nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]
+    return dict(seed=seed, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
 
 def _traced(per, lengths, rows, rules, own):
     total = sum(per.values())
