@@ -476,7 +476,7 @@ def _seconds(self:GradDot, sample, dirs, best=2):
         return time.perf_counter() - begun
     return min(once() for _ in range(best)) / len(sample)
 
-# %% ../nbs/60_influence.ipynb #9ee8044d
+# %% ../nbs/60_influence.ipynb #1b68d142
 @patch
 def estimate(self:GradDot,
     sample:Batch, # A few documents; one group of them is measured
@@ -489,14 +489,14 @@ def estimate(self:GradDot,
     "Predict time and memory of a fit and a scoring from one group of rows"
     b = sample[:rows].to(device_of(self.model))
     at_once = max(1, min(queries, memory // self.bytes_per_query(rank)))
-    dirs,rounds = {n: _blank(s, at_once, rank).to(b.tokens.device) for n,s in self.shapes.items()},-(-queries // at_once)
+    dirs,rounds = {n: _blank(s, at_once, rank, b.tokens.device) for n,s in self.shapes.items()},-(-queries // at_once)
     fit,score = (self._seconds(b, x) for x in (None, dirs))
     return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=2 * fit * documents,
         score_seconds=rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
 
-def _blank(shape, n, rank):
-    o,i = shape
-    return torch.zeros(n, o, i) if rank is None or rank >= min(o, i) else (torch.zeros(n, o, rank), torch.zeros(n, rank, i))
+def _blank(shape, n, rank, device):
+    (o,i),zeros = shape,partial(torch.zeros, device=device)
+    return zeros(n, o, i) if rank is None or rank >= min(o, i) else (zeros(n, o, rank), zeros(n, rank, i))
 
 # %% ../nbs/60_influence.ipynb #f7ea7ab0
 def stored(

@@ -469,7 +469,7 @@ def removal_study(
             ranked = {m: found[m][i].sum(0) for m in methods}
             for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
 
-# %% ../nbs/61_influence_study.ipynb #aa18f7b7
+# %% ../nbs/61_influence_study.ipynb #86e2e890
 def damage(
     rows:list # What `removal_study` yields
 ) -> list: # Dicts: family, method, mean, lo, hi; nats per question more than without random documents
@@ -489,9 +489,9 @@ def forest(
     "Means with their intervals"
     names = list(dict.fromkeys(r['method'] for r in rows))
     base = alt.Chart().encode(y=alt.Y('method:N', sort=names, title=None, axis=alt.Axis(labelLimit=220)))
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X('lo:Q', title=title), x2='hi:Q')
-    zero = alt.Chart().mark_rule(strokeDash=[3, 3], opacity=.6).encode(x=alt.datum(0))
-    layers = alt.layer(zero, bars, base.mark_point(filled=True, size=60).encode(x='mean:Q'), data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
+    bars = base.mark_rule(strokeWidth=2, color=COLORS[4]).encode(x=alt.X('lo:Q', title=title), x2='hi:Q')
+    zero = alt.Chart().mark_rule(strokeDash=[3, 3], color='#888').encode(x=alt.datum(0))
+    layers = alt.layer(zero, bars, base.mark_point(filled=True, size=60, color=COLORS[4], opacity=1).encode(x='mean:Q'), data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
     return layers.facet(column=alt.Column('family:N', sort=list(dict.fromkeys(r['family'] for r in rows)), title=None))
 
 # %% ../nbs/61_influence_study.ipynb #1a4c3650
