@@ -469,7 +469,7 @@ def removal_study(
             ranked = {m: found[m][i].sum(0) for m in methods}
             for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
 
-# %% ../nbs/61_influence_study.ipynb #86e2e890
+# %% ../nbs/61_influence_study.ipynb #8ce090a0
 def damage(
     rows:list # What `removal_study` yields
 ) -> list: # Dicts: family, method, mean, lo, hi; nats per question more than without random documents
@@ -491,7 +491,8 @@ def forest(
     base = alt.Chart().encode(y=alt.Y('method:N', sort=names, title=None, axis=alt.Axis(labelLimit=220)))
     bars = base.mark_rule(strokeWidth=2, color=COLORS[4]).encode(x=alt.X('lo:Q', title=title), x2='hi:Q')
     zero = alt.Chart().mark_rule(strokeDash=[3, 3], color='#888').encode(x=alt.datum(0))
-    layers = alt.layer(zero, bars, base.mark_point(filled=True, size=60, color=COLORS[4], opacity=1).encode(x='mean:Q'), data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
+    dots = base.mark_point(filled=True, size=60, color=COLORS[4], opacity=1).encode(x='mean:Q')
+    layers = alt.layer(zero, bars, dots, data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
     return layers.facet(column=alt.Column('family:N', sort=list(dict.fromkeys(r['family'] for r in rows)), title=None))
 
 # %% ../nbs/61_influence_study.ipynb #1a4c3650
@@ -529,7 +530,7 @@ def _like(rule, task):
     except KeyError: return None
     return other if other.token_names == task.token_names else None
 
-# %% ../nbs/61_influence_study.ipynb #efb7d961
+# %% ../nbs/61_influence_study.ipynb #7613575b
 def blurred(
     source:GPT, # A practised network
     model:GPT, # A finder that carries its parts
@@ -562,6 +563,7 @@ def repairs(
     nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]
     return dict(seed=seed, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
 
+# %% ../nbs/61_influence_study.ipynb #29ae7fcf
 def _traced(per, lengths, rows, rules, own):
     total = sum(per.values())
     at = {r: [i for i,x in enumerate(rules) if x == r] for r in dict.fromkeys(rules)}
