@@ -459,24 +459,40 @@ class Estimate(dict):
 
 def _took(s): return f'{s:.0f} s' if s < 90 else f'{s / 60:.0f} min' if s < 5400 else f'{s / 3600:.1f} h'
 
-# %% ../nbs/60_influence.ipynb #f9f8d78f
+# %% ../nbs/60_influence.ipynb #c67efe87
 @patch
 def _bytes(self:GradDot, sizes, rank, at_once, documents, queries, rows):
     shapes,(n,t) = self.shapes.values(),sizes
     largest = max(o * i for o,i in shapes)
     kept = at_once * self.bytes_per_query(rank) + 4 * sum(o * o + i * i + o * i for o,i in shapes) + 4 * queries * documents
-    passing = 2 * 4 * n * t * sum(o + i for o,i in shapes)
-    return kept + passing + 4 * largest * (rows + (0 if rank is None else at_once))
+    passing = 3 * 4 * n * t * sum(o + i for o,i in shapes)
+    return kept + passing + 4 * largest * max(rows + (0 if rank is None else at_once), 5 * min(rows, queries))
+
+def _clock(f):
+    begun = time.perf_counter()
+    f()
+    return time.perf_counter() - begun
+
+# %% ../nbs/60_influence.ipynb #9124925c
+@patch
+def _fit_costs(self:GradDot, b):
+    "A tracer that is ready, seconds per row of a fit, and seconds whatever the rows"
+    return self,0.,0.
 
 @patch
-def _seconds(self:GradDot, sample, dirs, best=2):
-    def once():
-        begun = time.perf_counter()
-        for n,(a,g,_) in layer_pass(self.model, self.layers, sample).items(): row_grads(a, g) if dirs is None else _row_scores(dirs[n], a, g)
-        return time.perf_counter() - begun
-    return min(once() for _ in range(best)) / len(sample)
+def _fit_costs(self:EKFAC, b):
+    e = EKFAC(self.model, list(self.layers), self.damping)
+    first,basis,second = (_clock(f) for f in (lambda: e._round('covariance', b, None), lambda: [e._basis(n) for n in e.layers], lambda: e._round('eigenvalues', b, None)))
+    for n in e.layers: e._mean(n)
+    e.about['stage'] = 'fitted'
+    return e,(first + second) / len(b),basis
 
-# %% ../nbs/60_influence.ipynb #1b68d142
+@patch
+def _score_cost(self:GradDot, b, dirs):
+    def once(): [_row_scores(dirs[n], a, g) for n,(a,g,_) in layer_pass(self.model, self.layers, b).items()]
+    return min(_clock(once) for _ in range(2)) / len(b)
+
+# %% ../nbs/60_influence.ipynb #1d97ee17
 @patch
 def estimate(self:GradDot,
     sample:Batch, # A few documents; one group of them is measured
@@ -490,9 +506,10 @@ def estimate(self:GradDot,
     b = sample[:rows].to(device_of(self.model))
     at_once = max(1, min(queries, memory // self.bytes_per_query(rank)))
     dirs,rounds = {n: _blank(s, at_once, rank, b.tokens.device) for n,s in self.shapes.items()},-(-queries // at_once)
-    fit,score = (self._seconds(b, x) for x in (None, dirs))
-    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=2 * fit * documents,
-        score_seconds=rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
+    score,(tracer,per_row,fixed),some = self._score_cost(b, dirs),self._fit_costs(b),b[b.loss_mask.any(1)][:4]
+    asking = _clock(lambda: tracer.directions(some, rank)) / len(some)
+    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=fixed + per_row * documents,
+        score_seconds=asking * queries + rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
 
 def _blank(shape, n, rank, device):
     (o,i),zeros = shape,partial(torch.zeros, device=device)
