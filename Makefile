@@ -59,5 +59,6 @@ readme: .venv/.dev ## write README.md from nbs/index.ipynb
 
 bump: ## raise the patch version in settings.ini
 	@awk -F '[ .=]+' '/^version/ {$$0 = "version = " $$2 "." $$3 "." $$4 + 1} {print}' settings.ini > settings.tmp && mv settings.tmp settings.ini && grep '^version' settings.ini
+	@sed -i.old "s/^version: .*/version: $$(awk -F ' = ' '/^version/ {print $$2}' settings.ini)/" CITATION.cff && rm CITATION.cff.old
 
 .PHONY: help demo test test-full lab docs-check readme bump

@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/99_all.ipynb #fe4146df
+# %% ../nbs/99_all.ipynb #50ebc3bc
 from .draw import *
 from .task import *
 from .brackets import *
@@ -24,11 +24,13 @@ from .zoo import *
 from .ensemble import *
 from .scores import *
 from .sampling import *
+from .results import *
 from .plots import *
 from .views import *
 from .lego import *
 from .lego_attention import *
 from .influence import *
+from .exercises import Exercise, exercise, exercises # chkstyle: ignore
 
 # %% ../nbs/99_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

@@ -61,9 +61,10 @@ class Arithmetic(Task):
     def result(self, a, b): return a + b
     def scored(self, tokens, metric): return answer_mask(tokens, 11, 20, STOP, metric)
 
-# %% ../nbs/07_arithmetic.ipynb #618d6783
+# %% ../nbs/07_arithmetic.ipynb #7052f1d7
 @patch
 def spell(self:Arithmetic, a, b, c):
+    "Numbers as rows of digits: a, sign, b, =, c, stop"
     a,b,(c,keep) = digits(a, self.digits)[0],digits(b, self.digits)[0],digits(c, self.places)
     if self.reverse: a,b,c,keep = (o.flip(1) for o in (a, b, c, keep))
     sign,equals,stop = (torch.full_like(a[:, :1], t) for t in (10, 11, STOP))
@@ -144,11 +145,12 @@ class Multiplication(Arithmetic):
     def sizes(self, d): return 2 * d,5 * d + 4
     def result(self, a, b): return a * b
 
-# %% ../nbs/07_arithmetic.ipynb #9f677abe
+# %% ../nbs/07_arithmetic.ipynb #0663c62c
 @register('test')
 class Sorting(Rewrite):
     "Symbols, then the same in ascending order in another alphabet (2505.22308; the format is our reading)"
-    presets = Presets({'ours': Preset('our reading: length and alphabet are not known', length=20, n_symbols=50, lengths='fixed')})
+    presets = Presets({'ours': Preset('our reading, for a laptop', length=20, n_symbols=50, lengths='fixed'),
+        'calibrated': Preset('our reading, as hard as the papers say', length=32, n_symbols=100, lengths='fixed')})
     def __init__(self,
         length:int=20, # Symbols to sort
         n_symbols:int=50, # Different symbols

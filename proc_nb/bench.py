@@ -6,23 +6,26 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/bench.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'WAYS', 'LABELS', 'SWEEP', 'timed', 'sizes_for', 'ours', 'many', 'Plain', 'plain', 'haystack_rows',
-           'trainer', 'middle', 'in_turns', 'memory', 'needed', 'peaks', 'floor', 'counted', 'sweep', 'as_lines',
-           'bars', 'measure', 'bench']
+           'trainer', 'middle', 'in_turns', 'memory', 'needed', 'peaks', 'floor', 'counted', 'set_for_now',
+           'threads_of', 'tf32', 'within', 'switched', 'sweep', 'as_lines', 'bars', 'measure', 'bench', 'costs',
+           'profiled']
 
-# %% ../nbs/91_bench.ipynb #8a2e5ff3
-import importlib.util, json, random, resource, statistics, subprocess, sys, time
+# %% ../nbs/91_bench.ipynb #2c836877
+import importlib.util, json, os, random, resource, statistics, subprocess, sys, time
+from contextlib import contextmanager
 from pathlib import Path
 
 import altair as alt
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.script import call_parse
 
-from .cli import machine, pick_device
+from .cli import pick_device
 from .draw import *
 from .ensemble import *
 from .gpt import *
 from .haystack import Haystack
 from .plots import *
+from .results import *
 from .task import *
 from .train import *
 
@@ -42,14 +45,15 @@ def timed(
         out.append(time.perf_counter() - start)
     return out
 
-# %% ../nbs/91_bench.ipynb #8d00d8dd
+# %% ../nbs/91_bench.ipynb #f51ac6e5
 SETTINGS = dict(lr=1e-3, lr_scale=None, freeze=(), weight_decay=1e-3, clip=1., warmup=500, schedule='constant', decay_steps=None)
 
 def sizes_for(task, **kwargs): return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **kwargs})
 
-def ours(task, cfg, batch, device='cpu'):
+def ours(task, cfg, batch, device='cpu', compile=False):
     "This package's step, as a function of how many to do"
     run = Run(GPT(cfg).to(device), task, batch, seed=0, **SETTINGS)
+    if compile: run.model.compile(dynamic=True)
     return lambda n: timed(run.step, n, device)
 
 def many(task, cfg, batch, device='cpu', members=8):
@@ -210,8 +214,41 @@ def counted(
     with FlopCounterMode(display=False) as c: backward(model, batch)
     return c.get_total_flops()
 
-# %% ../nbs/91_bench.ipynb #629e4e9e
-SWEEP = dict(batch=(64, 250, 1000), n_pairs=(10, 30, 60), n_embd=(16, 32, 64), members=(1, 8, 32))
+# %% ../nbs/91_bench.ipynb #2fbb913c
+@contextmanager
+def set_for_now(get, put, value):
+    "Change a global setting of PyTorch inside a `with`"
+    was = get()
+    put(value)
+    try: yield
+    finally: put(was)
+
+def threads_of(n): return set_for_now(torch.get_num_threads, torch.set_num_threads, n)
+def tf32(): return set_for_now(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, 'high')
+
+# %% ../nbs/91_bench.ipynb #ecd19c83
+def within(context, go):
+    "The way `go` inside a context"
+    def inside(n):
+        with context(): return go(n)
+    return inside
+
+# %% ../nbs/91_bench.ipynb #9d1e54f6
+def switched(
+    task, # What is learnt
+    cfg, # Sizes
+    batch:int, # Rows in a step
+    device='cpu' # Where
+) -> dict: # Name -> function that does so many steps
+    "This package's step with each of PyTorch's switches, one at a time; the last has none"
+    half = lambda: torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=False)
+    fresh = lambda: ours(task, cfg, batch, device)
+    return {'bf16': within(half, fresh()), **({'TF32': within(tf32, fresh())} if 'cuda' in str(device) else {}),
+        'torch.compile': ours(task, cfg, batch, device, compile=True), 'float32': fresh()}
+
+# %% ../nbs/91_bench.ipynb #d862a4e7
+SWEEP = dict(batch=(64, 250, 1000), n_pairs=(10, 30, 60), n_embd=(16, 32, 64), members=(1, 8, 32),
+    threads=tuple(sorted({1, 2, os.cpu_count()})))
 def sweep(
     batch:int=250, # Rows, where that is not what changes
     rounds:int=3, # Turns of each
@@ -230,6 +267,7 @@ def sweep(
 def _setting(what, v, batch, device):
     task = Haystack(v if what == 'n_pairs' else 30)
     cfg,n = sizes_for(task, **{what: v} if what == 'n_embd' else {}),v if what == 'batch' else batch
+    if what == 'threads': return within(lambda: threads_of(v), ours(task, cfg, n, device))
     return many(task, cfg, n, device, v) if what == 'members' else ours(task, cfg, n, device)
 
 # %% ../nbs/91_bench.ipynb #6cce9d2e
@@ -275,7 +313,7 @@ def measure(
     about = dict(batch=batch, n_pairs=n_pairs, rounds=rounds, steps=steps, **machine(device))
     return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), **about)
 
-# %% ../nbs/91_bench.ipynb #f892fa86
+# %% ../nbs/91_bench.ipynb #eb836621
 @call_parse
 def bench(
     batch:int=1000, # Rows in a step
@@ -284,7 +322,7 @@ def bench(
     steps:int=3, # Steps in a turn
     threads:int=None, # Threads of PyTorch on the CPU; its own choice if left out
     device:str=None, # cpu or cuda; what there is if left out
-    more:bool=False, # Measure the cost of more rows, length, width and members too
+    more:bool=False, # Measure PyTorch's switches and the cost of more rows, length, width, members and threads too
     out:str='_runs/bench' # Folder for results
 ):
     "Time a training step beside a plain loop, the transformers Trainer and the machine's own limits"
@@ -295,8 +333,33 @@ def bench(
     r = measure(batch, n_pairs, rounds, steps, dev, ('ours', 'many', 'plain') + ('trainer',) * there)
     print(f'Haystack of up to {n_pairs} pairs, {batch} rows a step, {r["threads"]} thread(s), {r["hardware"]}; medians of {rounds} rounds\n\n' + as_lines(r))
     if more:
+        r['switches'] = in_turns(switched(Haystack(n_pairs), sizes_for(Haystack(n_pairs)), batch, dev), rounds, steps)
+        print('\n' + '\n'.join(f'{k:>14}{v["ms"]["median"]:>9.1f} ms a step, {v["times"]["median"]:.2f} times as fast as float32' for k,v in r['switches'].items()))
         r['sweep'] = sweep(max(1, batch // 4), rounds, dev)
         print('\n' + '\n'.join(f'{s["changed"]:>8} {s["value"]:>5}{s["ms"]:>9.1f} ms a step{s["per"]:>9.1f} ms per 1000 rows of one model' for s in r['sweep']))
     write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(r, indent=1)))
     save_chart(bars(r), out/'bench')
     print(f'\nWritten: {out/"bench.json"}, {out/"bench.png"}, {out/"bench.html"}')
+
+# %% ../nbs/91_bench.ipynb #0995bae9
+def costs(
+    rows:list # What `sweep` gives
+) -> alt.HConcatChart: # A chart per thing that changes
+    "Milliseconds per 1,000 rows while one thing changes"
+    return alt.hconcat(*[_cost(k, [r for r in rows if r['changed'] == k]) for k in dict.fromkeys(r['changed'] for r in rows)]).resolve_scale(y='shared')
+
+def _cost(what, rows):
+    y = alt.Y('per:Q', title='ms per 1,000 rows' if what == 'batch' else None)
+    base = alt.Chart(alt.Data(values=rows), title=what).encode(x=alt.X('value:O', title=None, axis=alt.Axis(labelAngle=0)), y=y)
+    return alt.layer(base.mark_bar(color=color(0)), base.mark_text(dy=-6).encode(text=alt.Text('per:Q', format='.0f'))).properties(width=95, height=130)
+
+# %% ../nbs/91_bench.ipynb #aa51b4a6
+def profiled(
+    step, # Function that does one step
+    top:int=8 # Lines
+) -> list: # (operation, milliseconds) of the costliest
+    "Where the processor time of a step goes"
+    step()
+    with torch.autograd.profiler.profile(use_kineto=False) as p: step()
+    events = sorted(p.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    return [(e.key, round(e.self_cpu_time_total / 1000, 1)) for e in events[:top]]

@@ -63,7 +63,7 @@ class Brackets(Task):
         tokens = self.kinds(opens, generator) + self.k * ~opens
         return tokens,(torch.arange(self.seq_len, device=tokens.device) < self.seq_len - 1).expand_as(tokens)
 
-# %% ../nbs/02_brackets.ipynb #6984ac9c
+# %% ../nbs/02_brackets.ipynb #888815ec
 @register('rule')
 class Dyck(Brackets):
     "Balanced brackets of `k` kinds, correctly nested (2505.22308; 2601.21725)"
@@ -76,6 +76,7 @@ class Dyck(Brackets):
     ): self._set(k, seq_len, p_open)
     def opens(self, n, generator): return outline(n, self.seq_len, self.p_open, generator)
     def kinds(self, opens, generator):
+        "A kind for every bracket: a closing one takes that of its opening"
         kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
         return torch.where(opens, kind, kind.gather(1, partners(opens)))
 
@@ -132,9 +133,10 @@ class DyckShuffle(Brackets):
         self.closed = choose('value of closed', closed, [True, False])
     def opens(self, n, generator): return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
 
-# %% ../nbs/02_brackets.ipynb #8bcbfa16
+# %% ../nbs/02_brackets.ipynb #137e7bd4
 @patch
 def kinds(self:DyckShuffle, opens, generator):
+    "A kind for every bracket: a closing one takes any kind that is open"
     rand = dict(generator=generator, device=generator.device)
     drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
     count,out = torch.zeros(len(opens), self.k, dtype=torch.int64, device=generator.device),[]

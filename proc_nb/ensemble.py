@@ -19,7 +19,7 @@ from .gpt import *
 from .task import *
 from .train import *
 
-# %% ../nbs/14_ensemble.ipynb #18c42cc8
+# %% ../nbs/14_ensemble.ipynb #9a2c7911
 class Members(nn.Module):
     "One layer of every member; weights get a first axis `S`"
     def __init__(self, layers):
@@ -29,18 +29,21 @@ class Members(nn.Module):
             setattr(self, k, None if ps[0] is None else nn.Parameter(torch.stack([p.detach() for p in ps])))
 
 class MemberLinear(Members):
+    "Every member's linear layer on its own rows"
     def forward(self, x): # [S * n, T, in] -> [S * n, T, out]
         rows = x.reshape(len(self.weight), -1, x.shape[-1])
         y = rows @ self.weight.mT if self.bias is None else torch.baddbmm(self.bias[:, None], rows, self.weight.mT)
         return y.view(*x.shape[:-1], -1)
 
-# %% ../nbs/14_ensemble.ipynb #3d6c63aa
+# %% ../nbs/14_ensemble.ipynb #d7d0303e
 class MemberNorm(Members):
+    "Every member's LayerNorm on its own rows"
     def forward(self, x): # [S * n, T, C]
         rows = F.layer_norm(x, x.shape[-1:]).view(len(self.weight), -1, x.shape[-1])
         return torch.addcmul(self.bias[:, None], rows, self.weight[:, None]).view(x.shape)
 
 class MemberEmbedding(Members):
+    "Every member's embedding of its own rows"
     def forward(self, tokens): # [S * n, T] -> [S * n, T, C]
         S,V,_ = self.weight.shape
         first = torch.arange(S, device=tokens.device).repeat_interleave(len(tokens) // S) * V
@@ -65,7 +68,7 @@ def check_members(
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
 
-# %% ../nbs/14_ensemble.ipynb #c0f877de
+# %% ../nbs/14_ensemble.ipynb #b795e343
 class Ensemble(GPT):
     "`S` GPTs of one size as one; reads [S * n, T], member by member; `weights` and `grads()` are [S, P]"
     def __init__(self,
@@ -81,8 +84,11 @@ class Ensemble(GPT):
         for (k,p),w in zip(list(self.named_parameters()), lines):
             p.data = w.view(p.shape)
             for o,line in zip(own, p.data): o[k].data = line
-    def grads(self): return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
+    def grads(self):
+        "Gradients of all weights, [S, P]"
+        return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
     def embed(self, tokens):
+        "Tokens and positions as vectors, member by member"
         pos = self.wpe.weight[:, None, :tokens.shape[1]]
         return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
 
@@ -264,7 +270,7 @@ def step(self:ManyRun):
     self.done += 1
     return torch.where(self.alive, loss, math.nan)
 
-# %% ../nbs/14_ensemble.ipynb #3c8972fa
+# %% ../nbs/14_ensemble.ipynb #2dbcb159
 @patch
 def fixed(self:ManyRun, *inputs):
     "The same in shapes that do not depend on the data"
@@ -275,7 +281,9 @@ def fixed(self:ManyRun, *inputs):
     return loss.detach()
 
 @patch
-def state(self:ManyRun): return [self.net.weights, self.avg, self.sq, self.alive, self.t]
+def state(self:ManyRun):
+    "The tensors that a step changes"
+    return [self.net.weights, self.avg, self.sq, self.alive, self.t]
 
 # %% ../nbs/14_ensemble.ipynb #b41b0073
 def fit_many(

@@ -64,7 +64,7 @@ class Block(nn.Module):
         x = x + self.drop(self.attn(self.ln_1(x)))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
-# %% ../nbs/10_gpt.ipynb #99c7bd22
+# %% ../nbs/10_gpt.ipynb #6c4bd475
 class GPT(nn.Module):
     "GPT-2 in small; `model(tokens)` gives logits [n, T, vocab], `model(tokens, at=mask)` gives [mask.sum(), vocab]"
     causal = True
@@ -86,10 +86,12 @@ class GPT(nn.Module):
         x = self.ln_f(self.stream(tokens))
         return self.lm_head(x if at is None else x[at])
     def stream(self, tokens): # [n, T] -> [n, T, n_embd]
+        "What the blocks hand on"
         x = self.drop(self.embed(tokens))
         for block in self.h: x = block(x)
         return x
     def embed(self, tokens):
+        "Tokens and positions as vectors, [n, T] to [n, T, n_embd]; raises ValueError for rows that are too long"
         T = tokens.shape[1]
         if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
         return self.wte(tokens) + self.wpe.weight[:T]

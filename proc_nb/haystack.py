@@ -58,9 +58,10 @@ def _answers(self:Haystack, row):
     formed = formed and all(self.key <= k < self.query for k in keys) and all(0 < v < self.key for v in values)
     return formed and dict(zip(keys, values)).get(query - self.n_pairs) == answer
 
-# %% ../nbs/06_haystack.ipynb #a670d178
+# %% ../nbs/06_haystack.ipynb #8477f431
 @patch
 def guesses(self:Haystack):
+    "What guessing scores: any possible answer, or any value in the row"
     return {'any possible answer': self.chance, 'any value in the row': sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs}
 
 # %% ../nbs/06_haystack.ipynb #6a8aeb7b

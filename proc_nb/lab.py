@@ -289,11 +289,13 @@ def _moved(self:TaskBox, change):
     self.settings = settings
     self.changed()
 
-# %% ../nbs/70_lab.ipynb #01f9af0d
+# %% ../nbs/70_lab.ipynb #22d0288e
 @patch
-def task(self:TaskBox): return self.cls(**self.settings)
+def task(self:TaskBox):
+    "The task as it is set now"
+    return self.cls(**self.settings)
 
-# %% ../nbs/70_lab.ipynb #b351ed4c
+# %% ../nbs/70_lab.ipynb #493077a7
 class RuleExplorer(Panel):
     "Choose a rule or a test, set its arguments, draw rows"
     def __init__(self,
@@ -315,7 +317,9 @@ class RuleExplorer(Panel):
     def _next(self):
         self.seed += 1
         self._draw()
-    def static(self): return rule_page(self.args.task(), self.seed)
+    def static(self):
+        "The same view without widgets"
+        return rule_page(self.args.task(), self.seed)
     def _draw(self):
         try: self.page.value = self.static().markup
         except Exception as e: self.page.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
@@ -376,8 +380,10 @@ def parts_said(
     said = [words[p] + ('' if l is None else f' of layer {", ".join(map(str, l))}') for p,l in layers.items()]
     return ' + '.join(said or ['random weights']) + ('' if embed == 'random' else f', {embed} embeddings')
 
-# %% ../nbs/70_lab.ipynb #b2edad5c
-def in_colab(): return 'google.colab' in sys.modules
+# %% ../nbs/70_lab.ipynb #1195d817
+def in_colab():
+    "Does this kernel belong to Colab?"
+    return 'google.colab' in sys.modules
 
 class Trainable(Panel):
     "A panel that trains; `self.runner` does, `self.choosers()` are the controls that rest meanwhile"
@@ -396,9 +402,11 @@ class Trainable(Panel):
         try: where.value = f() or ''
         except Exception as e: where.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
 
-# %% ../nbs/70_lab.ipynb #d2f3eac9
+# %% ../nbs/70_lab.ipynb #8f5644df
 @patch(as_prop=True)
-def state(self:Trainable): return self.runner.state
+def state(self:Trainable):
+    "The runner's state: idle, running, paused, stopped or failed"
+    return self.runner.state
 @patch
 def start(self:Trainable):
     "Train in the background, or go on after a pause"
@@ -763,7 +771,7 @@ def _paper_said(self:TransferLab, c):
     if self._paper(c): return 'Dashed: what the papers report after 10,000 steps of 1,000 rows, with one rate for all weights.'
     return f'The papers give figures for 30 pairs: random weights {PAPER[CONTROL][0]:.1%} ({PAPER[CONTROL][1]}). Set n pairs to 30 to compare.' if c['test'] == 'haystack' else ''
 
-# %% ../nbs/70_lab.ipynb #069e8229
+# %% ../nbs/70_lab.ipynb #6954ac1d
 @patch
 def _changed(self:TransferLab, runner):
     "Buttons, choices and messages after a change of state"
@@ -778,7 +786,9 @@ def choosers(self:TransferLab):
     return [*self.c.values(), *self.parts.boxes.values(), *self.args.controls.values(), self.presets, self.clear]
 
 @patch(as_prop=True)
-def history(self:TransferLab): return self.runs[-1].history if self.runs else []
+def history(self:TransferLab):
+    "The records of the last run"
+    return self.runs[-1].history if self.runs else []
 
 # %% ../nbs/70_lab.ipynb #b7755014
 @patch
@@ -893,9 +903,11 @@ def _next(self:AttentionView):
     self.seed += 1
     self._row()
 
-# %% ../nbs/70_lab.ipynb #87bac89d
+# %% ../nbs/70_lab.ipynb #42f8be17
 @patch
-def static(self:AttentionView): return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value)
+def static(self:AttentionView):
+    "The same view without widgets"
+    return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value)
 
 @patch
 def _draw(self:AttentionView): self.page.value = self.static().markup
@@ -923,7 +935,7 @@ def composed(
     parents = [start(m, test, ['attn', 'mlp'], seed=seed, device=device) for m in (attn, mlp)]
     return {'composed': both, 'attention giver, whole': parents[0], 'MLP giver, whole': parents[1], CONTROL: fresh}
 
-# %% ../nbs/70_lab.ipynb #80c67408
+# %% ../nbs/70_lab.ipynb #aa1e7a56
 class Composer(Trainable):
     "Attention from one practised rule, MLPs from another, measured against both parents and random weights"
     def __init__(self,
@@ -944,7 +956,9 @@ class Composer(Trainable):
         self.tests = {t: W.Checkbox(value=t in tests, description=t, indent=False) for t in tasks.tests}
         for t in tests: choose('test', t, self.tests)
         self._build()
-    def choosers(self): return [*self.c.values(), *self.tests.values()]
+    def choosers(self):
+        "The controls that rest while a run is under way"
+        return [*self.c.values(), *self.tests.values()]
     def __repr__(self): return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
 
 # %% ../nbs/70_lab.ipynb #b845552c

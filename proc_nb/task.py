@@ -63,7 +63,7 @@ def between(
         raise ValueError(f'{what} must lie between {lo} and {hi}{"" if ends else " (both left out)"}, not {x!r}.')
     return float(x)
 
-# %% ../nbs/01_task.ipynb #92071a41
+# %% ../nbs/01_task.ipynb #439d5995
 class Batch:
     "Rows of tokens with the positions to answer"
     def __init__(self,
@@ -81,7 +81,9 @@ class Batch:
         "A batch with `f` applied to each tensor"
         return Batch(f(self.tokens), f(self.targets), f(self.loss_mask), f(self.score_mask), self.task)
     def __getitem__(self, i): return self.map(lambda x: x[i])
-    def to(self, device): return self.map(lambda x: x.to(device))
+    def to(self, device):
+        "The same rows on another device"
+        return self.map(lambda x: x.to(device))
 
 # %% ../nbs/01_task.ipynb #967f688f
 def next_token(
@@ -156,7 +158,7 @@ class Presets(dict):
             for k,p in self.items())
         return f'<table><tr><th>preset</th><th>arguments</th><th>source</th></tr>{rows}</table>'
 
-# %% ../nbs/01_task.ipynb #97d9ef68
+# %% ../nbs/01_task.ipynb #c5835811
 class Task(metaclass=_TaskMeta):
     "A distribution over token rows with some positions to answer"
     presets,answers = Presets(),None
@@ -166,12 +168,20 @@ class Task(metaclass=_TaskMeta):
     def valid(self, tokens):
         "bool [n]: which rows keep the rule; written by each task"
         raise NotImplementedError(f'{type(self).__name__} has no check')
-    def scored(self, tokens, metric): return None
-    def batch(self, n, generator): return next_token(*self.rows(n, generator), task=self)
+    def scored(self, tokens, metric):
+        "bool [n, T]: what another metric scores; None if there is no difference"
+        return None
+    def batch(self, n, generator):
+        "`n` rows of any split, as next-token prediction"
+        return next_token(*self.rows(n, generator), task=self)
     @property
-    def name(self): return re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
+    def name(self):
+        "The key under which `tasks` knows this class"
+        return re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
     @property
-    def vocab_size(self): return len(self.token_names)
+    def vocab_size(self):
+        "How many tokens there are"
+        return len(self.token_names)
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in self.settings.items())})"
 
 # %% ../nbs/01_task.ipynb #ba8deb90
@@ -211,9 +221,11 @@ def check(self:Task,
         raise ValueError(f'Tokens of {self.name} lie in 0..{self.vocab_size-1}, but these reach from {tokens.min()} to {tokens.max()}.')
     return self.valid(tokens)
 
-# %% ../nbs/01_task.ipynb #8d47098f
+# %% ../nbs/01_task.ipynb #a71b13a7
 @patch
-def trim(self:Task, row): return row[:max(1, int((row != self.pad).nonzero().max()) + 1)] if (row != self.pad).any() else row[:1]
+def trim(self:Task, row):
+    "`row` without the padding at its end"
+    return row[:max(1, int((row != self.pad).nonzero().max()) + 1)] if (row != self.pad).any() else row[:1]
 
 @patch
 def picture(self:Task,
@@ -233,9 +245,11 @@ def show(self:Task,
     rows = zip(batch.tokens[:n].cpu(), batch.loss_mask[:n].cpu())
     return Html(''.join(self.picture(t, m).markup for t,m in rows))
 
-# %% ../nbs/01_task.ipynb #1864e6e2
+# %% ../nbs/01_task.ipynb #91132ee8
 @patch(as_prop=True)
-def chance(self:Task): return 1 / self.answers if self.answers else None
+def chance(self:Task):
+    "Share right by answering any possible answer; None where that is not known"
+    return 1 / self.answers if self.answers else None
 
 @patch
 def guesses(self:Task) -> dict: # Kind of guess -> share that is right
@@ -252,7 +266,7 @@ def _repr_html_(self:Task):
     luck = ''.join(f' Guessing {esc(k)}: {v:.1%}.' for k,v in self.guesses().items())
     return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
 
-# %% ../nbs/01_task.ipynb #258ed325
+# %% ../nbs/01_task.ipynb #91a669cb
 HOMES = 'brackets sequences stack automata haystack arithmetic controls lego'.split()
 
 class TaskIndex(Mapping):
@@ -266,11 +280,17 @@ class TaskIndex(Mapping):
     def __len__(self): return len(self._all())
     def __repr__(self): return f"{self.kind or 'task'}s: {', '.join(self)}"
     @property
-    def rules(self): return TaskIndex('rule', self.found)
+    def rules(self):
+        "The rules to practise on"
+        return TaskIndex('rule', self.found)
     @property
-    def tests(self): return TaskIndex('test', self.found)
+    def tests(self):
+        "The tests to learn afterwards"
+        return TaskIndex('test', self.found)
     @property
-    def controls(self): return TaskIndex('control', self.found)
+    def controls(self):
+        "The controls, made from another task"
+        return TaskIndex('control', self.found)
 
 tasks = TaskIndex()
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from .gpt import *
 from .task import *
 
-# %% ../nbs/11_train.ipynb #97e3a92f
+# %% ../nbs/11_train.ipynb #7d4981eb
 def check_fit(
     model, # A model; if it has a `config` its sizes are compared with the task's
     task:Task # What it is to learn
@@ -33,9 +33,11 @@ def check_fit(
         have,want = getattr(cfg, mine, None),getattr(task, need)
         if have is not None and have < want: raise ValueError(f'{task} needs {mine} >= {want}, but the model has {have}.')
 
-def device_of(model): return next(model.parameters()).device
+def device_of(model):
+    "Where `model`'s weights are"
+    return next(model.parameters()).device
 
-# %% ../nbs/11_train.ipynb #c301c6b8
+# %% ../nbs/11_train.ipynb #4bc9a56b
 def by_length(
     batch:Batch, # Rows of different lengths
     size:int=2500, # Tokens in a group, about
@@ -49,7 +51,9 @@ def by_length(
     rows = order + order.shape[1] * torch.arange(members, device=order.device)[:, None]
     return [batch[g.flatten()].map(lambda x: x[:, :w]) for g,w in zip(rows.split(n.tolist(), 1), width[n.cumsum(0) - 1].tolist())]
 
-def groups_of(model, batch): return by_length(batch) if getattr(model, 'causal', False) and batch.tokens.device.type == 'cpu' else [batch]
+def groups_of(model, batch):
+    "`batch` in the groups that `model` is quickest with"
+    return by_length(batch) if getattr(model, 'causal', False) and batch.tokens.device.type == 'cpu' else [batch]
 
 # %% ../nbs/11_train.ipynb #835b62b5
 def backward(
@@ -109,7 +113,7 @@ def param_groups(
         if part_of(n) not in freeze: groups.setdefault(scale.get(part_of(n), 1), []).append(p)
     return [dict(params=ps, lr=lr * s, top=lr * s) for s,ps in groups.items()]
 
-# %% ../nbs/11_train.ipynb #a93304c6
+# %% ../nbs/11_train.ipynb #e839cc9f
 class Record:
     "What one training step reports"
     def __init__(self,
@@ -121,12 +125,15 @@ class Record:
     ): store_attr(but='loss', _loss=loss)
     @property
     def loss(self):
+        "Mean loss of the batch, nats; read from the device when asked"
         self._loss = float(self._loss)
         return self._loss
     def __repr__(self):
         acc = '' if self.accuracy is None else f', accuracy {self.accuracy:.1%}'
         return f'step {self.step}: loss {self.loss:.3f}{acc}'
-    def asdict(self): return dict(step=self.step, loss=self.loss, accuracy=self.accuracy, lr=self.lr, seconds=round(self.seconds, 3))
+    def asdict(self):
+        "The record as JSON"
+        return dict(step=self.step, loss=self.loss, accuracy=self.accuracy, lr=self.lr, seconds=round(self.seconds, 3))
 
 # %% ../nbs/11_train.ipynb #43c993b2
 def write_atomic(
@@ -256,7 +263,7 @@ def _dry(self:Captured, f):
     finally:
         for s,k in zip(self.state(), kept): s.copy_(k)
 
-# %% ../nbs/11_train.ipynb #d41687ba
+# %% ../nbs/11_train.ipynb #b85b3de9
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -297,7 +304,9 @@ class Run:
         torch.nn.utils.clip_grad_norm_(self.params, self.clip)
         self.opt.step()
         return loss
-    def state(self): return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
+    def state(self):
+        "The tensors that a step changes"
+        return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
 
 # %% ../nbs/11_train.ipynb #9761e603
 @patch

@@ -150,7 +150,7 @@ def attention_maps(
 ) -> Html: # One map per head
     "Attention of every layer and head"
     L,H,T,_ = att.shape
-    cell,edge = max(3, min(12, 190 // T)),34
+    cell,edge = max(3, min(12, 155 // T)),34
     def one(l, h):
         head = f'<text x="{edge+T*cell/2:g}" y="12">layer {l} head {h}</text>'
         parts = head,pixels(att[l, h], edge, edge + 14, cell),_names(names, edge, edge + 14, cell)
@@ -202,8 +202,8 @@ def rule_page(
     batch,g = task.sample(500, torch.Generator().manual_seed(seed)),torch.Generator().manual_seed(seed)
     row = task.trim(batch.tokens[0])
     mixed = Task.picture(task, row[torch.randperm(len(row), generator=g)])
-    even,common = guessing(batch)
+    (even,common),doc = guessing(batch),type(task).__doc__.replace('`', '')
     said = f'Guessing evenly among {task.vocab_size} tokens scores <b>{even:.1%}</b>; always giving the most common answer scores <b>{common:.1%}</b>.'
-    head = f'<h4>{esc(task)}</h4><p class="pnb-note">{esc(type(task).__doc__)}. The underlined positions are those whose next token is asked for.</p>'
+    head = f'<h4>{esc(task)}</h4><p class="pnb-note">{esc(doc)}. The underlined positions are those whose next token is asked for.</p>'
     shuffled = Html('<h4>The first row shuffled</h4><p class="pnb-note">The same tokens without the rule.</p>') + mixed
     return Html(head) + task.show(batch, n) + shuffled + Html(f'<h4>Tokens</h4><p>{said}</p>') + show(token_chart(batch), 'token frequencies')

@@ -6,7 +6,7 @@ ROOT = Path(__file__).parent.parent
 LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)')
 IMAGE = re.compile(r'!\[([^\]]*)\]\(([^)\s]+)\)|<img\b[^>]*>')
 
-def pages(): return [p.relative_to(ROOT) for d in ('nbs', 'tutorials') for p in sorted((ROOT/d).glob('*.ipynb'))]
+def pages(): return [p.relative_to(ROOT) for d in ('nbs', 'nbs/explain', 'tutorials') for p in sorted((ROOT/d).glob('*.ipynb'))]
 
 def listed():
     "Patterns of pages that _quarto.yml renders or links to"

@@ -1,5 +1,6 @@
 "Weights go to GPT-2 and back, and the logits agree."
 import pytest, torch
+from hypothesis import given, settings, strategies as st
 from proc_nb.gpt import GPT, GPTConfig, from_hf, to_hf
 transformers = pytest.importorskip('transformers')
 
@@ -24,6 +25,17 @@ def test_there_and_back(sizes, tmp_path):
         again = from_hf(str(tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
+@given(sizes=st.fixed_dictionaries(dict(vocab_size=st.integers(2, 120), block_size=st.integers(1, 48), n_layer=st.integers(1, 4))),
+    n_head=st.sampled_from([1, 2, 3, 4, 6]), head_width=st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_any_configuration_there_and_back(sizes, n_head, head_width):
+    model = loud(GPT(GPTConfig(n_head=n_head, n_embd=n_head * head_width, **sizes)))
+    x, hf = rows(model.config), to_hf(model)
+    with torch.no_grad(): torch.testing.assert_close(hf(x).logits, model(x), atol=1e-4, rtol=0)
+    again = from_hf(hf)
+    assert again.config == model.config
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+
 @pytest.mark.parametrize('tied', [True, False])
 def test_from_a_fresh_gpt2(tied):
     hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=4,
@@ -44,3 +56,14 @@ def test_writes_what_gpt2_writes():
     start = rows(model.config)[:, :4]
     theirs = to_hf(model).generate(start, max_new_tokens=15, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(start))
     assert torch.equal(model.generate(start, 15), theirs)
+
+@given(sizes=st.fixed_dictionaries(dict(vocab_size=st.integers(2, 60), block_size=st.integers(3, 24), n_layer=st.integers(1, 3))),
+    n_head=st.sampled_from([1, 2, 4]), begin=st.integers(1, 2), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_cache_changes_nothing(sizes, n_head, begin, seed):
+    model = loud(GPT(GPTConfig(n_head=n_head, n_embd=8, **sizes), seed=seed))
+    start, new = rows(model.config)[:, :begin], model.config.block_size - begin
+    written = model.generate(start, new)
+    for _ in range(new):
+        with torch.no_grad(): start = torch.cat([start, model(start)[:, -1:].argmax(-1)], 1)
+    assert torch.equal(written, start)

@@ -1,5 +1,5 @@
 "The live panels in a real JupyterLab, driven in a headless Chromium. Screenshots are kept in _artifacts/."
-import pytest
+import time, pytest
 from lab_page import LabPage, chromium, jupyterlab
 
 pytestmark = pytest.mark.browser
@@ -110,4 +110,48 @@ def test_keys_reach_everything(browser, server):
         p.page.keyboard.press('Tab')
     kinds = ' '.join(str(s).strip() for s in seen)
     assert all(k in kinds for k in ('checkbox', 'Train', 'attention', 'save', 'copy as code')), kinds
+    p.page.close()
+
+@pytest.mark.full
+def test_found_on_screen_within_three_minutes(browser, server):
+    p = LabPage(browser, *server)
+    p.open('found.ipynb', CELLS[0], 'lab = TransferLab()\nlab')
+    p.run_all()
+    p.wait(lambda: p.button('Train').count(), 240)
+    begun = time.time()
+    p.button('Train').click()
+    p.wait(lambda: any(float(a.rstrip('%')) > 90 for a in p.page.locator('.pnb td').all_inner_texts() if a.endswith('%')), 180)
+    print(f'more than 90 % on screen after {time.time() - begun:.0f} s, at step {p.step()}')
+    p.shoot('found')
+    p.button('Stop').click()
+    assert p.errors == []
+    p.page.close()
+
+UPDATES = '''lab = TransferLab(n_pairs=4, batch_size=32, steps=60)
+display(lab)
+lab.run()
+def thousand(k):
+    for i in range(1000):
+        lab.runs[0].rows[-1] = dict(lab.runs[0].rows[-1], accuracy=i / 1000)
+        lab._draw()
+    print(f'thousand {k} done')
+'''
+
+@pytest.mark.full
+def test_ten_thousand_updates_leave_the_page_as_quick(browser, server):
+    p = LabPage(browser, *server)
+    p.open('many.ipynb', CELLS[0], UPDATES, *(f'thousand({k})' for k in range(11)))
+    cdp = p.page.context.new_cdp_session(p.page)
+    p.run_all()
+    took, heap = [], []
+    for k in range(11): # the first thousand warms up
+        begun = time.time()
+        p.wait(lambda: p.page.get_by_text(f'thousand {k} done', exact=True).count(), 240)
+        took.append(time.time() - begun)
+        cdp.send('HeapProfiler.collectGarbage')
+        heap.append(cdp.send('Runtime.getHeapUsage')['usedSize'] / 2**20)
+    print('seconds per thousand', [round(t, 1) for t in took], 'MiB', [round(h) for h in heap])
+    assert heap[-1] - heap[1] < 20, heap
+    assert sum(took[-3:]) < 2 * sum(took[1:4]), took
+    assert p.errors == []
     p.page.close()

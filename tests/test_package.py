@@ -20,6 +20,11 @@ def test_requirements_have_floors_and_no_caps():
         if re.fullmatch(r'[\d.]+', line): continue
         for req in line.split(): assert re.fullmatch(r'[A-Za-z0-9_.-]+(\[[a-z,]+\])?>=[\d.]+', req), req
 
+def test_citation_has_the_version():
+    cfg = configparser.ConfigParser(delimiters=['='])
+    cfg.read(ROOT/'settings.ini')
+    assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text()
+
 def test_import_is_quick_and_quiet():
     code = 'import sys, time; t = time.perf_counter(); import proc_nb; d = time.perf_counter() - t; assert "torch" not in sys.modules; print(d)'
     took = min(float(subprocess.run([sys.executable, '-W', 'error', '-c', code], capture_output=True, text=True, check=True).stdout) for _ in range(3))

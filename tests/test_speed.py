@@ -87,6 +87,21 @@ def test_same_run_as_plain_steps():
     gap = {k: float((a - b).detach().abs().max()) for (k, a), b in zip(model.named_parameters(), other.parameters()) if not k.endswith('c_attn.bias')}
     assert max(gap.values()) < 1e-5, gap
 
+def test_sixteen_bits_on_request():
+    task = tasks['haystack'](n_pairs=5)
+    fresh = lambda i=0: GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len), seed=i)
+    plain, many = [r.loss for r in fit(fresh(), task, 5, 32)], [r.loss[1] for r in fit_many([fresh(1), fresh()], task, 5, 32, seeds=[1, 0])]
+    with torch.autocast('cpu', torch.bfloat16, cache_enabled=False):
+        half, half_many = [r.loss for r in fit(fresh(), task, 5, 32)], [r.loss[1] for r in fit_many([fresh(1), fresh()], task, 5, 32, seeds=[1, 0])]
+    for a, b, c, d in zip(plain, many, half, half_many): assert abs(a - b) < 1e-5 and a != c and max(abs(a - c), abs(a - d)) < .01
+
+@pytest.mark.full
+def test_a_compiled_model_learns_the_same():
+    task = tasks['haystack'](n_pairs=5)
+    models = [GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)) for _ in range(2)]
+    models[1].compile(dynamic=True)
+    for a, b in zip(*[fit(m, task, 50, 32, eval_every=25) for m in models]): assert abs(a.loss - b.loss) < 1e-4 and a.accuracy == b.accuracy
+
 @pytest.mark.full
 def test_faster_than_what_one_would_write():
     from proc_nb.bench import in_turns, ours, plain, sizes_for
