@@ -7,10 +7,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 # %% auto #0
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'layer_pass', 'last_answer', 'row_grads', 'chunks',
            'ragged', 'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate',
-           'cosine', 'tracin', 'overlap', 'Rows', 'train_on', 'row_losses', 'interval', 'removal', 'halves', 'lds']
+           'stored', 'cosine', 'tracin', 'overlap', 'Rows', 'Leaving', 'train_without', 'row_losses', 'interval',
+           'removal', 'halves', 'spearman', 'lds']
 
-# %% ../nbs/60_influence.ipynb #fa5f6d05
-import hashlib, time
+# %% ../nbs/60_influence.ipynb #5b3bdeeb
+import hashlib, json, time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,9 +20,11 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import ifnone, patch
 
 from .draw import *
+from .ensemble import *
 from .gpt import *
 from .task import *
 from .train import *
+from .zoo import *
 
 # %% ../nbs/60_influence.ipynb #a861bed2
 def linear_layers(
@@ -59,7 +62,7 @@ def _refuse_shared(model, names, found):
     for n in names:
         if len(o := where[id(found[n].weight)]) > 1: raise ValueError(f'The weight of {n} is shared by {" and ".join(o)} (tied weights). Leave it out of modules.')
 
-# %% ../nbs/60_influence.ipynb #dca01ca5
+# %% ../nbs/60_influence.ipynb #f8931854
 @contextmanager
 def _frozen(model):
     "Evaluation mode, with parameters that want no gradient; restored afterwards"
@@ -70,6 +73,7 @@ def _frozen(model):
         model.train(was)
         for p,w in wanted: p.requires_grad_(w)
 
+# %% ../nbs/60_influence.ipynb #212cc33f
 def _note(calls, layer, args, out):
     leaf = not out.requires_grad
     if leaf: out.requires_grad_()
@@ -105,7 +109,7 @@ def _layer_pass(name, layer, calls, mask):
     if layer.bias is not None: a = torch.cat([a, a.new_ones(*a.shape[:2], 1)], 2)
     return a,g,g.ne(0).any(2)
 
-# %% ../nbs/60_influence.ipynb #4abf7fa3
+# %% ../nbs/60_influence.ipynb #5770abaf
 def layer_pass(
     model, # Any model that answers `model(tokens, at=mask)`
     layers:dict, # Name -> layer of `model`
@@ -120,9 +124,13 @@ def layer_pass(
         if logits.requires_grad: F.cross_entropy(logits, labels, reduction='sum').backward()
     return {n: _layer_pass(n, layers[n], c, mask) for n,c in calls.items()}
 
-def last_answer(batch): return (batch.loss_mask * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)).amax(1)
+def last_answer(batch):
+    "Position of each row's last answer, 0 if it has none: [n]"
+    return (batch.loss_mask * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)).amax(1)
 
-def row_grads(a, g): return torch.einsum('npo,npi->noi', g, a)
+def row_grads(a, g):
+    "Gradient matrix of every row, [n, out, in], from inputs [n, P, in] and gradients [n, P, out]"
+    return torch.einsum('npo,npi->noi', g, a)
 
 # %% ../nbs/60_influence.ipynb #e578b529
 def chunks(
@@ -156,7 +164,7 @@ def ragged(
     place = torch.arange(tokens.shape[1])
     return next_token(tokens, (place >= first - 1) & (place < lens - 1), task)
 
-# %% ../nbs/60_influence.ipynb #96f257e6
+# %% ../nbs/60_influence.ipynb #09684c60
 class Foreign(nn.Module):
     "A causal language model of `transformers` that answers `model(tokens, at=mask)`"
     causal = True
@@ -166,10 +174,11 @@ class Foreign(nn.Module):
         super().__init__()
         self.lm = lm
     def forward(self, tokens, at=None):
+        "Logits [n, T, vocab], or [at.sum(), vocab] at the positions `at`"
         x = self.lm.base_model(tokens)[0]
         return self.lm.get_output_embeddings()(x if at is None else x[at])
 
-# %% ../nbs/60_influence.ipynb #3ff93fd8
+# %% ../nbs/60_influence.ipynb #6e9d1571
 class GradDot:
     "Scores documents by the product of their gradient with the query's"
     def __init__(self,
@@ -177,14 +186,20 @@ class GradDot:
         modules='mlp' # 'mlp', 'attn', 'all', or names of linear layers
     ):
         self.model,self.layers = model,pick_layers(model, modules)
-    def precondition(self, name, grads): return grads
+    def precondition(self, name, grads):
+        "What is done to a query's gradients before they are multiplied: nothing"
+        return grads
     def __repr__(self): return f'{type(self).__name__}({len(self.layers)} layers: {", ".join(self.layers)})'
     @property
-    def causal(self): return getattr(self.model, 'causal', False)
+    def causal(self):
+        "Whether positions see only what stands before them, so that rows can be cut after the last answer"
+        return getattr(self.model, 'causal', False)
     @property
-    def shapes(self): return {n: layer_shape(m) for n,m in self.layers.items()}
+    def shapes(self):
+        "Layer -> outputs, inputs"
+        return {n: layer_shape(m) for n,m in self.layers.items()}
 
-# %% ../nbs/60_influence.ipynb #d99e30c9
+# %% ../nbs/60_influence.ipynb #5af41ae0
 @patch
 def _query_layers(self:GradDot, model):
     if model is None: return self.model,self.layers
@@ -193,6 +208,7 @@ def _query_layers(self:GradDot, model):
         if n not in theirs or layer_shape(theirs[n]) != s: raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
     return model,{n: theirs[n] for n in self.layers}
 
+# %% ../nbs/60_influence.ipynb #339b28ce
 @patch
 def directions(self:GradDot,
     queries, # A `Batch`, one query per row
@@ -212,7 +228,7 @@ def directions(self:GradDot,
 
 def _take(parts, back): return tuple(torch.cat(p)[back] for p in zip(*parts)) if isinstance(parts[0], tuple) else torch.cat(parts)[back]
 
-# %% ../nbs/60_influence.ipynb #3d9c72e3
+# %% ../nbs/60_influence.ipynb #625224ea
 def low_rank(
     m:torch.Tensor, # [n, out, in]
     rank:int=None # Singular directions to keep; None keeps all
@@ -225,7 +241,9 @@ def low_rank(
     u,s,v = torch.linalg.svd(basis.mT @ m, full_matrices=False)
     return (basis @ u[..., :rank]) * s[:, None, :rank],v[:, :rank]
 
-def full(d): return d[0] @ d[1] if isinstance(d, tuple) else d
+def full(d):
+    "The matrices that thin factors stand for"
+    return d[0] @ d[1] if isinstance(d, tuple) else d
 
 # %% ../nbs/60_influence.ipynb #f884890f
 def _row_scores(d, a, g): return full(d).flatten(1) @ row_grads(a, g).flatten(1).T
@@ -245,7 +263,7 @@ def _in_order(parts):
     for i,s in parts: out[(slice(None), i) if wide is None else (slice(None), i, slice(s.shape[2]))] = s
     return out
 
-# %% ../nbs/60_influence.ipynb #d32182b7
+# %% ../nbs/60_influence.ipynb #a2ebca02
 @patch
 def scores(self:GradDot,
     queries:Batch, # One query per row; its loss is summed over `loss_mask`
@@ -262,6 +280,7 @@ def scores(self:GradDot,
     got = [self._score_portion(queries[i:i+each], documents, by, rank, model, rows) for i in range(0, len(queries), each)]
     return {n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)
 
+# %% ../nbs/60_influence.ipynb #2aae7de6
 @patch
 def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
     dirs = self.directions(queries, rank, model, rows)
@@ -270,9 +289,11 @@ def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
     return {n: _in_order([(i, s[n]) for i,s in parts]) for n in self.layers} if by == 'layer' else _in_order(parts)
 
 @patch
-def bytes_per_query(self:GradDot, rank=None): return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())
+def bytes_per_query(self:GradDot, rank=None):
+    "Bytes that the directions of one query take"
+    return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())
 
-# %% ../nbs/60_influence.ipynb #054fe637
+# %% ../nbs/60_influence.ipynb #5d2a6caa
 def fingerprint(
     model:nn.Module # Any model
 ) -> str: # SHA-256 of its weights
@@ -283,6 +304,7 @@ def fingerprint(
         sha.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
+# %% ../nbs/60_influence.ipynb #1246bdb1
 class EKFAC(GradDot):
     "Influence functions with the EK-FAC curvature (2308.03296, section 2; 1806.03884)"
     def __init__(self,
@@ -321,7 +343,7 @@ def _mean(self:EKFAC, name):
     self.state[f'{name}.L'] /= self.state.pop(f'{name}.rows').to(device_of(self.model))
     if not self.state[f'{name}.L'].any(): raise ValueError(f'No gradient ever reached {name} while fitting. Leave it out of modules.')
 
-# %% ../nbs/60_influence.ipynb #e2f1fe26
+# %% ../nbs/60_influence.ipynb #0351ebb8
 ROUNDS = dict(covariance='eigenvalues', eigenvalues='fitted')
 @patch
 def fit(self:EKFAC,
@@ -347,6 +369,7 @@ def fit(self:EKFAC,
         if path: self.save(path)
     return self
 
+# %% ../nbs/60_influence.ipynb #7afd4d33
 @patch
 def _labels(self:EKFAC, stage, k, seed):
     return torch.Generator(device_of(self.model)).manual_seed((seed * 2 + (stage == 'covariance')) * 1_000_003 + k)
@@ -390,9 +413,11 @@ def _begin(self:EKFAC, settings, path):
         if odd: raise ValueError(f'{path} belongs to another fit: {"; ".join(odd)}. Use another path.')
     else: self.state,self.about = {},dict(settings, stage='covariance', done=0)
 
-# %% ../nbs/60_influence.ipynb #0ee939ce
+# %% ../nbs/60_influence.ipynb #cee5ff69
 @patch
-def damping_of(self:EKFAC, name): return ifnone(self.damping, .1 * float(self.state[f'{name}.L'].mean()))
+def damping_of(self:EKFAC, name):
+    "What is added to every eigenvalue of a layer (2308.03296, section 3.1: a tenth of their mean)"
+    return ifnone(self.damping, .1 * float(self.state[f'{name}.L'].mean()))
 
 @patch
 def precondition(self:EKFAC,
@@ -425,7 +450,7 @@ def gauss_newton(
     centred = jac - torch.einsum('mv,mvk->mk', p, jac)[:, None]
     return torch.einsum('mvk,mv,mvl->kl', centred, p, centred) / len(batch)
 
-# %% ../nbs/60_influence.ipynb #422504bd
+# %% ../nbs/60_influence.ipynb #3a2b403a
 class Estimate(dict):
     "What a scoring will take"
     def __repr__(self):
@@ -434,14 +459,40 @@ class Estimate(dict):
 
 def _took(s): return f'{s:.0f} s' if s < 90 else f'{s / 60:.0f} min' if s < 5400 else f'{s / 3600:.1f} h'
 
+# %% ../nbs/60_influence.ipynb #c67efe87
 @patch
-def _seconds(self:GradDot, sample, dirs, by_draw=None):
+def _bytes(self:GradDot, sizes, rank, at_once, documents, queries, rows):
+    shapes,(n,t) = self.shapes.values(),sizes
+    largest = max(o * i for o,i in shapes)
+    kept = at_once * self.bytes_per_query(rank) + 4 * sum(o * o + i * i + o * i for o,i in shapes) + 4 * queries * documents
+    passing = 3 * 4 * n * t * sum(o + i for o,i in shapes)
+    return kept + passing + 4 * largest * max(rows + (0 if rank is None else at_once), 5 * min(rows, queries))
+
+def _clock(f):
     begun = time.perf_counter()
-    got = layer_pass(self.model, self.layers, sample, by_draw)
-    for n,(a,g,_) in got.items(): row_grads(a, g) if dirs is None else _row_scores(dirs[n], a, g)
+    f()
     return time.perf_counter() - begun
 
-# %% ../nbs/60_influence.ipynb #1e54cf1e
+# %% ../nbs/60_influence.ipynb #9124925c
+@patch
+def _fit_costs(self:GradDot, b):
+    "A tracer that is ready, seconds per row of a fit, and seconds whatever the rows"
+    return self,0.,0.
+
+@patch
+def _fit_costs(self:EKFAC, b):
+    e = EKFAC(self.model, list(self.layers), self.damping)
+    first,basis,second = (_clock(f) for f in (lambda: e._round('covariance', b, None), lambda: [e._basis(n) for n in e.layers], lambda: e._round('eigenvalues', b, None)))
+    for n in e.layers: e._mean(n)
+    e.about['stage'] = 'fitted'
+    return e,(first + second) / len(b),basis
+
+@patch
+def _score_cost(self:GradDot, b, dirs):
+    def once(): [_row_scores(dirs[n], a, g) for n,(a,g,_) in layer_pass(self.model, self.layers, b).items()]
+    return min(_clock(once) for _ in range(2)) / len(b)
+
+# %% ../nbs/60_influence.ipynb #1d97ee17
 @patch
 def estimate(self:GradDot,
     sample:Batch, # A few documents; one group of them is measured
@@ -452,14 +503,24 @@ def estimate(self:GradDot,
     memory:int=2**31 # Most bytes for the queries' directions
 ) -> Estimate: # Seconds, rounds through the documents and bytes
     "Predict time and memory of a fit and a scoring from one group of rows"
-    b,each = sample[:rows].to(device_of(self.model)),self.bytes_per_query(rank)
-    at_once = max(1, min(queries, memory // each))
-    dirs = {n: torch.zeros(at_once, *s, device=b.tokens.device) for n,s in self.shapes.items()}
-    fit,score = (min(self._seconds(b, x) for _ in range(2)) / len(b) for x in (None, dirs))
-    wide = sum(o + i for o,i in self.shapes.values()) * b.tokens.numel() + rows * max(o * i for o,i in self.shapes.values())
-    factors,rounds = sum(o * o + i * i + o * i for o,i in self.shapes.values()),-(-queries // at_once)
-    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=2 * fit * documents,
-        score_seconds=rounds * score * documents, rounds=rounds, bytes=at_once * each + 4 * (2 * wide + factors + queries * documents))
+    b = sample[:rows].to(device_of(self.model))
+    at_once = max(1, min(queries, memory // self.bytes_per_query(rank)))
+    dirs,rounds = {n: _blank(s, at_once, rank, b.tokens.device) for n,s in self.shapes.items()},-(-queries // at_once)
+    score,(tracer,per_row,fixed),some = self._score_cost(b, dirs),self._fit_costs(b),b[b.loss_mask.any(1)][:4]
+    asking = _clock(lambda: tracer.directions(some, rank)) / len(some)
+    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=fixed + per_row * documents,
+        score_seconds=asking * queries + rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
+
+def _blank(shape, n, rank, device):
+    (o,i),zeros = shape,partial(torch.zeros, device=device)
+    return zeros(n, o, i) if rank is None or rank >= min(o, i) else (zeros(n, o, rank), zeros(n, rank, i))
+
+# %% ../nbs/60_influence.ipynb #f7ea7ab0
+def stored(
+    name:str # 'study', 'checks', 'bridge' or 'speed'
+) -> dict: # What was measured, with hardware, seeds and command
+    "Measured results that come with the package"
+    return json.loads((zoo.path.parent/f'results/influence_{choose("result", name, ["study", "checks", "bridge", "speed"])}.json').read_text())
 
 # %% ../nbs/60_influence.ipynb #5085c6da
 @patch
@@ -509,7 +570,7 @@ def overlap(
     idf = (len(d) / (1 + (d > 0).sum(0))).log().clamp(min=0)
     return F.normalize(q * idf, dim=1) @ F.normalize(d * idf, dim=1).T
 
-# %% ../nbs/60_influence.ipynb #51223576
+# %% ../nbs/60_influence.ipynb #fe38b627
 class Rows(Task):
     "A fixed set of rows, drawn evenly; all of them are for training"
     def __init__(self,
@@ -521,21 +582,41 @@ class Rows(Task):
         self.pad,self.seq_len = getattr(rows.task, 'pad', 0),rows.tokens.shape[1]
         self.token_names = getattr(rows.task, 'token_names', [str(i) for i in range(size)])
     def sample(self, n, generator, split='train'):
+        "`n` rows, drawn evenly with replacement"
         b = self.data if choose('split', split, SPLITS) == 'train' else self.held
         return b[torch.randint(len(b), (whole('n', n, 1),), generator=generator, device=generator.device)]
 
-def train_on(
-    rows:Batch, # The training set
-    config:GPTConfig, # Sizes of the network
-    seed:int=0, # Seed of weights and data
-    steps:int=300, # Steps
-    **kwargs # Arguments of `fit`
-) -> GPT: # A trained network
-    "Train a network on a fixed set of rows"
-    model = GPT(config, seed=seed)
-    for _ in fit(model, Rows(rows), steps, seed=seed, eval_every=steps, eval_rows=1, **kwargs): pass
-    return model.eval()
+# %% ../nbs/60_influence.ipynb #2343f691
+class Leaving(ManyRun):
+    "Networks that meet the same rows in the same order, each without those that `task.keep` denies it"
+    def sample(self):
+        "One batch for all, each network with its own mask"
+        b,S = self.task.data,self.net.members
+        i = torch.randint(len(b), (self.batch_size,), generator=self.generators[0])
+        b,mask = b[i],b.loss_mask[i] & self.task.keep[:, i, None]
+        return Batch(b.tokens.repeat(S, 1), b.targets.repeat(S, 1), mask.flatten(0, 1), task=b.task)
 
+def train_without(
+    rows:Batch, # The training set
+    keep:torch.Tensor, # bool [networks, rows]: what each network reads
+    config:GPTConfig, # Sizes of the networks
+    seed:int=0, # Seed of weights and order, the same for all
+    steps:int=300, # Steps
+    batch_size:int=64, # Rows in a step
+    lr:float=1e-3, # Learning rate
+    weight_decay:float=.01, # AdamW's
+    warmup:int=100, # Steps of linear warm-up
+    schedule:str='cosine' # As in `fit`
+) -> list: # One trained `GPT` per line of `keep`
+    "Train networks that differ only in the rows they are without"
+    task,models = Rows(rows),[GPT(config, seed=seed) for _ in keep]
+    task.keep = keep.bool()
+    run = Leaving(models, task, batch_size, lr, None, (), [seed] * len(models), weight_decay, 1., warmup, schedule, steps)
+    for _ in range(steps): run.step()
+    if not run.alive.all(): raise FloatingPointError(f'{int((~run.alive).sum())} of {len(models)} networks diverged. Try a lower lr.')
+    return [m.eval() for m in models]
+
+# %% ../nbs/60_influence.ipynb #4add3138
 @torch.no_grad()
 def row_losses(
     model, # Any model that answers `model(tokens, at=mask)`
@@ -545,7 +626,7 @@ def row_losses(
     each = F.cross_entropy(model(rows.tokens, at=rows.loss_mask), rows.targets[rows.loss_mask], reduction='none')
     return torch.zeros(len(rows), device=each.device).index_add(0, rows.loss_mask.nonzero()[:, 0], each)
 
-# %% ../nbs/60_influence.ipynb #fabe3908
+# %% ../nbs/60_influence.ipynb #86cbd4af
 def interval(
     x, # Values, one per run or query
     n:int=2000, # Draws
@@ -560,18 +641,21 @@ def removal(
     rankings:dict, # Method -> scores [documents], higher is more helpful; e.g. summed over the queries
     documents:Batch, # The training set
     queries:Batch, # What is asked afterwards
-    train, # Function (rows, seed) -> model
+    train, # Function (keep [networks, documents], seed) -> networks, such as a `train_without`
     k:int, # Documents to take out
     seeds=range(3) # One training for each, per method
-): # Yields dicts: method, k, seed, loss (mean over queries, nats)
+): # Yields dicts: method, k, seed, loss (mean over queries, nats), losses (one per query)
     "Train again without each method's `k` most helpful documents, without `k` random ones, and with all"
     for seed in seeds:
-        chance = torch.rand(len(documents), generator=torch.Generator().manual_seed(seed))
-        for how,s in {'nothing': None, 'random': chance, **rankings}.items():
-            keep = torch.arange(len(documents)) if s is None else s.argsort(descending=True, stable=True)[k:].sort().values
-            yield dict(method=how, k=0 if s is None else k, seed=seed, loss=float(row_losses(train(documents[keep], seed), queries).mean()))
+        ranked = {'random': torch.rand(len(documents), generator=torch.Generator().manual_seed(seed)), **rankings}
+        keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_ranks(-s) >= k for s in ranked.values())])
+        for how,net in zip(['nothing', *ranked], train(keep, seed)):
+            losses = row_losses(net, queries)
+            yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()), losses=losses.tolist())
 
-# %% ../nbs/60_influence.ipynb #4de6260c
+def _ranks(x): return x.argsort(dim=-1, stable=True).argsort(-1).float()
+
+# %% ../nbs/60_influence.ipynb #59bd9acf
 def halves(
     n:int, # Documents
     m:int, # Subsets
@@ -582,7 +666,13 @@ def halves(
     order = torch.rand(m, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
     return order < int(n * share)
 
-def _ranks(x): return x.argsort(-1).argsort(-1).float()
+def spearman(
+    a:torch.Tensor, # [n, m]
+    b:torch.Tensor # [n, m]
+) -> torch.Tensor: # [n], -1 to 1
+    "Rank correlation of each row of `a` with that of `b`"
+    a,b = (x - x.mean(1, keepdim=True) for x in (_ranks(a), _ranks(b)))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
 
 def lds(
     scores:torch.Tensor, # [queries, documents], positive lowers the loss
@@ -590,6 +680,4 @@ def lds(
     losses:torch.Tensor # [m, queries]: losses after training on each subset
 ) -> torch.Tensor: # [queries]: Spearman correlation, -1 to 1
     "Linear datamodelling score of each query (2303.14186, definition 4)"
-    a,b = _ranks(scores @ subsets.float().T),_ranks(-losses.T)
-    a,b = (x - x.mean(1, keepdim=True) for x in (a, b))
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
+    return spearman(scores @ subsets.float().T, -losses.T)

@@ -7,8 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_cli.html.md"""
 # %% auto #0
 __all__ = ['open_model', 'Lines', 'read_row', 'score_parts', 'best', 'influence_cli']
 
-# %% ../nbs/63_influence_cli.ipynb #d1fe9715
-import json
+# %% ../nbs/63_influence_cli.ipynb #456d5ae5
+import json, sys
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .influence import *
 from .task import *
 from .train import *
 
-# %% ../nbs/63_influence_cli.ipynb #4b6a72c0
+# %% ../nbs/63_influence_cli.ipynb #552ec7c4
 def open_model(
     path # File or folder
 ) -> tuple: # The model, and a function text -> list of tokens
@@ -41,9 +42,10 @@ def _foreign(path):
     try: from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
     model = Foreign(AutoModelForCausalLM.from_pretrained(path, local_files_only=True).float()).eval()
-    return model,lambda text: AutoTokenizer.from_pretrained(path, local_files_only=True)(text)['input_ids']
+    tokenizer = cache(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True))
+    return model,lambda text: tokenizer()(text, add_special_tokens=False)['input_ids']
 
-# %% ../nbs/63_influence_cli.ipynb #e90f8e89
+# %% ../nbs/63_influence_cli.ipynb #285ed843
 class Lines:
     "The rows of a JSON-lines file, in batches, as often as they are wanted"
     def __init__(self,
@@ -52,8 +54,12 @@ class Lines:
         longest:int, # Most tokens the model reads
         size:int=256, # Rows in a batch
         start:int=0, # First line
-        stop:int=None # Line after the last
+        stop:int=None, # Line after the last
+        vocab_size:int=None # Different tokens, to check numbers against
     ): store_attr()
+    def part(self, start, stop):
+        "The same file from line `start` up to `stop`"
+        return Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size)
     def __iter__(self):
         with open(self.path, encoding='utf-8') as f:
             lines = islice(enumerate(f, 1), self.start, self.stop)
@@ -62,24 +68,30 @@ class Lines:
                 yield ragged([t for t,_ in rows], [g for _,g in rows])
     def _row(self, n, line):
         try:
-            tokens,given = read_row(json.loads(line), self.encode)
-            if not 1 <= given < len(tokens) <= self.longest: raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {self.longest}, and at least one must be asked for')
+            tokens,given = read_row(json.loads(line), self.encode, self.vocab_size)
+            _fits(tokens, given, self.longest)
             return tokens,given
         except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
 
+def _fits(tokens, given, longest):
+    if not 1 <= given < len(tokens) <= longest:
+        raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {longest}, and at least one must be asked for')
+
+# %% ../nbs/63_influence_cli.ipynb #675b9386
 def read_row(
     row:dict, # One line, read
-    encode # Function text -> list of tokens
+    encode, # Function text -> list of tokens
+    vocab_size:int=None # Different tokens
 ) -> tuple: # Tokens, and how many of them are only given
     "Tokens of one document or query"
     if not isinstance(row, dict): raise ValueError(f'a line must be an object, not {type(row).__name__}')
-    if 'tokens' in row: return [whole('token', x, 0) for x in row['tokens']],row.get('given', 1)
+    if 'tokens' in row: return [whole('token', x, 0, vocab_size and vocab_size - 1) for x in row['tokens']],row.get('given', 1)
     if 'text' in row: return encode(row['text']),1
     if 'prompt' not in row or 'answer' not in row: raise ValueError('"text", "tokens", or "prompt" and "answer" is missing')
     given = encode(row['prompt'])
     return given + encode(row['answer']),len(given)
 
-# %% ../nbs/63_influence_cli.ipynb #f6a4e66e
+# %% ../nbs/63_influence_cli.ipynb #392d4cbf
 def score_parts(
     tracer:EKFAC, # Fitted
     queries:Batch, # One query per row
@@ -94,10 +106,11 @@ def score_parts(
     for k,start in enumerate(range(0, count, part)):
         file = Path(out)/f'scores-{k:05d}.safetensors'
         if not file.exists():
-            some = Lines(documents.path, documents.encode, documents.longest, documents.size, start, min(start + part, count))
+            some = documents.part(start, min(start + part, count))
             save_tensors(file, dict(scores=tracer.scores(queries, some, rank=rank, rows=rows)), start=start)
         yield start,load_tensors(file)[0]['scores']
 
+# %% ../nbs/63_influence_cli.ipynb #d0a39d9c
 def best(
     parts, # (first document, scores [queries, part])
     k:int # How many to keep on each side
@@ -114,7 +127,7 @@ def _keep(top, s, at, k):
     i = s.topk(min(k, s.shape[1])).indices
     return s.gather(1, i),at.gather(1, i)
 
-# %% ../nbs/63_influence_cli.ipynb #5b0f935b
+# %% ../nbs/63_influence_cli.ipynb #fbe3b162
 def _same(out, about):
     file = Path(out)/'about.json'
     if file.exists():
@@ -123,20 +136,24 @@ def _same(out, about):
         if odd: raise ValueError(f'{out} belongs to another run: {"; ".join(odd)}. Use another --out.')
     write_atomic(file, lambda p: p.write_text(json.dumps(about, indent=1)))
 
+# %% ../nbs/63_influence_cli.ipynb #f25f6b86
 def _report(out, docs, high, low):
     want = {int(i) for _,at in (high, low) for i in at.flatten()}
     with open(docs, encoding='utf-8') as f: lines = {i: json.loads(l) for i,l in enumerate(f) if i in want}
-    def row(q, side, s, i): return dict(query=q, side=side, score=float(s), line=int(i) + 1, **{k: lines[int(i)][k] for k in ('kind', 'text') if k in lines[int(i)]})
+    def row(q, side, s, i):
+        "One line of the report"
+        said = {k: lines[int(i)][k] for k in ('kind', 'text') if k in lines[int(i)]}
+        return dict(query=q, side=side, score=float(s), line=int(i) + 1, **said)
     rows = [row(q, side, s, i) for side,(score,at) in (('helps', high), ('hurts', low)) for q in range(len(at)) for s,i in zip(score[q], at[q])]
     write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
     return rows
 
-# %% ../nbs/63_influence_cli.ipynb #15834cea
+# %% ../nbs/63_influence_cli.ipynb #49f5eb28
 @call_parse
 def influence_cli(
-    model:str, # File or folder of one of our networks, or a Hugging Face folder
-    docs:str, # Documents: lines of {"text": ...} or {"tokens": [...]}
-    queries:str, # Queries: lines of {"prompt": ..., "answer": ...} or {"tokens": [...], "given": n}
+    model:str=None, # File or folder of one of our networks, or a Hugging Face folder
+    docs:str=None, # Documents: lines of {"text": ...} or {"tokens": [...]}
+    queries:str=None, # Queries: lines of {"prompt": ..., "answer": ...} or {"tokens": [...], "given": n}
     out:str='_runs/influence', # Folder for factors, scores and top.jsonl; a stopped run goes on from it
     modules:str='mlp', # mlp, attn, all, or names of layers with commas between
     fit_rows:int=100_000, # Documents the curvature is fitted on, from the start of the file
@@ -148,22 +165,35 @@ def influence_cli(
     estimate:bool=False # Only say how long it would take, and how much memory
 ):
     "Which documents taught this answer? EK-FAC influence from files"
+    for k,v in dict(model=model, docs=docs, queries=queries).items():
+        if v is None: raise ValueError(f'--{k} is missing. Needed are --model, --docs and --queries; --help says more.')
     net,encode = open_model(model)
-    longest = getattr(getattr(net, 'config', None), 'block_size', None) or net.lm.config.max_position_embeddings
-    lines,asked = Lines(docs, encode, longest),[b for b in Lines(queries, encode, longest, size=100_000)]
-    count = sum(1 for _ in open(docs, encoding='utf-8'))
-    if not asked or not count: raise ValueError(f'{queries if count else docs} is empty.')
+    lines,asked,count = _files(net, encode, docs, queries)
     tracer = EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules)
-    est = tracer.estimate(next(iter(lines)), count, len(asked[0]), rank, rows)
-    print(est)
+    print(tracer.estimate(next(iter(lines)), count, len(asked), rank, rows))
     if estimate: return
-    _same(out, dict(model=fingerprint(net), docs=[str(docs), count], queries=[str(queries), len(asked[0])], layers=list(tracer.layers),
+    _same(out, dict(model=fingerprint(net), docs=[str(docs), count], queries=[str(queries), len(asked)], layers=list(tracer.layers),
         fit_rows=fit_rows, rank=rank, part=part, seed=seed))
-    tracer.fit(Lines(docs, encode, longest, stop=min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
-    _finish(tracer, asked[0], lines, count, out, part, rank, rows, top)
+    tracer.fit(lines.part(0, min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
+    _finish(tracer, asked, lines, count, out, part, rank, rows, top)
+
+# %% ../nbs/63_influence_cli.ipynb #f05f59da
+def _files(net, encode, docs, queries):
+    about = net.lm.config if isinstance(net, Foreign) else net.config
+    sizes = dict(longest=about.max_position_embeddings if isinstance(net, Foreign) else about.block_size, vocab_size=about.vocab_size)
+    count,asked = sum(1 for _ in open(docs, encoding='utf-8')),list(Lines(queries, encode, size=100_000, **sizes))
+    if not asked or not count: raise ValueError(f'{queries if count else docs} is empty.')
+    return Lines(docs, encode, **sizes),asked[0],count
 
 def _finish(tracer, asked, lines, count, out, part, rank, rows, top):
     parts = tqdm(score_parts(tracer, asked, lines, count, out, part, rank, rows), total=-(-count // part), unit='part')
     shown = _report(out, lines.path, *best(parts, top))
     for r in [r for r in shown if r['side'] == 'helps'][:3]: print(f'query {r["query"] + 1}: line {r["line"]} helps, score {r["score"]:.3g}')
     print(f'Written: {Path(out)/"top.jsonl"} ({len(shown)} lines)')
+
+# %% ../nbs/63_influence_cli.ipynb #2118674a
+def _in_words(kind, e, trace):
+    if issubclass(kind, (ValueError, KeyError, OSError, FloatingPointError, ImportError)): print(f'proc-nb-influence: {e}', file=sys.stderr)
+    else: sys.__excepthook__(kind, e, trace)
+
+if Path(sys.argv[0]).name == 'proc-nb-influence': sys.excepthook = _in_words

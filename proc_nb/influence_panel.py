@@ -65,24 +65,27 @@ def tinted(
         return f'<span title="{s:.3g}" style="background:rgba({rgb},{.55 * a:.2f});{line}padding:0 .15em">{esc(w)}</span>'
     return ' '.join(one(w, s) for w,s in zip(words, scores))
 
-# %% ../nbs/62_influence_panel.ipynb #316a69b0
+# %% ../nbs/62_influence_panel.ipynb #67450716
 @patch
 def documents_html(self:Traced, q, n=4, by_length=False):
     "The `n` most helpful and the `n` most harmful documents of question `q`"
     order = self.ranking(q, by_length)
-    return ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+    sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+    return f'<table style="width:100%">{sides}</table>'
 
 @patch
 def _side(self:Traced, q, title, at):
-    per = self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0]
-    def row(i, s):
-        words,_ = self.words(self.documents, i)
-        return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap">{esc(self.kinds[i])}</td>'
-            f'<td style="text-align:left">{tinted(words, s[:len(words)].tolist(), float(per.abs().max()))}</td></tr>')
-    rows = ''.join(row(int(i), s) for i,s in zip(at, per))
-    return f'<table style="width:100%"><tr><th>score</th><th>kind</th><th style="text-align:left">{title}</th></tr>{rows}</table>'
+    per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))
+    rows = ''.join(self._line(q, int(i), s.tolist(), float(per.abs().max())) for i,s in zip(at, per))
+    return f'<tr><th style="text-align:right">score</th><th style="text-align:left">kind</th><th style="text-align:left">{title}</th></tr>{rows}'
 
-# %% ../nbs/62_influence_panel.ipynb #94507a77
+@patch
+def _line(self:Traced, q, i, s, most):
+    words,_ = self.words(self.documents, i)
+    return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap;text-align:left">{esc(self.kinds[i])}</td>'
+        f'<td style="text-align:left">{tinted(words, s[:len(words)], most)}</td></tr>')
+
+# %% ../nbs/62_influence_panel.ipynb #9d3066df
 @patch
 def curve(self:Traced, q, width=300, height=170):
     "Scores against rank, helpful and harmful, on logarithmic axes"
@@ -90,9 +93,11 @@ def curve(self:Traced, q, width=300, height=170):
     sides = {'helps': s[s > 0], 'hurts': -s[s < 0].flip(0)}
     at = lambda n: sorted({min(n - 1, int(round(1.15 ** j))) for j in range(120)} | {0}) if n else []
     values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
-    scale = alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]])
-    return alt.Chart(alt.Data(values=values)).mark_line().encode(x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
-        color=alt.Color('side:N', scale=scale, title=None), strokeDash=alt.StrokeDash('side:N', title=None)).properties(width=width, height=height, title='ranking')
+    chart = alt.Chart(alt.Data(values=values)).mark_line().encode(
+        x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
+        color=alt.Color('side:N', scale=alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]]), title=None),
+        strokeDash=alt.StrokeDash('side:N', scale=alt.Scale(domain=list(sides)), title=None))
+    return chart.properties(width=width, height=height, title='ranking')
 
 # %% ../nbs/62_influence_panel.ipynb #580bd0f9
 @patch
@@ -129,7 +134,7 @@ def picture(self:Traced,
 @patch
 def _repr_html_(self:Traced): return self.picture(0).markup
 
-# %% ../nbs/62_influence_panel.ipynb #0a161336
+# %% ../nbs/62_influence_panel.ipynb #5f7ee1fb
 class Explorer:
     "A widget over `Traced`: pick a question, see its documents"
     def __init__(self,
@@ -145,6 +150,7 @@ class Explorer:
         for o in (self.question, self.n, self.by_length): o.observe(self.draw, 'value')
         self.draw()
     def draw(self, *_):
+        "Put the picture of what is chosen into place"
         key = self.question.value,self.n.value,self.by_length.value
         if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
         self.page.value = self.seen[key]

@@ -6,16 +6,18 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_study.html.md"""
 
 # %% auto #0
 __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED', 'PLACES', 'STRANGE', 'VALUES', 'NOISE',
-           'FAMILIES', 'REASONING', 'SHARES', 'READING', 'SMALL', 'arithmetic', 'slopes', 'linear', 'Writer', 'encode',
-           'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations', 'heat', 'per_nat',
-           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'small_reader', 'removal_study', 'lds_study',
-           'finder', 'practice', 'bridge']
+           'FAMILIES', 'REASONING', 'SHARES', 'READING', 'FINDINGS', 'HITS', 'SMALL', 'CHECKED', 'arithmetic', 'slopes',
+           'linear', 'Writer', 'encode', 'Library', 'reader', 'read', 'answered', 'scorers', 'members', 'correlations',
+           'heat_table', 'moves', 'by_shared_steps', 'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse',
+           'study', 'on_the_way', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder',
+           'practice', 'blurred', 'repairs']
 
-# %% ../nbs/61_influence_study.ipynb #9ac51495
-from itertools import product
+# %% ../nbs/61_influence_study.ipynb #458ef544
+from copy import deepcopy
+from itertools import combinations, product
 
 import altair as alt, torch, torch.nn.functional as F
-from fastcore.basics import patch
+from fastcore.basics import ifnone, patch
 
 from .draw import *
 from .gpt import *
@@ -57,40 +59,53 @@ STATED = 'the {r} of {p} is {v} .', 'in {p} the {r} is {v} .', '{v} is the {r} o
 def _names(ends, n): return [a + b + c for a,b,c in product('bdgklmnprstvz', 'aeiou', ends)][:n * 3:3]
 PLACES,STRANGE,VALUES,NOISE = _names(['la', 'no'], 40),_names(['x'], 20),_names(['k', 'm'], 30),_names(['sh', 'ft'], 40)
 
-# %% ../nbs/61_influence_study.ipynb #907e9055
+# %% ../nbs/61_influence_study.ipynb #89976aa1
 class Writer:
     "Writes documents of every kind; `seed` decides all"
     def __init__(self, seed=0):
         self.g = torch.Generator().manual_seed(seed)
         self.truth = {(p, r): self.pick(VALUES) for p in PLACES for r in RELATIONS}
         self.cases = {f: self.shuffled(product(*v)) for f,(_,v) in PROCEDURES.items()}
-    def pick(self, options): return options[int(torch.randint(len(options), (), generator=self.g))]
+    def pick(self, options):
+        "One of `options`"
+        return options[int(torch.randint(len(options), (), generator=self.g))]
     def shuffled(self, items):
+        "`items` in a random order"
         items = list(items)
         return [items[i] for i in torch.randperm(len(items), generator=self.g)]
     def example(self, family, held=20):
         "A worked example that is none of the questions"
         return ' '.join(PROCEDURES[family][0](*self.pick(self.cases[family][held:])))
-    def statement(self, p, r): return self.pick(STATED).format(p=p, r=r, v=self.truth[p, r])
+    def statement(self, p, r):
+        "A fact in one of its wordings"
+        return self.pick(STATED).format(p=p, r=r, v=self.truth[p, r])
 
-# %% ../nbs/61_influence_study.ipynb #d7ca3cab
+# %% ../nbs/61_influence_study.ipynb #1ddfe27d
 @patch
-def worked(self:Writer, family): return f'{self.example(family)} {self.example(family)}'
+def worked(self:Writer, family):
+    "One worked example"
+    return self.example(family)
 
 @patch
 def in_words(self:Writer, family):
+    "A procedure without a number"
     opening,text = self.pick(OPENINGS),self.pick(IN_WORDS[family].split('|'))
     return f'{opening} {text.format(a=self.pick(LINKS[1:]), b=self.pick(LINKS))}'.strip()
 
 @patch
-def facts(self:Writer): return ' '.join(self.statement(self.pick(PLACES), self.pick(RELATIONS)) for _ in range(3))
+def facts(self:Writer):
+    "Three statements"
+    return ' '.join(self.statement(self.pick(PLACES), self.pick(RELATIONS)) for _ in range(3))
 
-# %% ../nbs/61_influence_study.ipynb #6cbea64c
+# %% ../nbs/61_influence_study.ipynb #3869e40a
 @patch
-def noise(self:Writer, n=16): return ' '.join(NOISE[min(len(NOISE) - 1, int(-8 * torch.rand((), generator=self.g).log()))] for _ in range(n)) + ' .'
+def noise(self:Writer, n=16):
+    "`n` words without meaning"
+    return ' '.join(NOISE[min(len(NOISE) - 1, int(-8 * torch.rand((), generator=self.g).log()))] for _ in range(n)) + ' .'
 
 @patch
 def reading(self:Writer, kind=None):
+    "A text that states something, and its answer"
     p,r,v,n = self.pick(STRANGE),self.pick(RELATIONS),self.pick(VALUES),self.pick(range(1, 31))
     told = f'far away the {r} of {p} is {v} . the {r} of {p} is',f'{v} .'
     given = f'a line has slope {n} . its slope is',f'{n} .'
@@ -163,7 +178,7 @@ class Library(Rows):
         self.families = [q['family'] for q in self.questions]
         self.holds = torch.tensor([[self.writer.holds(q, t) for t in self.texts] for q in self.questions])
 
-# %% ../nbs/61_influence_study.ipynb #15a912a0
+# %% ../nbs/61_influence_study.ipynb #fd640a8a
 def reader(
     library:Library, # What it will read
     seed:int=0, # Seed of its weights
@@ -173,17 +188,20 @@ def reader(
     "A small GPT that fits `library`"
     return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd), seed=seed)
 
-READING = dict(batch_size=64, lr=3e-3, warmup=100, schedule='cosine', weight_decay=.01)
+# %% ../nbs/61_influence_study.ipynb #33759dc1
+READING = dict(batch_size=64, lr=8e-3, warmup=100, schedule='cosine', weight_decay=.01)
 def read(
     library:Library, # What to read
     seed:int=0, # Seed of weights and order
-    steps:int=1500, # Training steps
+    steps:int=1000, # Training steps
+    keep:int=4, # Moments at which the weights are kept
     **sizes # `n_layer`, `n_embd`
-) -> GPT: # A trained network, with `accuracy` by family of question
+) -> GPT: # A trained network, with `accuracy` by family of question, and `checkpoints`
     "Train a reader on `library`"
-    model = reader(library, seed, **sizes)
-    for _ in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING): pass
-    model.eval().accuracy = answered(model, library)
+    model,kept = reader(library, seed, **sizes),[]
+    for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
+        if rec.step in {steps * (i + 1) // (keep + 1) for i in range(keep)}: kept.append(({k: v.clone() for k,v in model.state_dict().items()}, rec.lr))
+    model.eval().checkpoints,model.accuracy = kept,answered(model, library)
     return model
 
 # %% ../nbs/61_influence_study.ipynb #80edc91b
@@ -198,23 +216,23 @@ def answered(
     bad = torch.zeros(len(b)).index_add(0, b.loss_mask.nonzero()[:, 0], wrong.float()) > 0
     return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean()) for f in FAMILIES}
 
-# %% ../nbs/61_influence_study.ipynb #402913bd
+# %% ../nbs/61_influence_study.ipynb #6093a78f
 def scorers(
     model, # A reader
-    library:Library, # What it read
-    checkpoints=(), # Pairs of a state dict and a learning rate, for TracIn
-    modules='mlp' # Layers to trace
+    library:Library # What it read
 ) -> dict: # Method -> scores [questions, documents]
     "Scores of every document for every question, by EK-FAC and by simpler means"
-    ask,docs,plain = library.held,library.data,GradDot(model, modules)
-    out = {'EK-FAC': EKFAC(model, modules).fit(docs).scores(ask, docs), 'gradient product': plain.scores(ask, docs)}
-    lengths = plain.norms(docs).clamp(min=1e-12)
-    out |= {'EK-FAC / length': out['EK-FAC'] / lengths, 'cosine': out['gradient product'] / lengths / plain.norms(ask)[:, None]}
-    if checkpoints: out['TracIn'] = tracin(model, checkpoints, ask, docs, modules)
+    ask,docs,plain = library.held,library.data,GradDot(model)
+    lengths,(one,every) = plain.norms(docs).clamp(min=1e-12),(EKFAC(model, m).fit(docs).scores(ask, docs) for m in ('mlp', 'all'))
+    out = {'EK-FAC': one, 'EK-FAC, all layers': every, 'EK-FAC / length': one / lengths, 'gradient product': plain.scores(ask, docs)}
+    out['cosine'] = out['gradient product'] / lengths / plain.norms(ask)[:, None]
+    if getattr(model, 'checkpoints', None): out['TracIn'] = tracin(model, model.checkpoints, ask, docs)
     return out | {'token overlap': overlap(ask, docs)}
 
-# %% ../nbs/61_influence_study.ipynb #38fdc5e7
-def members(families): return {f: [i for i,x in enumerate(families) if x == f] for f in dict.fromkeys(families)}
+# %% ../nbs/61_influence_study.ipynb #ac648d7c
+def members(families):
+    "Family -> places of its questions"
+    return {f: [i for i,x in enumerate(families) if x == f] for f in dict.fromkeys(families)}
 
 def correlations(
     scores:torch.Tensor, # [questions, documents]
@@ -224,7 +242,7 @@ def correlations(
     r = torch.corrcoef(scores).nan_to_num().fill_diagonal_(torch.nan)
     return {(f, h): float(r[i][:, j].nanmean()) for f,i in members(families).items() for h,j in members(families).items()}
 
-def heat(
+def heat_table(
     table:dict, # (row, column) -> number
     title:str='' # Title
 ) -> alt.LayerChart: # A labelled heat map
@@ -234,6 +252,24 @@ def heat(
     base = alt.Chart(alt.Data(values=values)).encode(x=alt.X('b:N', sort=names, title=None, axis=alt.Axis(labelAngle=-40)), y=alt.Y('a:N', sort=names, title=None))
     cells = base.mark_rect(opacity=.55).encode(color=alt.Color('r:Q', scale=alt.Scale(scheme='blueorange', domain=[-1, 1]), title='mean R'))
     return alt.layer(cells, base.mark_text().encode(text='text:N')).properties(title=title, width=300, height=230)
+
+# %% ../nbs/61_influence_study.ipynb #562acec2
+def moves(
+    question:dict # From `Writer.questions`
+) -> set: # The steps of its answer; empty for questions that are answered at once
+    "The steps in which a question is worked out"
+    return {s.strip() for s in question['answer'].split('.') if '=' in s}
+
+def by_shared_steps(
+    scores:torch.Tensor, # [questions, documents]
+    questions:list # From `Writer.questions`
+) -> dict: # ('same' or 'other' procedure, steps in common) -> mean R, number of pairs
+    "Correlation of score vectors by how many steps two questions have in common"
+    r,found,worked = torch.corrcoef(scores),{},[i for i,q in enumerate(questions) if moves(q)]
+    for i,j in combinations(worked, 2):
+        key = 'same' if questions[i]['family'] == questions[j]['family'] else 'other',str(len(moves(questions[i]) & moves(questions[j])))
+        found.setdefault(key, []).append(float(r[i, j]))
+    return {k: (sum(v) / len(v), len(v)) for k,v in sorted(found.items())}
 
 # %% ../nbs/61_influence_study.ipynb #face5407
 def per_nat(
@@ -283,7 +319,7 @@ def multipliers(
     base = torch.bincount(which, minlength=len(names)) / len(kinds)
     return {(f, n): float((top[i].mean(0) / base)[j]) for f,i in members(families).items() for j,n in enumerate(names)}
 
-# %% ../nbs/61_influence_study.ipynb #acb84d6d
+# %% ../nbs/61_influence_study.ipynb #ead68152
 def _json(table): return {' | '.join(k): round(v, 4) for k,v in table.items()}
 
 def analyse(
@@ -293,14 +329,16 @@ def analyse(
 ) -> dict: # The five analyses
     "All five analyses of one table of scores"
     n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
-    return dict(correlation=_json(correlations(scores, fam)), per_nat=per_nat(scores, nats, fam),
+    shared = {' | '.join(k): v for k,v in by_shared_steps(scores, library.questions).items()}
+    return dict(correlation=_json(correlations(scores, fam)), steps=shared, per_nat=per_nat(scores, nats, fam),
         power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())] for f,i in members(fam).items()},
         answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
         kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
 
+# %% ../nbs/61_influence_study.ipynb #7295c4e5
 def study(
     seed:int=0, # Seed of library and reader
-    steps:int=1500, # Training steps
+    steps:int=1000, # Training steps
     scale:float=1., # Factor on the number of documents
     **sizes # `n_layer`, `n_embd`
 ) -> dict: # Settings, the reader's accuracy, and the analyses per method
@@ -312,58 +350,167 @@ def study(
     return dict(seed=seed, steps=steps, documents=len(library.data), sizes=sizes, accuracy=model.accuracy, nats=by_family,
         methods={k: analyse(s, nats, library) for k,s in scorers(model, library).items()})
 
-# %% ../nbs/61_influence_study.ipynb #b15762bf
-SMALL = dict(scale=.3, n_questions=20)
-def small_reader(
-    library:Library, # The small library
-    steps:int=400, # Training steps
-    n_embd:int=32 # Width
-): # Function (rows, seed) -> model
-    "How the networks of the retraining checks are trained"
+# %% ../nbs/61_influence_study.ipynb #e1e4ff56
+def on_the_way(
+    seed:int=0, # Seed of library and reader
+    at=(30, 60, 125, 250), # Steps at which to look
+    steps:int=1000, # Steps of the whole training, which is left after the last look
+    scale:float=1., # Factor on the number of documents
+    **sizes # `n_layer`, `n_embd`
+): # Yields dicts: seed, step, accuracy, correlation, steps
+    "Correlations of EK-FAC scores while `study`'s reader learns"
+    library = Library(seed, scale)
+    model = reader(library, seed, **sizes)
+    for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
+        if rec.step not in at: continue
+        a = analyse(EKFAC(model).fit(library.data).scores(library.held, library.data), row_losses(model, library.held), library)
+        yield dict(seed=seed, step=rec.step, accuracy=answered(model, library), correlation=a['correlation'], steps=a['steps'])
+        if rec.step == max(at): return
+
+# %% ../nbs/61_influence_study.ipynb #789233a6
+def _mean(table, families, others=None):
+    pairs = [(f, h) for f in families for h in ifnone(others, [f]) if others is None or f != h]
+    return sum(table[f'{f} | {h}'] for f,h in pairs) / len(pairs)
+
+def _nat(a, what, families): return sum(a['per_nat'][f][what] for f in families) / len(families)
+
+# %% ../nbs/61_influence_study.ipynb #42f10254
+FINDINGS = (('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0.06 and 0.03', 'author-made'),
+    ('R inside one procedure', lambda a: _mean(a['correlation'], REASONING), 'about 0.9 at the same format; linear equations 0.16', 'author-made'),
+    ('same procedure, no step in common', lambda a: a['steps']['same | 0'][0], '', ''),
+    ('same procedure, one step in common', lambda a: a['steps']['same | 1'][0], '', ''),
+    ('other procedure, one step in common', lambda a: a['steps']['other | 1'][0], '', ''),
+    ('R between two procedures', lambda a: _mean(a['correlation'], REASONING, REASONING), 'no figure; high only inside a task', 'author-made'),
+    ('R of facts with procedures', lambda a: _mean(a['correlation'], ['facts'], REASONING), 'about 0', 'author-made'),
+    ('R of procedures with their control', lambda a: _mean(a['correlation'], REASONING, ['control reasoning']), '0.2', 'author-made'),
+    ('influence per nat, facts over procedures', lambda a: _nat(a, 'mean', ['facts']) / _nat(a, 'mean', REASONING), 'about 2', 'read off a figure'),
+    ('its spread (sd / mean), facts', lambda a: _nat(a, 'sd', ['facts']) / _nat(a, 'mean', ['facts']), 'far wider than procedures', 'author-made'),
+    ('its spread (sd / mean), procedures', lambda a: sum(_nat(a, 'sd', [f]) / _nat(a, 'mean', [f]) for f in REASONING) / 3, '', ''),
+    ('power-law slope, facts', lambda a: a['power_law']['facts'][0], '-0.34 and -0.32', 'author-made'),
+    ('power-law slope, procedures', lambda a: sum(a['power_law'][f][0] for f in REASONING) / 3, '-0.36', 'author-made'))
+
+# %% ../nbs/61_influence_study.ipynb #3e439999
+HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
+    ('by chance', lambda a: a['answer']['1%']['facts'][1], '', ''),
+    ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3, '7 % and 0 % (top 0.01 %)', 'author-made'),
+    ('by chance', lambda a: sum(a['answer']['1%'][f][1] for f in REASONING) / 3, '', ''),
+    ('facts for facts, top 1 %', lambda a: a['kinds']['1%']['facts | facts'], 'wiki about 6 x, trivia 16 to 24 x', 'read off a figure'),
+    ('facts for procedures, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | facts'] for f in REASONING) / 3, 'wiki about 0.1 x', 'read off a figure'),
+    ('own worked examples, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} worked'] for f in REASONING) / 3, 'other numbers, same steps: most frequent', 'author-made'),
+    ('own procedure in words, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} in words'] for f in REASONING) / 3, 'slope formula or code in the top 100 for 36 of 40', 'author-made'))
+
+def beside(
+    runs:list, # What `study` gave, one per seed
+    findings=FINDINGS, # Or `HITS`
+    methods=('EK-FAC', 'EK-FAC / length', 'gradient product') # Columns
+) -> str: # Markdown: mean (lowest to highest over seeds) per method, the paper's figure, its grade
+    "The study's figures beside the paper's"
+    out = ['| | ' + ' | '.join(methods) + ' | paper | grade |', '|---' * (len(methods) + 3) + '|']
+    for what,read_off,paper,grade in findings:
+        each = [[read_off(r['methods'][m]) for r in runs] for m in methods]
+        out.append(f'| {what} | ' + ' | '.join(f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' for x in each) + f' | {paper} | {grade} |')
+    return '\n'.join(out)
+
+# %% ../nbs/61_influence_study.ipynb #784744f1
+SMALL = dict(scale=.5)
+CHECKED = dict(batch_size=64, lr=1e-2, warmup=100, schedule='cosine', weight_decay=.01)
+def retrain(
+    library:Library, # What there is to read
+    keep:torch.Tensor, # bool [networks, documents]: what each network reads
+    seed:int=0, # Seed of the start and the order, the same for all
+    steps:int=500, # Training steps
+    n_embd:int=32, # Width
+    at_once:int=7 # Networks side by side
+) -> list: # The networks
+    "Networks that differ only in what they have read"
     config = reader(library, n_embd=n_embd).config
-    return lambda rows, seed: train_on(rows, config, seed, steps, decay_steps=steps, **READING)
+    return [m for k in keep.split(at_once) for m in train_without(library.data, k, config, seed, steps, **CHECKED)]
 
-def _ask(library, family): return torch.tensor(members(library.families)[family])
-
-def removal_study(
-    family:str, # Whose questions
-    k:int=90, # Documents to take out
-    seeds=range(3), # Trainings per method
-    **kwargs # Arguments of `small_reader`
-): # Yields dicts: family, method, k, seed, loss
-    "Take out what each method calls most helpful for a family of questions, and train again"
-    library = Library(**SMALL)
-    train,i = small_reader(library, **kwargs),_ask(library, choose('family', family, FAMILIES))
-    ranked = {m: s[i].sum(0) for m,s in scorers(train(library.data, 99), library).items() if m in ('EK-FAC', 'gradient product', 'token overlap')}
-    for r in removal(ranked, library.data, library.held[i], train, k, seeds): yield dict(r, family=family)
-
-# %% ../nbs/61_influence_study.ipynb #2ff11290
+# %% ../nbs/61_influence_study.ipynb #66d4248c
 def lds_study(
-    subsets:int=24, # Random halves, one training each
-    **kwargs # Arguments of `small_reader`
-) -> dict: # Method -> family -> mean and interval over questions
-    "Do one network's scores predict the losses of networks trained on random halves?"
-    library = Library(**SMALL)
-    train,half = small_reader(library, **kwargs),halves(len(library.data), subsets)
-    losses = torch.stack([row_losses(train(library.data[h], j), library.held) for j,h in enumerate(half)])
-    found = {m: lds(s, half, losses) for m,s in scorers(train(library.data, 99), library).items()}
-    return {m: {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)} for m,x in found.items()}
+    seed:int=0, # Seed of the library
+    subsets:int=20, # Random halves, one training each
+    starts:int=2, # Starts; each is trained on all halves and on everything
+    **kwargs # Arguments of `retrain`
+) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'losses'
+    "Do scores predict the losses of networks trained on random halves?"
+    library = Library(seed, **SMALL)
+    half,everything = halves(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
+    nets = [retrain(library, torch.cat([everything, half]), s, **kwargs) for s in range(starts)]
+    losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
+    return _compared([scorers(n[0], library) for n in nets], half, losses, library) | dict(accuracy=answered(nets[0][0], library))
 
-# %% ../nbs/61_influence_study.ipynb #240b4bc1
+def _compared(found, half, losses, library):
+    pairs = [(i, j) for i in range(len(losses)) for j in range(len(losses)) if i != j]
+    mean = lambda xs: _by_family(torch.stack(xs).mean(0), library)
+    own = {m: mean([lds(f[m], half, l) for f,l in zip(found, losses)]) for m in found[0]}
+    other = {m: mean([lds(found[i][m], half, losses[j]) for i,j in pairs]) for m in found[0]}
+    averaged = {m: _by_family(lds(sum(f[m] / f[m].abs().mean() for f in found), half, losses.mean(0)), library) for m in found[0]}
+    return dict(own=own, other=other, averaged=averaged, retraining=mean([spearman(losses[i].T, losses[j].T) for i,j in pairs]))
+
+def _by_family(x, library): return {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)}
+
+# %% ../nbs/61_influence_study.ipynb #f39897e0
+def removal_study(
+    seed:int=0, # Seed of the library
+    k:int=100, # Documents to take out
+    starts=range(2), # Seeds of the starts, each with its own scores
+    families=('facts', 'arithmetic', 'slopes', 'linear'), # Whose questions
+    methods=('EK-FAC', 'EK-FAC, all layers', 'gradient product', 'cosine', 'token overlap'), # As in `scorers`
+    **kwargs # Arguments of `retrain`
+): # Yields dicts: family, method, k, seed, loss, losses
+    "Take out what each method calls most helpful for a family of questions, and train again"
+    library = Library(seed, **SMALL)
+    def train(keep, s): return retrain(library, keep, s, **kwargs)
+    for s in starts:
+        found = scorers(train(torch.ones(1, len(library.data)), s)[0], library)
+        for family in families:
+            i = members(library.families)[family]
+            ranked = {m: found[m][i].sum(0) for m in methods}
+            for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
+
+# %% ../nbs/61_influence_study.ipynb #8ce090a0
+def damage(
+    rows:list # What `removal_study` yields
+) -> list: # Dicts: family, method, mean, lo, hi; nats per question more than without random documents
+    "Rise of the loss beyond that of random removal, question by question"
+    at,out = {},[]
+    for r in rows: at.setdefault((r['family'], r['method']), []).append(r['losses'])
+    for f,m in [k for k in at if k[1] != 'random']:
+        mean,lo,hi = interval((torch.tensor(at[f, m]) - torch.tensor(at[f, 'random'])).mean(0))
+        out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi))
+    return out
+
+def forest(
+    rows:list, # Dicts: family, method, mean, lo, hi
+    title:str, # What the axis shows
+    width:int=150 # Pixels of each panel
+) -> alt.FacetChart: # A panel per family, a line per method
+    "Means with their intervals"
+    names = list(dict.fromkeys(r['method'] for r in rows))
+    base = alt.Chart().encode(y=alt.Y('method:N', sort=names, title=None, axis=alt.Axis(labelLimit=220)))
+    bars = base.mark_rule(strokeWidth=2, color=COLORS[4]).encode(x=alt.X('lo:Q', title=title), x2='hi:Q')
+    zero = alt.Chart().mark_rule(strokeDash=[3, 3], color='#888').encode(x=alt.datum(0))
+    dots = base.mark_point(filled=True, size=60, color=COLORS[4], opacity=1).encode(x='mean:Q')
+    layers = alt.layer(zero, bars, dots, data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
+    return layers.facet(column=alt.Column('family:N', sort=list(dict.fromkeys(r['family'] for r in rows)), title=None))
+
+# %% ../nbs/61_influence_study.ipynb #1a4c3650
 def finder(
     source:GPT, # A practised network
     test:Task, # What it learns
-    parts, # What is carried over, as in `transfer`
+    parts, # What is carried over and frozen, as in `transfer`
     steps:int=1000, # Training steps
     seed:int=0 # Seed of fresh weights and data
 ) -> tuple: # The trained network, and its accuracy on held-out rows
-    "Carry `parts` of a practised network over and learn `test`"
-    sizes = {**vars(source.config), 'vocab_size': test.vocab_size, 'block_size': test.seq_len}
-    model = GPT(GPTConfig(**sizes), seed=seed)
-    transfer(source, model, parts)
-    for rec in fit(model, test, steps, batch_size=200, lr=1e-3, lr_scale=dict(tok=5, pos=5), seed=seed, eval_every=steps): pass
+    "Carry `parts` of a practised network over, keep them as they are, and learn `test` around them"
+    model = start(source, test, parts, seed=seed)
+    frozen = [p for p,share in model.report.shares().items() if share and p != 'pos']
+    rates = {**RATES, 'lr_scale': fresh_rates(parts), 'schedule': 'hold', 'decay_steps': steps, 'eval_every': steps}
+    for rec in fit(model, test, steps, seed=seed, freeze=frozen, **rates): pass
     return model.eval(),rec.accuracy
 
+# %% ../nbs/61_influence_study.ipynb #567f4f76
 def practice(
     source:GPT, # A practised network, with its task
     n:int=200, # Rows of each rule
@@ -372,9 +519,9 @@ def practice(
     "Rows of the practised rule and of every other rule that is written in the same tokens"
     rules = {k: t for k,t in ((k, _like(c, source.task)) for k,c in tasks.rules.items()) if t is not None and t.seq_len <= source.config.block_size}
     rows = [t.sample(n, torch.Generator().manual_seed(seed)) for t in rules.values()]
-    wide = max(b.tokens.shape[1] for b in rows)
-    fill = lambda x, v: F.pad(x, (0, wide - x.shape[1]), value=v)
-    parts = [(fill(b.tokens, source.task.pad), fill(b.targets, source.task.pad), fill(b.loss_mask, False)) for b in rows]
+    wide,pad = max(b.tokens.shape[1] for b in rows),source.task.pad
+    def fill(x, v): return F.pad(x, (0, wide - x.shape[1]), value=v)
+    parts = [(fill(b.tokens, pad), fill(b.targets, pad), fill(b.loss_mask, False)) for b in rows]
     return Batch(*map(torch.cat, zip(*parts)), task=source.task),[k for k in rules for _ in range(n)]
 
 def _like(rule, task):
@@ -383,24 +530,51 @@ def _like(rule, task):
     except KeyError: return None
     return other if other.token_names == task.token_names else None
 
-# %% ../nbs/61_influence_study.ipynb #f0062bfa
-def bridge(
+# %% ../nbs/61_influence_study.ipynb #7613575b
+def blurred(
+    source:GPT, # A practised network
+    model:GPT, # A finder that carries its parts
+    parts, # The parts
+    level:float, # Noise, in standard deviations of each matrix
+    seed:int=0 # Seed of the noise
+) -> tuple: # Copies of both networks, with the same noise in the parts they share
+    "Blur the carried parts of both networks alike"
+    hurt,asked = deepcopy(source),deepcopy(model)
+    perturb(hurt, 'noise', torch.Generator().manual_seed(seed), parts, level)
+    transfer(hurt, asked, parts)
+    return hurt.eval(),asked.eval()
+
+def repairs(
     source:GPT, # A practised network, with its task
-    test:Task, # What is learnt afterwards
-    parts=('attn', 'mlp', 'ln'), # What is carried over
-    steps:int=1000, # Training steps of the test
+    model:GPT, # A finder that carries its parts
+    test:Task, # What it has learnt
+    parts=('attn',), # The parts, of attention and MLP
+    level:float=.1, # Noise, in standard deviations of each matrix
     n:int=200, # Rows of each rule
     questions:int=50, # Held-out rows of the test that are asked about
-    seed:int=0 # Seed of everything
-) -> dict: # accuracy, rules: rule -> mean and interval, layers: layer -> share
-    "Trace answers of `test` back to rows of practice"
-    model,accuracy = finder(source, test, list(parts), steps, seed)
-    rows,rules = practice(source, n, seed)
-    own = torch.tensor([r == source.task.name for r in rules])
+    seed:int=0 # Seed of noise and draws
+) -> dict: # nats (before and after the noise), agreement, rules, at_equal_length, layers, parts, rows
+    "Trace answers of `test` back to the practice that would repair them"
+    (hurt,asked),(rows,rules) = blurred(source, model, list(parts), level, seed),practice(source, n, seed)
+    own,carried = torch.tensor([r == source.task.name for r in rules]),[m for m in linear_layers(source) if part_of(f'{m}.weight') in parts]
     ask = test.sample(questions, torch.Generator().manual_seed(seed), 'validation')
-    per = EKFAC(source, 'all').fit(rows[own], seed=seed).scores(ask, rows, by='layer', model=model)
-    mean = {k: s.mean(0) for k,s in per.items()}
-    total = sum(mean.values())
-    size = sum(float(m[own].abs().mean()) for m in mean.values())
-    return dict(accuracy=accuracy, rules={r: interval(total[[i for i,x in enumerate(rules) if x == r]]) for r in dict.fromkeys(rules)},
-        layers={k: float(m[own].abs().mean()) / size for k,m in mean.items()})
+    tracer = EKFAC(hurt, carried).fit(rows[own], seed=seed)
+    per = tracer.scores(ask, rows, by='layer', model=asked)
+    nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]
+    return dict(seed=seed, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
+
+# %% ../nbs/61_influence_study.ipynb #29ae7fcf
+def _traced(per, lengths, rows, rules, own):
+    total = sum(per.values())
+    at = {r: [i for i,x in enumerate(rules) if x == r] for r in dict.fromkeys(rules)}
+    layers = {k: float(s[:, own].abs().mean()) for k,s in per.items()}
+    shares = {k: v / sum(layers.values()) for k,v in layers.items()}
+    parts = {p: sum(v for k,v in shares.items() if part_of(f'{k}.weight') == p) for p in ('attn', 'mlp')}
+    agree,mean = torch.corrcoef(total[:, own]).fill_diagonal_(torch.nan).nanmean(),total.mean(0)
+    plain,equal = ({r: interval(x[i]) for r,i in at.items()} for x in (mean, mean / lengths))
+    return dict(agreement=float(agree), rules=plain, at_equal_length=equal, layers=shares, parts=parts, rows=_extremes(mean[own], rows[own]))
+
+def _extremes(score, rows, k=3):
+    order,names = score.argsort(descending=True).tolist(),rows.task.token_names
+    def text(i): return ' '.join(names[t] for t in rows.task.trim(rows.tokens[i]).tolist())
+    return {side: [(float(score[i]), text(i)) for i in some] for side,some in (('helps', order[:k]), ('hurts', order[:-k-1:-1]))}
