@@ -42,7 +42,7 @@ def group_fault(
     a,b,c = (names[j] for j in bad[0])
     return f'it is not associative: ({a}·{b})·{c} differs from {a}·({b}·{c})'
 
-# %% ../nbs/40_lego.ipynb #208afc16
+# %% ../nbs/40_lego.ipynb #56a031a0
 class Group:
     "A finite group given by its table; raises ValueError for a table that is none"
     def __init__(self,
@@ -59,15 +59,18 @@ class Group:
     def __len__(self): return len(self.table)
     def __repr__(self): return f"Group({' '.join(self.names)})"
     @property
-    def abelian(self): return torch.equal(self.table, self.table.T)
+    def abelian(self):
+        "Does the order of two operations never matter?"
+        return torch.equal(self.table, self.table.T)
 
-# %% ../nbs/40_lego.ipynb #2618b5ab
+# %% ../nbs/40_lego.ipynb #ac6f8b31
 def cyclic(
     n:int # Number of turns
 ) -> Group: # Z_n
     "The group of `n` turns"
     return Group([[(a + b) % n for b in range(n)] for a in range(n)], ['+', '-'] if n == 2 else [f'r{i}' for i in range(n)])
 
+# %% ../nbs/40_lego.ipynb #53fc8939
 def dihedral(
     n:int # Corners of the polygon
 ) -> Group: # D_n, with 2n elements: turns r0, r1, ... then mirrorings s0, s1, ...
@@ -75,6 +78,7 @@ def dihedral(
     def mul(a, b): return (a // n ^ b // n) * n + (a % n + (-1) ** (a // n) * (b % n)) % n
     return Group([[mul(a, b) for b in range(2 * n)] for a in range(2 * n)], [f'{k}{i}' for k in 'rs' for i in range(n)])
 
+# %% ../nbs/40_lego.ipynb #103f6cfd
 GROUPS = {**{f'Z{n}': (cyclic, n) for n in range(2, 9)}, **{f'D{n}': (dihedral, n) for n in (3, 4, 5)}}
 def group_of(
     group # A name in `GROUPS`, or a table
@@ -84,9 +88,10 @@ def group_of(
     make,n = GROUPS[choose('group', group, GROUPS)]
     return make(n)
 
-# %% ../nbs/40_lego.ipynb #eaaa8816
+# %% ../nbs/40_lego.ipynb #6f253636
 @patch
 def _repr_html_(self:Group):
+    "The multiplication table, coloured by element"
     head = cells([''] + self.names)
     lines = enumerate(zip(self.names, self.table.tolist()), 1)
     rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE) for j,(n,r) in lines]
@@ -112,18 +117,20 @@ class Lego(Task):
         self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
         self._alphabet()
 
-# %% ../nbs/40_lego.ipynb #ac212103
+# %% ../nbs/40_lego.ipynb #827746b1
 @patch
 def _alphabet(self:Lego):
+    "Tokens: group elements, letters, signs; the same for every length"
     k = len(self.group)
     self.a,(self.eq,self.end,self.one,self.open,self.close,self.pad) = k,range(k + 26, k + 32)
     self.token_names = self.group.names + list('abcdefghijklmnopqrstuvwxyz') + ['=', ';', '1', '[', ']', '·']
     self.text_len = 5 * self.n_clauses + 2
     self.seq_len = self.text_len + 2 * self.n_clauses * (self.ask != 'inside')
 
-# %% ../nbs/40_lego.ipynb #9553de00
+# %% ../nbs/40_lego.ipynb #e0787b6f
 @patch
 def _parents(self:Lego, n, generator):
+    "The column each variable refers to, [n, n_clauses]; -1 is the constant"
     i = torch.arange(self.n_chains * self.n_vars, device=generator.device)
     chain = torch.where(i % self.n_vars == 0, -1, i - 1).expand(n, -1)
     return torch.cat([chain, torch.randint(len(i), (n, self.n_distractors), generator=generator, device=generator.device)], 1)
@@ -139,14 +146,16 @@ def _draw(self:Lego, n, generator):
     ops = table.flatten()[values * len(self.group) + inverse[before]]
     return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
 
-# %% ../nbs/40_lego.ipynb #2c189588
+# %% ../nbs/40_lego.ipynb #265a573e
 @patch
 def _framed(self:Lego, inner, *rest):
+    "`inner` between brackets, then what follows the row"
     ends = torch.full_like(inner[:, :1], self.open),torch.full_like(inner[:, :1], self.close)
     return torch.cat([ends[0], inner, ends[1], *rest], 1)
 
 @patch
 def batch(self:Lego, n, generator):
+    "`n` rows of any split, with the value of each variable where it is asked for"
     left,ops,right,values = self._draw(n, generator)
     order = torch.rand(left.shape, generator=generator, device=left.device).argsort(1)
     asked = torch.arange(order.shape[1], device=order.device).expand_as(order) if self.ask == 'chain' else order
@@ -156,7 +165,7 @@ def batch(self:Lego, n, generator):
     tokens = self._framed(torch.stack(clause, 2).flatten(1), *after)
     return self._answers(tokens, values.gather(1, asked), asked)
 
-# %% ../nbs/40_lego.ipynb #f745f504
+# %% ../nbs/40_lego.ipynb #4937dbc8
 @patch
 def asked(self:Lego):
     "The positions at which variables are asked for, as a slice"
@@ -164,13 +173,14 @@ def asked(self:Lego):
 
 @patch
 def _answers(self:Lego, tokens, values, column):
+    "A batch from rows, the values asked for and the columns they belong to"
     at,chain = self.asked(),column < self.n_chains * self.n_vars
     targets,score,loss = (torch.full_like(tokens, x, dtype=d) for x,d in ((self.pad, torch.int64), (0, torch.bool), (0, torch.bool)))
     targets[:, at],score[:, at] = values,chain
     loss[:, at] = chain & (column % self.n_vars < self.n_supervised)
     return Batch(tokens, targets, loss, score, self)
 
-# %% ../nbs/40_lego.ipynb #363fcda8
+# %% ../nbs/40_lego.ipynb #8a813cbe
 @patch
 def clauses(self:Lego,
     row:list # Token numbers of one row
@@ -183,6 +193,7 @@ def clauses(self:Lego,
     out = {l: (o, r) for l,_,o,r,_ in parts}
     return out if fine and len(out) == len(parts) else None
 
+# %% ../nbs/40_lego.ipynb #211a1cda
 @patch
 def path(self:Lego, clauses, letter):
     "The letters from `letter` down to the constant; None if it is never reached"
@@ -207,12 +218,15 @@ def solve(self:Lego,
         out[l] = table[op][out.get(up, self.group.unit)]
     return out
 
-# %% ../nbs/40_lego.ipynb #a78f43f2
+# %% ../nbs/40_lego.ipynb #be4b11a0
 @patch
-def valid(self:Lego, tokens): return torch.tensor([self._fine(r) for r in tokens.tolist()], dtype=torch.bool)
+def valid(self:Lego, tokens):
+    "bool [n]: rows of the task's shape whose clauses resolve and whose written answers, if any, are right"
+    return torch.tensor([self._fine(r) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _fine(self:Lego, row):
+    "Does one row, a list, keep the rule?"
     said,found = self.clauses(row),self.solve(row)
     if not found or not self._shaped(said): return False
     if self.ask == 'inside': return True
@@ -221,7 +235,9 @@ def _fine(self:Lego, row):
     return written and [found[l] for l in order] == row[self.text_len + 1::2]
 
 @patch
-def _in_order(self:Lego, said): return sorted(said, key=lambda l: len(self.path(said, l)))
+def _in_order(self:Lego, said):
+    "Letters from the constant on"
+    return sorted(said, key=lambda l: len(self.path(said, l)))
 
 # %% ../nbs/40_lego.ipynb #633bbbcb
 @patch
@@ -263,9 +279,10 @@ def _places(self:Lego, said):
         spots[l] = col,line
     return spots
 
-# %% ../nbs/40_lego.ipynb #0d69965e
+# %% ../nbs/40_lego.ipynb #4001e6a1
 @patch
 def picture(self:Lego, row, mask=None):
+    "The clauses of a row, [T], as written, and below them the chain they hide; variables under `mask` are filled"
     said,found,names = self.clauses(row.tolist()),self.solve(row),[self.token_names[t] for t in row.tolist()]
     if not found: return Task.picture(self, row, mask)
     taught,spots = set() if mask is None else set(row[mask].tolist()),self._places(said)
@@ -278,7 +295,7 @@ def picture(self:Lego, row, mask=None):
     size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,80 + 44 * max(r for _,r in spots.values())
     return svg(*size, *chips, *arrows, *ones, *nodes, label=' '.join(names))
 
-# %% ../nbs/40_lego.ipynb #fc8454c3
+# %% ../nbs/40_lego.ipynb #b1c3eaf2
 class BothWays(Attention):
     "Attention in which every position sees the whole row"
     def forward(self, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
@@ -286,8 +303,11 @@ class BothWays(Attention):
         if at is not None: q = pick(q.transpose(1, 2), at).transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout * self.training)
         return self.c_proj(y.transpose(1, 2).flatten(2))
-    def maps(self, x): return super().maps(x, causal=False)
+    def maps(self, x):
+        "How much each position takes from each, [B, H, T, T], with gradients"
+        return super().maps(x, causal=False)
 
+# %% ../nbs/40_lego.ipynb #f5133e80
 class Reader(GPT):
     "A `GPT` that looks both ways; `shared=True` runs one block at every depth"
     causal = False
@@ -304,7 +324,9 @@ class Reader(GPT):
         for b in self.h: b.attn = BothWays(cfg)
         init_weights(self, cfg.n_layer)
     @property
-    def blocks(self): return list(self.h) * self.config.n_layer if self.shared else self.h
+    def blocks(self):
+        "The blocks in the order in which they run; a shared one again and again"
+        return list(self.h) * self.config.n_layer if self.shared else self.h
 
 # %% ../nbs/40_lego.ipynb #2e0f431a
 def reader(
@@ -334,7 +356,7 @@ def places(self:Lego,
     out[:, self.asked()] = depth.long().gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
     return out
 
-# %% ../nbs/40_lego.ipynb #521f2b78
+# %% ../nbs/40_lego.ipynb #6d44dd4d
 @torch.no_grad()
 def right_by_place(
     model, # A reader, or any model of tokens
@@ -346,6 +368,7 @@ def right_by_place(
     zero = right.new_zeros(batch.task.n_vars)
     return zero.index_add(0, place, right) / zero.index_add(0, place, torch.ones_like(right))
 
+# %% ../nbs/40_lego.ipynb #1061dc18
 def accuracy_by_place(
     model, # A reader, or any model of tokens
     task:Lego, # What it is tested on
@@ -359,7 +382,7 @@ def accuracy_by_place(
     model.train(was)
     return out
 
-# %% ../nbs/40_lego.ipynb #076465f1
+# %% ../nbs/40_lego.ipynb #29b8564c
 def _smooth(x, eps=1e-3): return (x + eps) / (x + eps).sum(-1, keepdim=True)
 
 def same_map(
@@ -369,6 +392,7 @@ def same_map(
     same = tokens[:, :, None] == tokens[:, None]
     return _smooth(same.float() * (1 - torch.eye(tokens.shape[1], device=tokens.device)))
 
+# %% ../nbs/40_lego.ipynb #3afed1c0
 def local_map(
     T:int, # Row length
     kernel=(1, 2, 4, 2, 1) # Weights around each position; an odd number of them
@@ -408,7 +432,7 @@ def mimic_kl(
     mine = _smooth(model.maps(tokens)[:, :, list(heads)])
     return (mine * (mine.log() - target.log())).sum(-1).mean((1, 3))
 
-# %% ../nbs/40_lego.ipynb #aa425d23
+# %% ../nbs/40_lego.ipynb #cd093978
 def mimic_steps(
     model:GPT, # A reader; changed in place
     task:Task, # Where the rows come from; its answers are not used
@@ -428,6 +452,7 @@ def mimic_steps(
         opt.step()
         yield Record(i + 1, loss.detach(), lr=lr)
 
+# %% ../nbs/40_lego.ipynb #19e6ae7c
 def mimic(
     model:GPT, # A reader; changed in place
     task:Task, # Where the rows come from
@@ -455,7 +480,7 @@ def head_scores(
     return HeadScores(mass.sum((1, 3)) / has.sum(), torch.einsum('lnhqk,qk->lh', maps, near) / tokens.numel(),
         float((same.sum(-1) * has).sum() / has.sum() / T), float(near.sum() / T**2))
 
-# %% ../nbs/40_lego.ipynb #5b79eccc
+# %% ../nbs/40_lego.ipynb #5be63b34
 class HeadScores:
     "Association and locality of heads; shows itself as a table"
     def __init__(self,
@@ -472,6 +497,7 @@ class HeadScores:
     def _repr_html_(self):
         return ''.join(_table(f'{k} (by chance {getattr(self, k + "_chance"):.2f})', getattr(self, k)) for k in ('association', 'local'))
 
+# %% ../nbs/40_lego.ipynb #8b484036
 def _table(title, s, row='layer', column='head'):
     "A table of shares, tinted"
     head = ''.join(f'<th>{column} {h}</th>' for h in range(s.shape[1]))
@@ -542,7 +568,7 @@ def chart_places(
     panels = alt.layer(band, line, data=alt.Data(values=flat)).properties(width=width, height=170)
     return panels.facet(alt.Facet('setting:N', title=None), columns=columns).properties(title=title)
 
-# %% ../nbs/40_lego.ipynb #29c2fe67
+# %% ../nbs/40_lego.ipynb #b7fbfcbc
 @patch
 def resolved(self:Lego,
     tokens:torch.Tensor # int64 [n, seq_len]
@@ -555,6 +581,7 @@ def resolved(self:Lego,
         for t in at: out[i, t] = found[row[t]]
     return out
 
+# %% ../nbs/40_lego.ipynb #a5552eed
 def flip(
     batch:Batch, # Rows of a `Lego` task that asks inside the clauses
     place:int, # Whose operator is changed; 0 is next to the constant
@@ -570,7 +597,7 @@ def flip(
     tokens[at] = task.group.table.to(tokens.device)[by, tokens[at]]
     return Batch(tokens, task.resolved(tokens), batch.loss_mask, batch.score_mask, task)
 
-# %% ../nbs/40_lego.ipynb #4adca7f8
+# %% ../nbs/40_lego.ipynb #3379c8de
 @torch.no_grad()
 def flip_effect(
     model, # A reader
@@ -585,15 +612,17 @@ def flip_effect(
     before,count = said(b),zero.index_add(0, place, torch.ones_like(place, dtype=zero.dtype))
     return torch.stack([zero.index_add(0, place, (said(flip(b, j)) != before).float()) / count for j in range(task.n_vars)])
 
+# %% ../nbs/40_lego.ipynb #e4d4724e
 def show_flips(effect):
     "The table of `flip_effect`: rows are operators changed, columns answers"
     return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer'))
 
-# %% ../nbs/40_lego.ipynb #1e896ea8
+# %% ../nbs/40_lego.ipynb #c8127150
 def _beside(task):
     k = min(task.n_vars, task.n_clauses - 1)
     return Lego(task.settings['group'], k, k, n_distractors=task.n_clauses - k)
 
+# %% ../nbs/40_lego.ipynb #b384c5f3
 @torch.no_grad()
 def branch_effect(
     model, # A reader

@@ -8,9 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego_attention.html.md"""
 __all__ = ['Sight', 'associate', 'same_weights', 'local_mix', 'LegoAttention', 'hardwire', 'attention_flops', 'counted_flops',
            'time_heads']
 
-# %% ../nbs/41_lego_attention.ipynb #fc8aa573
+# %% ../nbs/41_lego_attention.ipynb #fea64174
 import time
-from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import ifnone, patch
@@ -36,7 +35,7 @@ class Sight:
         self.first = torch.empty_like(order).scatter_(1, order, order.gather(1, start))
         self.count = torch.zeros_like(order).scatter_add_(1, self.first, torch.ones_like(order)).gather(1, self.first)
 
-# %% ../nbs/41_lego_attention.ipynb #b5c901e9
+# %% ../nbs/41_lego_attention.ipynb #b49439a5
 def associate(
     v:torch.Tensor, # float [B, T, D]: values
     sight:Sight, # What is known of the rows
@@ -48,7 +47,9 @@ def associate(
     total = torch.zeros_like(v).scatter_add(1, at, v).gather(1, at)
     return (total - v) / (sight.count - 1).clamp(min=1)[..., None]
 
+# %% ../nbs/41_lego_attention.ipynb #c852dbbb
 def _associate_back(v, sight):
+    "The mean of `v` over equal tokens before each position"
     order,start = sight.order[..., None].expand_as(v),sight.start[..., None].expand_as(v)
     s = v.gather(1, order)
     before = s.cumsum(1) - s # sums of everything earlier in sorted order
@@ -99,7 +100,7 @@ class LegoAttention(nn.Module):
         if learn: self.kernel = nn.Parameter(k)
         else: self.register_buffer('kernel', k)
 
-# %% ../nbs/41_lego_attention.ipynb #3404bf0a
+# %% ../nbs/41_lego_attention.ipynb #78a5ba9d
 def _roles(n_head, association, local):
     "Heads that stay, that look nearby and that associate"
     for h in [*association, *local]: whole('head', h, 0, n_head - 1)
@@ -108,12 +109,13 @@ def _roles(n_head, association, local):
     return [h for h in range(n_head) if h not in (*association, *local)],list(local),list(association)
 
 def _kernel(kernel):
+    "Weights that sum to one"
     k = torch.as_tensor(kernel, dtype=torch.float)
     if k.dim() != 1 or len(k) % 2 == 0: raise ValueError(f'A kernel is a list of an odd number of weights, not {kernel!r}.')
     if not k.sum().abs() > 1e-6: raise ValueError(f'The weights of a kernel must not sum to zero: {kernel!r}.')
     return k / k.sum()
 
-# %% ../nbs/41_lego_attention.ipynb #e52a492f
+# %% ../nbs/41_lego_attention.ipynb #651903cb
 @patch
 def qkv(self:LegoAttention, x):
     "Queries and keys of the ordinary heads, values of all; [B, heads, T, C/H] each"
@@ -122,6 +124,7 @@ def qkv(self:LegoAttention, x):
 
 @patch
 def forward(self:LegoAttention, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
+    "Each kind of head in its own way, then all of them in their order"
     q,k,v = self.qkv(x)
     out,took = [],lambda heads: v[:, heads].transpose(1, 2).flatten(2)
     if self.free:
@@ -146,7 +149,7 @@ def maps(self:LegoAttention, x):
     out[:, self.association] = same_weights(self.sight.tokens, self.causal)[:, None]
     return out
 
-# %% ../nbs/41_lego_attention.ipynb #ed32dbe6
+# %% ../nbs/41_lego_attention.ipynb #5deffd29
 @torch.no_grad()
 def hardwire(
     model:GPT, # A `GPT` or `Reader`; changed in place
@@ -167,6 +170,7 @@ def hardwire(
     model.wired = [*getattr(model, 'wired', []), dict(kwargs, association=list(association), local=list(local), layers=layers)]
     return model
 
+# %% ../nbs/41_lego_attention.ipynb #c2bbcd6f
 @patch
 def take(self:LegoAttention, old):
     "Copy the weights of `old` that still have a place"
@@ -176,7 +180,7 @@ def take(self:LegoAttention, old):
         getattr(self.c_attn, k).copy_(getattr(old.c_attn, k).unflatten(0, (3 * H, d))[rows].flatten(0, 1))
         getattr(self.c_proj, k).copy_(getattr(old.c_proj, k))
 
-# %% ../nbs/41_lego_attention.ipynb #f2a3ba87
+# %% ../nbs/41_lego_attention.ipynb #684ce566
 def attention_flops(
     attn, # An `Attention` or `LegoAttention`
     T:int, # Row length
@@ -190,12 +194,13 @@ def attention_flops(
     flops = 2 * T * C * attn.c_attn.weight.shape[0] + 2 * T * C * C + 4 * T * T * d * free + 2 * width * T * d * local
     return dict(flops=B * flops, other=3 * B * T * d * assoc)
 
+# %% ../nbs/41_lego_attention.ipynb #a6f0ae6f
 def counted_flops(model, tokens):
     "What `torch.utils.flop_counter` counts in a forward pass (it does not know the fused attention of a CPU, so the plain one is run)"
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter: model(tokens)
     return counter.get_total_flops()
 
-# %% ../nbs/41_lego_attention.ipynb #159dcdbd
+# %% ../nbs/41_lego_attention.ipynb #7869d8bd
 def _seconds(f, tries=3):
     "The shortest of `tries` calls, after one to warm up"
     f()
@@ -206,6 +211,7 @@ def _seconds(f, tries=3):
         took.append(time.perf_counter() - start)
     return min(took)
 
+# %% ../nbs/41_lego_attention.ipynb #065b17ab
 def time_heads(
     T:int, # Row length
     n_head:int=2, # Heads

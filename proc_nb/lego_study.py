@@ -10,10 +10,9 @@ __all__ = ['STUDIES', 'DATA', 'SIZES', 'KINDS_OF_READER', 'SHAPES', 'heads_and_p
            'kl_to_targets', 'mimic_study', 'carried_heads', 'rules_study', 'shortcut_look', 'shortcuts_study',
            'wired_study', 'time_lengths', 'chart_speed']
 
-# %% ../nbs/43_lego_study.ipynb #dd4b5173
+# %% ../nbs/43_lego_study.ipynb #7ba8b973
 import json, os, platform, re, time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from .train import *
 from .transfer import *
 from .zoo import *
 
-# %% ../nbs/43_lego_study.ipynb #e8009ff1
+# %% ../nbs/43_lego_study.ipynb #4f4e10f6
 def heads_and_places(
     model, # A reader
     task:Lego # What it is asked about
@@ -39,6 +38,7 @@ def heads_and_places(
     s = head_scores(model, task.sample(100, torch.Generator(device_of(model)).manual_seed(1), 'validation'))
     return dict(places=accuracy_by_place(model, task, 500), association=float(s.association.max()), local=float(s.local.max()))
 
+# %% ../nbs/43_lego_study.ipynb #fc2aa7af
 class Setting:
     "One line of a study"
     def __init__(self,
@@ -54,7 +54,7 @@ class Setting:
         out = [dict(step=0, **self.look(model, self.task)), *self.watch(model, self.task, seed=seed, **{**self.kwargs, **kwargs})]
         return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.perf_counter() - start, 1))]
 
-# %% ../nbs/43_lego_study.ipynb #d5a3a0b2
+# %% ../nbs/43_lego_study.ipynb #f62759ff
 def _run(folder, name, setting, seed, kwargs):
     "The rows of one run, from its file if it was made alike before"
     s = STUDIES[name]()[setting]
@@ -64,6 +64,7 @@ def _run(folder, name, setting, seed, kwargs):
     keep_study(file, rows, about)
     return rows
 
+# %% ../nbs/43_lego_study.ipynb #d7bbcd0d
 def _about(s, kwargs): return json.loads(json.dumps(dict(task=repr(s.task), rates={**LEGO_RATES, **s.kwargs, **kwargs})))
 
 def keep_study(
@@ -77,7 +78,7 @@ def keep_study(
 
 def _short(x): return [_short(v) for v in x] if isinstance(x, (list, tuple)) else round(x, 4) if isinstance(x, float) else x
 
-# %% ../nbs/43_lego_study.ipynb #6de704ae
+# %% ../nbs/43_lego_study.ipynb #815414ca
 STUDIES = {}
 DATA = Path(__file__).parent/'data/results' if '__file__' in globals() else Path('../proc_nb/data/results')
 def make_study(
@@ -100,6 +101,7 @@ def make_study(
     keep_study(Path(folder)/f'{name}.json', rows, dict(settings=about, seeds=list(seeds), core_seconds=seconds, **machine))
     return rows
 
+# %% ../nbs/43_lego_study.ipynb #81a006bd
 def stored_study(
     name:str, # Such as 'lego_readers'
     path=DATA # Folder of the files
@@ -108,7 +110,7 @@ def stored_study(
     have = sorted(p.stem for p in Path(path).glob('lego*.json'))
     return json.loads((Path(path)/f"{choose('stored study', name, have)}.json").read_text())
 
-# %% ../nbs/43_lego_study.ipynb #a246ba55
+# %% ../nbs/43_lego_study.ipynb #142b15da
 def runs_of(
     rows # As from `make_study`
 ) -> dict: # Setting -> list of runs, each a list of rows
@@ -117,6 +119,7 @@ def runs_of(
     for r in rows: out.setdefault(r['setting'], {}).setdefault(r['seed'], []).append(r)
     return {k: list(v.values()) for k,v in out.items()}
 
+# %% ../nbs/43_lego_study.ipynb #0edb638c
 def _cell(values, form):
     known = [v for v in values if v is not None]
     if not known: return '<td>–</td>'
@@ -134,7 +137,7 @@ def table_of(
     body = ''.join(f'<tr><th>{esc(s)}</th>' + ''.join(_cell([f(r) for r in runs], form) for f,form in columns.values()) + '</tr>' for s,runs in runs_of(rows).items())
     return Html(f'<table><tr><th>{esc(corner)}</th>{head}</tr>{body}</table>')
 
-# %% ../nbs/43_lego_study.ipynb #df8130d1
+# %% ../nbs/43_lego_study.ipynb #186056d3
 def place(
     i:int # Place in the chain; 1 is next to the constant
 ): # A column for `table_of`
@@ -148,6 +151,7 @@ def passed(
     "The first step at which a place was right more often than `level`; None if never"
     return lambda run: next((r['step'] for r in run if len(r['places']) >= i and r['places'][i - 1] > level), None)
 
+# %% ../nbs/43_lego_study.ipynb #e51f83d3
 def places_columns(
     n:int, # Variables
     trained:int=None # How many of them were trained
@@ -166,7 +170,7 @@ def readers_study():
 
 STUDIES['lego_readers'] = readers_study
 
-# %% ../nbs/43_lego_study.ipynb #4b4c9162
+# %% ../nbs/43_lego_study.ipynb #670f9aa7
 def watch_mimic(
     model:GPT, # A reader; trained in place
     task:Task, # Where the rows come from
@@ -186,6 +190,7 @@ def kl_to_targets(
     rows = task.sample(64, torch.Generator(device_of(model)).manual_seed(9), 'validation').tokens
     return dict(zip(('local', 'association'), mimic_kl(model, rows).mean(0).tolist()))
 
+# %% ../nbs/43_lego_study.ipynb #486511ed
 def mimic_study():
     "Both kinds of reader, mimicked for as long as the released code does with BERT"
     task = Lego('Z2', 5, 3)
@@ -242,7 +247,7 @@ def wired_study():
 
 STUDIES['lego_wired'] = wired_study
 
-# %% ../nbs/43_lego_study.ipynb #7f7814be
+# %% ../nbs/43_lego_study.ipynb #2562a3a4
 SHAPES = {'2 heads of 16, both wired': dict(n_head=2, wired=2, n_embd=32), '4 heads of 16, two wired': dict(n_head=4, wired=2, n_embd=64),
     '2 heads of 64, both wired': dict(n_head=2, wired=2, n_embd=128), '4 heads of 64, two wired': dict(n_head=4, wired=2, n_embd=256)}
 def time_lengths(
@@ -253,6 +258,7 @@ def time_lengths(
     "Time `LegoAttention` beside ordinary attention"
     return [dict(setting=k, seed=0, **time_heads(T, tries=tries, B=max(1, 4096 // T), **v)) for k,v in ifnone(shapes, SHAPES).items() for T in lengths]
 
+# %% ../nbs/43_lego_study.ipynb #ea4ebdb3
 def chart_speed(rows):
     "How many times faster, by row length"
     base = alt.Chart(alt.Data(values=list(rows))).encode(x=alt.X('T:Q', title='tokens in a row', scale=alt.Scale(type='log', base=2)), color='setting:N', strokeDash='setting:N')
