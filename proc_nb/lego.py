@@ -279,7 +279,7 @@ def _places(self:Lego, said):
         spots[l] = col,line
     return spots
 
-# %% ../nbs/40_lego.ipynb #4001e6a1
+# %% ../nbs/40_lego.ipynb #618ad8f3
 @patch
 def picture(self:Lego, row, mask=None):
     "The clauses of a row, [T], as written, and below them the chain they hide; variables under `mask` are filled"
@@ -292,7 +292,7 @@ def picture(self:Lego, row, mask=None):
     ones = [f'<text x="{x}" y="{y+4}">1</text>' for x,y in start.values()]
     nodes = [_node(*at[l], self.token_names[l], self.group.names[found[l]], color(found[l]), l in taught) for l in said]
     chips = [_chip(i, '{}{}{} {}'.format(*names[5*i+1:5*i+5])) for i in range(self.n_clauses)]
-    size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,80 + 44 * max(r for _,r in spots.values())
+    size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,88 + 44 * max(r for _,r in spots.values())
     return svg(*size, *chips, *arrows, *ones, *nodes, label=' '.join(names))
 
 # %% ../nbs/40_lego.ipynb #b1c3eaf2
@@ -551,7 +551,7 @@ def watch_places(
     for r in fit(model, task, steps, eval_every=steps, eval_rows=10, **{**LEGO_RATES, **kwargs}):
         if r.step % every == 0 or r.step == steps: yield dict(step=r.step, loss=r.loss, places=accuracy_by_place(model, task, n))
 
-# %% ../nbs/40_lego.ipynb #18cfd0d4
+# %% ../nbs/40_lego.ipynb #acac7cba
 def chart_places(
     rows, # Dicts with 'setting', 'seed', 'step', 'places'
     title:str='', # Title
@@ -560,13 +560,14 @@ def chart_places(
 ) -> alt.TopLevelMixin: # The chart
     "Accuracy by place over steps"
     flat = [dict(setting=r['setting'], step=r['step'], place=i + 1, accuracy=a) for r in rows for i,a in enumerate(r['places'])]
-    tints = alt.Scale(range=[color(i) for i in range(8)])
-    base = alt.Chart().encode(x=alt.X('step:Q', title='training steps'), color=alt.Color('place:O', title='place', scale=tints))
-    y = dict(axis=alt.Axis(format='%'), title='accuracy', scale=alt.Scale(domain=[0, 1]))
-    band = base.mark_area(opacity=.2).encode(y=alt.Y('min(accuracy):Q', **y), y2='max(accuracy):Q')
-    line = base.mark_line().encode(y=alt.Y('mean(accuracy):Q', **y), strokeDash=alt.StrokeDash('place:O', title='place'))
+    y,tints = dict(axis=alt.Axis(format='%'), title='accuracy', scale=alt.Scale(domain=[0, 1])),alt.Scale(range=[color(i) for i in range(8)])
+    base = alt.Chart().encode(x=alt.X('step:Q', title='training steps'))
+    band = base.mark_area(opacity=.25, color='#888').encode(y=alt.Y('min(accuracy):Q', **y), y2='max(accuracy):Q', detail='place:O')
+    by = dict(color=alt.Color('place:O', title='place', scale=tints), strokeDash=alt.StrokeDash('place:O', title='place'))
+    line = base.mark_line().encode(y=alt.Y('mean(accuracy):Q', **y), **by)
     panels = alt.layer(band, line, data=alt.Data(values=flat)).properties(width=width, height=170)
-    return panels.facet(alt.Facet('setting:N', title=None), columns=columns).properties(title=title)
+    order = list(dict.fromkeys(r['setting'] for r in rows))
+    return panels.facet(alt.Facet('setting:N', title=None, sort=order), columns=columns).properties(title=title)
 
 # %% ../nbs/40_lego.ipynb #b7fbfcbc
 @patch
