@@ -38,7 +38,7 @@ def heads_and_places(
     s = head_scores(model, task.sample(100, torch.Generator(device_of(model)).manual_seed(1), 'validation'))
     return dict(places=accuracy_by_place(model, task, 500), association=float(s.association.max()), local=float(s.local.max()))
 
-# %% ../nbs/43_lego_study.ipynb #fc2aa7af
+# %% ../nbs/43_lego_study.ipynb #fc60cb6b
 class Setting:
     "One line of a study"
     def __init__(self,
@@ -49,10 +49,10 @@ class Setting:
         **kwargs # Arguments of `watch`
     ): store_attr()
     def run(self, seed, **kwargs):
-        "Train with one seed; returns dicts with 'step' and what was seen"
-        start,model = time.perf_counter(),self.make(seed)
+        "Train with one seed; returns dicts with 'step' and what was seen, the last with 'seconds' of processor time"
+        start,model = time.process_time(),self.make(seed)
         out = [dict(step=0, **self.look(model, self.task)), *self.watch(model, self.task, seed=seed, **{**self.kwargs, **kwargs})]
-        return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.perf_counter() - start, 1))]
+        return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.process_time() - start, 1))]
 
 # %% ../nbs/43_lego_study.ipynb #f62759ff
 def _run(folder, name, setting, seed, kwargs):
