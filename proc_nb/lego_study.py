@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego_study.html.md"""
 __all__ = ['STUDIES', 'DATA', 'SIZES', 'KINDS_OF_READER', 'SHAPES', 'heads_and_places', 'Setting', 'keep_study', 'make_study',
            'stored_study', 'runs_of', 'table_of', 'place', 'passed', 'places_columns', 'readers_study', 'watch_mimic',
            'kl_to_targets', 'mimic_study', 'carried_heads', 'rules_study', 'shortcut_look', 'shortcuts_study',
-           'wired_study', 'time_lengths', 'chart_speed']
+           'wired_study', 'flops_per_row', 'time_lengths', 'chart_speed']
 
 # %% ../nbs/43_lego_study.ipynb #7ba8b973
 import json, os, platform, re, time
@@ -159,14 +159,14 @@ def places_columns(
     "Accuracy at every place"
     return {f'place {i}' + ' (not trained)' * (i > ifnone(trained, n)): (place(i), '.0%') for i in range(1, n + 1)}
 
-# %% ../nbs/43_lego_study.ipynb #81f0cd72
+# %% ../nbs/43_lego_study.ipynb #e550afda
 SIZES = dict(n_layer=6, n_head=4, n_embd=32)
 KINDS_OF_READER = {'BERT-like': False, 'ALBERT-like': True}
 def readers_study():
     "Both kinds of reader, from random weights and with mimicked heads"
-    task = Lego('Z2', 5, 3)
+    task = Lego('Z2', 4, 2)
     def make(shared, start): return lambda seed: start_reader(start, task, shared, seed, **SIZES)
-    return {f'{k}, {s}': Setting(task, make(v, s), steps=1000) for k,v in KINDS_OF_READER.items() for s in ('random', 'mimicked')}
+    return {f'{k}, {s}': Setting(task, make(v, s), steps=1200) for k,v in KINDS_OF_READER.items() for s in ('random', 'mimicked')}
 
 STUDIES['lego_readers'] = readers_study
 
@@ -190,10 +190,10 @@ def kl_to_targets(
     rows = task.sample(64, torch.Generator(device_of(model)).manual_seed(9), 'validation').tokens
     return dict(zip(('local', 'association'), mimic_kl(model, rows).mean(0).tolist()))
 
-# %% ../nbs/43_lego_study.ipynb #486511ed
+# %% ../nbs/43_lego_study.ipynb #9c0d14ce
 def mimic_study():
     "Both kinds of reader, mimicked for as long as the released code does with BERT"
-    task = Lego('Z2', 5, 3)
+    task = Lego('Z2', 4, 2)
     def make(shared): return lambda seed: reader(task, shared, seed, **SIZES)
     return {k: Setting(task, make(v), watch_mimic, kl_to_targets, steps=1000, batch_size=32, lr=3e-3) for k,v in KINDS_OF_READER.items()}
 
@@ -215,16 +215,16 @@ def carried_heads(
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
 
-# %% ../nbs/43_lego_study.ipynb #be00167d
+# %% ../nbs/43_lego_study.ipynb #d82826c9
 def rules_study():
     "Two-layer readers that start from every practised network, from random weights and with mimicked heads"
     task = Lego('Z2', 4, 2)
     def make(start): return lambda seed: start_reader(start, task, False, seed, **({} if start in zoo else dict(n_layer=2, n_head=4, n_embd=16)))
-    return {s: Setting(task, make(s), steps=1000) for s in ('random', 'mimicked', *zoo)}
+    return {s: Setting(task, make(s), steps=800) for s in ('random', 'mimicked', *zoo)}
 
 STUDIES['lego_rules'] = rules_study
 
-# %% ../nbs/43_lego_study.ipynb #0dbfadae
+# %% ../nbs/43_lego_study.ipynb #7469505f
 def shortcut_look(model, task):
     "`heads_and_places`, and how far the last answer depends on what lies beside the chain"
     flips = {} if task.n_chains > 1 else dict(flips=flip_effect(model, task, 300).tolist())
@@ -232,20 +232,27 @@ def shortcut_look(model, task):
 
 def shortcuts_study():
     "The unprotected chain of four signs and the ways to protect it"
-    def make(task): return lambda seed: start_reader('mimicked', task, False, seed, **SIZES)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=1000) for k,t in blocks_of_shortcut(4).items()}
+    def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
+    return {k: Setting(t, make(t), look=shortcut_look, steps=1200) for k,t in blocks_of_shortcut(4).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
-# %% ../nbs/43_lego_study.ipynb #97dfb595
+# %% ../nbs/43_lego_study.ipynb #24bcd2e9
 def wired_study():
-    "Shared readers with ordinary heads and with two of four heads wired"
-    task = Lego('Z2', 5, 3)
-    def make(wire): return lambda seed: (hardwire if wire else lambda m: m)(reader(task, True, seed, **SIZES))
-    def look(model, task): return dict(heads_and_places(model, task), flops=counted_flops(model, task.sample(1, torch.Generator().manual_seed(0)).tokens))
-    return {k: Setting(task, make(w), look=look, steps=1000) for k,w in (('ordinary heads', False), ('two of four heads wired', True))}
+    "Both kinds of reader with two of four heads wired, to be compared with `lego_readers`"
+    task = Lego('Z2', 4, 2)
+    def make(shared): return lambda seed: hardwire(reader(task, shared, seed, **SIZES))
+    return {f'{k}, wired': Setting(task, make(v), steps=1200) for k,v in KINDS_OF_READER.items()}
 
 STUDIES['lego_wired'] = wired_study
+
+def flops_per_row(
+    wire:bool # Wire two of four heads?
+) -> int: # A multiply-add counts as two
+    "Operations of a forward pass of the study's readers, as torch counts them"
+    task = Lego('Z2', 4, 2)
+    m = (hardwire if wire else lambda m: m)(reader(task, **SIZES))
+    return counted_flops(m, task.sample(1, torch.Generator().manual_seed(0)).tokens)
 
 # %% ../nbs/43_lego_study.ipynb #2562a3a4
 SHAPES = {'2 heads of 16, both wired': dict(n_head=2, wired=2, n_embd=32), '4 heads of 16, two wired': dict(n_head=4, wired=2, n_embd=64),
