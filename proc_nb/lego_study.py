@@ -64,8 +64,10 @@ def _run(folder, name, setting, seed, kwargs):
     keep_study(file, rows, about)
     return rows
 
-# %% ../nbs/43_lego_study.ipynb #d7bbcd0d
-def _about(s, kwargs): return json.loads(json.dumps(dict(task=repr(s.task), rates={**LEGO_RATES, **s.kwargs, **kwargs})))
+# %% ../nbs/43_lego_study.ipynb #4425a634
+def _about(s, kwargs):
+    usual = LEGO_RATES if s.watch is watch_places else {}
+    return json.loads(json.dumps(dict(task=repr(s.task), rates={**usual, **s.kwargs, **kwargs})))
 
 def keep_study(
     path, # File to write
