@@ -38,7 +38,7 @@ def heads_and_places(
     s = head_scores(model, task.sample(100, torch.Generator(device_of(model)).manual_seed(1), 'validation'))
     return dict(places=accuracy_by_place(model, task, 500), association=float(s.association.max()), local=float(s.local.max()))
 
-# %% ../nbs/43_lego_study.ipynb #fc60cb6b
+# %% ../nbs/43_lego_study.ipynb #c329db3f
 class Setting:
     "One line of a study"
     def __init__(self,
@@ -46,12 +46,12 @@ class Setting:
         make, # Function of a seed that gives a model
         watch=watch_places, # Trains the model and yields dicts with 'step'
         look=heads_and_places, # Function of model and task that gives a dict, called before and after
-        **kwargs # Arguments of `watch`
-    ): store_attr()
+        **rates # Arguments of `watch`
+    ): store_attr(rates=rates)
     def run(self, seed, **kwargs):
         "Train with one seed; returns dicts with 'step' and what was seen, the last with 'seconds' of processor time"
         start,model = time.process_time(),self.make(seed)
-        out = [dict(step=0, **self.look(model, self.task)), *self.watch(model, self.task, seed=seed, **{**self.kwargs, **kwargs})]
+        out = [dict(step=0, **self.look(model, self.task)), *self.watch(model, self.task, seed=seed, **{**self.rates, **kwargs})]
         return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.process_time() - start, 1))]
 
 # %% ../nbs/43_lego_study.ipynb #f62759ff
@@ -64,10 +64,10 @@ def _run(folder, name, setting, seed, kwargs):
     keep_study(file, rows, about)
     return rows
 
-# %% ../nbs/43_lego_study.ipynb #4425a634
+# %% ../nbs/43_lego_study.ipynb #f7907539
 def _about(s, kwargs):
     usual = LEGO_RATES if s.watch is watch_places else {}
-    return json.loads(json.dumps(dict(task=repr(s.task), rates={**usual, **s.kwargs, **kwargs})))
+    return json.loads(json.dumps(dict(task=repr(s.task), rates={**usual, **s.rates, **kwargs})))
 
 def keep_study(
     path, # File to write

@@ -133,7 +133,7 @@ def test_stored_studies_say_what_they_were_made_with():
         assert about['seeds'] == [0, 1, 2] == sorted({r['seed'] for r in rows})
         for k, s in STUDIES[name]().items():
             steps = about['settings'][k]['rates']['steps']
-            assert about['settings'][k]['task'] == repr(s.task) and s.kwargs['steps'] == steps
+            assert about['settings'][k]['task'] == repr(s.task) and s.rates['steps'] == steps
             assert all(max(r['step'] for r in rows if r['seed'] == seed and r['setting'] == k) == steps for seed in about['seeds'])
 
 def test_a_pretrained_reader(tmp_path):
