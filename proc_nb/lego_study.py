@@ -239,12 +239,13 @@ def shortcuts_study():
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
-# %% ../nbs/43_lego_study.ipynb #24bcd2e9
+# %% ../nbs/43_lego_study.ipynb #4ff96950
 def wired_study():
-    "Both kinds of reader with two of four heads wired, to be compared with `lego_readers`"
-    task = Lego('Z2', 4, 2)
-    def make(shared): return lambda seed: hardwire(reader(task, shared, seed, **SIZES))
-    return {f'{k}, wired': Setting(task, make(v), steps=1200) for k,v in KINDS_OF_READER.items()}
+    "Two chains of two: random weights, mimicked heads, two of four heads wired"
+    task = Lego('Z2', 2, 2, n_chains=2)
+    def start(s): return lambda seed: start_reader(s, task, False, seed, **SIZES)
+    makes = {'random': start('random'), 'mimicked': start('mimicked'), 'two of four heads wired': lambda seed: hardwire(start('random')(seed))}
+    return {k: Setting(task, make, steps=1200) for k,make in makes.items()}
 
 STUDIES['lego_wired'] = wired_study
 
@@ -252,7 +253,7 @@ def flops_per_row(
     wire:bool # Wire two of four heads?
 ) -> int: # A multiply-add counts as two
     "Operations of a forward pass of the study's readers, as torch counts them"
-    task = Lego('Z2', 4, 2)
+    task = Lego('Z2', 2, 2, n_chains=2)
     m = (hardwire if wire else lambda m: m)(reader(task, **SIZES))
     return counted_flops(m, task.sample(1, torch.Generator().manual_seed(0)).tokens)
 
