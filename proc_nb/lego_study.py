@@ -217,16 +217,16 @@ def carried_heads(
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
 
-# %% ../nbs/43_lego_study.ipynb #75283d95
+# %% ../nbs/43_lego_study.ipynb #fd78b76b
 def rules_study():
     "Two-layer readers that start from every practised network, from random weights and with mimicked heads"
     task = Lego('Z2', 4, 2)
     def make(start): return lambda seed: start_reader(start, task, False, seed, **({} if start in zoo else dict(n_layer=2, n_head=4, n_embd=16)))
-    return {s: Setting(task, make(s), steps=500) for s in ('random', 'mimicked', *zoo)}
+    return {s: Setting(task, make(s), steps=300) for s in ('random', 'mimicked', *zoo)}
 
 STUDIES['lego_rules'] = rules_study
 
-# %% ../nbs/43_lego_study.ipynb #b60f58e6
+# %% ../nbs/43_lego_study.ipynb #b885685e
 def shortcut_look(model, task):
     "`heads_and_places`, and how far the last answer depends on what lies beside the chain"
     flips = {} if task.n_chains > 1 else dict(flips=flip_effect(model, task, 300).tolist())
@@ -235,7 +235,7 @@ def shortcut_look(model, task):
 def shortcuts_study():
     "The unprotected chain of four signs and the ways to protect it"
     def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=1000) for k,t in blocks_of_shortcut(4).items()}
+    return {k: Setting(t, make(t), look=shortcut_look, steps=800) for k,t in blocks_of_shortcut(4).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
