@@ -192,12 +192,12 @@ def kl_to_targets(
     rows = task.sample(64, torch.Generator(device_of(model)).manual_seed(9), 'validation').tokens
     return dict(zip(('local', 'association'), mimic_kl(model, rows).mean(0).tolist()))
 
-# %% ../nbs/43_lego_study.ipynb #9c0d14ce
+# %% ../nbs/43_lego_study.ipynb #6af4c229
 def mimic_study():
     "Both kinds of reader, mimicked for as long as the released code does with BERT"
     task = Lego('Z2', 4, 2)
     def make(shared): return lambda seed: reader(task, shared, seed, **SIZES)
-    return {k: Setting(task, make(v), watch_mimic, kl_to_targets, steps=1000, batch_size=32, lr=3e-3) for k,v in KINDS_OF_READER.items()}
+    return {k: Setting(task, make(v), watch_mimic, kl_to_targets, steps=1000, batch_size=16, lr=3e-3) for k,v in KINDS_OF_READER.items()}
 
 STUDIES['lego_mimic'] = mimic_study
 
@@ -226,7 +226,7 @@ def rules_study():
 
 STUDIES['lego_rules'] = rules_study
 
-# %% ../nbs/43_lego_study.ipynb #b885685e
+# %% ../nbs/43_lego_study.ipynb #ab0b21df
 def shortcut_look(model, task):
     "`heads_and_places`, and how far the last answer depends on what lies beside the chain"
     flips = {} if task.n_chains > 1 else dict(flips=flip_effect(model, task, 300).tolist())
@@ -235,7 +235,7 @@ def shortcut_look(model, task):
 def shortcuts_study():
     "The unprotected chain of four signs and the ways to protect it"
     def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=800) for k,t in blocks_of_shortcut(4).items()}
+    return {k: Setting(t, make(t), look=shortcut_look, steps=600) for k,t in blocks_of_shortcut(4).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
