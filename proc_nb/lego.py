@@ -644,14 +644,14 @@ def branch_effect(
     said,then = (model(x, at=end).argmax(-1) for x in (b.tokens, other))
     return dict(right=float((said == b.targets[end]).float().mean()), moved=float((said != then).float().mean()))
 
-# %% ../nbs/40_lego.ipynb #1d743b9d
+# %% ../nbs/40_lego.ipynb #1ba1f303
 def blocks_of_shortcut(
-    n:int # Variables in the unprotected task, an even number
+    n:int # Variables in the unprotected task; two chains can share the letters if it is even
 ) -> dict: # Name -> a `Lego` task with rows of the same length
     "The unprotected sign chain and the ways to protect it"
-    if n % 2: raise ValueError(f'n must be even, so that two chains can share the letters, not {n}.')
-    return {'all places trained': Lego('Z2', n, n), 'last place not trained': Lego('Z2', n, n - 1),
-        'two chains': Lego('Z2', n // 2, n // 2, n_chains=2), 'a side branch': Lego('Z2', n - 1, n - 1, n_distractors=1), 'order matters (D3)': Lego('D3', n, n)}
+    two = {} if n % 2 else {'two chains': Lego('Z2', n // 2, n // 2, n_chains=2)}
+    return {'all places trained': Lego('Z2', n, n), 'last place not trained': Lego('Z2', n, whole('n', n, 2) - 1), **two,
+        'a side branch': Lego('Z2', n - 1, n - 1, n_distractors=1), 'order matters (D3)': Lego('D3', n, n)}
 
 # %% ../nbs/40_lego.ipynb #3a1d68ae
 def start_reader(

@@ -226,16 +226,16 @@ def rules_study():
 
 STUDIES['lego_rules'] = rules_study
 
-# %% ../nbs/43_lego_study.ipynb #ab0b21df
+# %% ../nbs/43_lego_study.ipynb #317d6339
 def shortcut_look(model, task):
     "`heads_and_places`, and how far the last answer depends on what lies beside the chain"
     flips = {} if task.n_chains > 1 else dict(flips=flip_effect(model, task, 300).tolist())
     return {**heads_and_places(model, task), **branch_effect(model, task), **flips}
 
 def shortcuts_study():
-    "The unprotected chain of four signs and the ways to protect it"
+    "The unprotected chain of three signs and the ways to protect it"
     def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=600) for k,t in blocks_of_shortcut(4).items()}
+    return {k: Setting(t, make(t), look=shortcut_look, steps=1000) for k,t in blocks_of_shortcut(3).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
