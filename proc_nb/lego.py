@@ -497,12 +497,12 @@ class HeadScores:
     def _repr_html_(self):
         return ''.join(_table(f'{k} (by chance {getattr(self, k + "_chance"):.2f})', getattr(self, k)) for k in ('association', 'local'))
 
-# %% ../nbs/40_lego.ipynb #8b484036
-def _table(title, s, row='layer', column='head'):
+# %% ../nbs/40_lego.ipynb #699a8191
+def _table(title, s, row='layer', column='head', first=0):
     "A table of shares, tinted"
-    head = ''.join(f'<th>{column} {h}</th>' for h in range(s.shape[1]))
+    head = ''.join(f'<th>{column} {h + first}</th>' for h in range(s.shape[1]))
     tint = [[f'<td style="background:color-mix(in srgb,{color(0)} {100*max(0, float(v)):.0f}%,transparent)">{float(v):.2f}</td>' for v in r] for r in s]
-    return f'<table><caption>{esc(title)}</caption><tr><th></th>{head}</tr>' + ''.join(f'<tr><th>{row} {i}</th>{"".join(r)}</tr>' for i,r in enumerate(tint)) + '</table>'
+    return f'<table><caption>{esc(title)}</caption><tr><th></th>{head}</tr>' + ''.join(f'<tr><th>{row} {i + first}</th>{"".join(r)}</tr>' for i,r in enumerate(tint)) + '</table>'
 
 # %% ../nbs/40_lego.ipynb #c0d31040
 @contextmanager
@@ -613,10 +613,10 @@ def flip_effect(
     before,count = said(b),zero.index_add(0, place, torch.ones_like(place, dtype=zero.dtype))
     return torch.stack([zero.index_add(0, place, (said(flip(b, j)) != before).float()) / count for j in range(task.n_vars)])
 
-# %% ../nbs/40_lego.ipynb #e4d4724e
+# %% ../nbs/40_lego.ipynb #5032428a
 def show_flips(effect):
     "The table of `flip_effect`: rows are operators changed, columns answers"
-    return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer'))
+    return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer', first=1))
 
 # %% ../nbs/40_lego.ipynb #c8127150
 def _beside(task):
