@@ -217,12 +217,18 @@ def carried_heads(
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
 
-# %% ../nbs/43_lego_study.ipynb #fd78b76b
+# %% ../nbs/43_lego_study.ipynb #6aee7f2d
 def rules_study():
-    "Two-layer readers that start from every practised network, from random weights and with mimicked heads"
+    "Two-layer readers that start from every practised network, from random weights, with mimicked heads, and from shuffled attention"
     task = Lego('Z2', 4, 2)
     def make(start): return lambda seed: start_reader(start, task, False, seed, **({} if start in zoo else dict(n_layer=2, n_head=4, n_embd=16)))
-    return {s: Setting(task, make(s), steps=300) for s in ('random', 'mimicked', *zoo)}
+    def shuffled(rule): return lambda seed: _shuffled(make(rule)(seed), seed)
+    makes = {s: make(s) for s in ('random', 'mimicked', *zoo)} | {f'{s}, shuffled': shuffled(s) for s in ('eca', 'sort', 'union')}
+    return {k: Setting(task, m, steps=300) for k,m in makes.items()}
+
+def _shuffled(model, seed):
+    perturb(model, 'shuffle', torch.Generator().manual_seed(seed), 'attn')
+    return model
 
 STUDIES['lego_rules'] = rules_study
 
