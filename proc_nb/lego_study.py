@@ -121,13 +121,13 @@ def runs_of(
     for r in rows: out.setdefault(r['setting'], {}).setdefault(r['seed'], []).append(r)
     return {k: list(v.values()) for k,v in out.items()}
 
-# %% ../nbs/43_lego_study.ipynb #0edb638c
+# %% ../nbs/43_lego_study.ipynb #622c88d0
 def _cell(values, form):
     known = [v for v in values if v is not None]
     if not known: return '<td>–</td>'
     mean,lo,hi = (format(x, form) for x in (sum(known) / len(known), min(known), max(known)))
-    some = '' if len(known) == len(values) else f', {len(known)} of {len(values)}'
-    return f'<td>{mean}<br><small>{lo} to {hi}{some}</small></td>'
+    notes = [f'{lo} to {hi}'] * (lo != hi) + [f'{len(known)} of {len(values)}'] * (len(known) < len(values))
+    return f'<td>{mean}<br><small>{", ".join(notes)}</small></td>'
 
 def table_of(
     rows, # As from `make_study`
