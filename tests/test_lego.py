@@ -107,7 +107,8 @@ def test_a_wired_reader_resumes(tmp_path):
     for steps in (3, 6): list(fit(twice, task, steps=steps, eval_every=3, eval_rows=20, run_dir=tmp_path, resume=True))
     assert all(torch.equal(v, twice.state_dict()[k]) for k, v in once.state_dict().items())
 
-@given(shared=st.booleans(), wired=st.lists(st.sampled_from([dict(association=[0], local=[3]), dict(local=[2], association=[]), dict(kernel=[1, 3, 1], learn=True), dict(layers=[0])]), max_size=1))
+WIRINGS = dict(association=[0], local=[3]), dict(local=[2], association=[]), dict(kernel=[1, 3, 1], learn=True), dict(layers=[0])
+@given(shared=st.booleans(), wired=st.lists(st.sampled_from(WIRINGS), max_size=1))
 def test_a_saved_reader_comes_back_as_it_was(tmp_path_factory, shared, wired):
     task, path = tasks['lego'](n_vars=3, n_supervised=2), tmp_path_factory.mktemp('saved')/'m.safetensors'
     m = reader(task, shared, seed=4, n_embd=16)
