@@ -40,14 +40,16 @@ class LegoPanel:
         for o in (self.group, self.n_vars, self.trained): o.observe(self.preview, 'value')
     def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
 
-# %% ../nbs/42_lego_panel.ipynb #62350384
+# %% ../nbs/42_lego_panel.ipynb #b0dc790c
 @patch
 def task(self:LegoPanel):
     "The task that is chosen"
     return Lego(self.group.value, self.n_vars.value, min(self.trained.value, self.n_vars.value))
 
 @patch
-def example(self:LegoPanel): return self.task().sample(1, torch.Generator().manual_seed(0)).tokens[0]
+def example(self:LegoPanel):
+    "A row of the chosen task, int64 [T]"
+    return self.task().sample(1, torch.Generator().manual_seed(0)).tokens[0]
 
 @patch
 def preview(self:LegoPanel, change=None):
@@ -62,11 +64,15 @@ def model(self:LegoPanel, task):
     m = start_reader(kind, task, READERS[self.reader.value], mimic_for=200, n_layer=self.depth.value, n_embd=32)
     return hardwire(m) if self.start.value == 'wired' else m
 
-# %% ../nbs/42_lego_panel.ipynb #09c9cdd7
+# %% ../nbs/42_lego_panel.ipynb #6e6209d6
 @patch
-def run(self:LegoPanel):
-    "Train in the foreground until done or stopped"
+def _ready(self:LegoPanel):
+    "Forget the last run and give the buttons their meaning"
     self.stopping,self.go.disabled,self.stop.disabled,self.rows = False,True,False,[]
+
+@patch
+def _loop(self:LegoPanel):
+    "Train until done or stopped; what goes wrong is said"
     try:
         self.said.value,task = 'Making the reader ...',self.task()
         model = self.model(task)
@@ -77,12 +83,21 @@ def run(self:LegoPanel):
     except Exception as e: self.said.value = f'{type(e).__name__}: {e}'
     finally: self.go.disabled,self.stop.disabled = False,True
 
+# %% ../nbs/42_lego_panel.ipynb #3070636a
+@patch
+def run(self:LegoPanel):
+    "Train in the foreground until done or stopped"
+    self._ready()
+    self._loop()
+
 @patch
 def begin(self:LegoPanel):
     "Train in a thread"
-    self.thread = Thread(target=self.run, daemon=True)
+    self._ready()
+    self.thread = Thread(target=self._loop, daemon=True)
     self.thread.start()
 
+# %% ../nbs/42_lego_panel.ipynb #e7105d17
 @patch
 def draw(self:LegoPanel, model, task):
     "Draw accuracy, heads and dependence"

@@ -4,6 +4,7 @@ from hypothesis import given, strategies as st
 from proc_nb.all import *
 from proc_nb.lego import group_fault
 from proc_nb.lego_attention import Sight, associate, same_weights
+from proc_nb.lego_study import STUDIES, make_study, stored_study
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -105,6 +106,36 @@ def test_a_wired_reader_resumes(tmp_path):
     list(fit(once, task, steps=6, eval_every=3, eval_rows=20))
     for steps in (3, 6): list(fit(twice, task, steps=steps, eval_every=3, eval_rows=20, run_dir=tmp_path, resume=True))
     assert all(torch.equal(v, twice.state_dict()[k]) for k, v in once.state_dict().items())
+
+WIRINGS = dict(association=[0], local=[3]), dict(local=[2], association=[]), dict(kernel=[1, 3, 1], learn=True), dict(layers=[0])
+@given(shared=st.booleans(), wired=st.lists(st.sampled_from(WIRINGS), max_size=1))
+def test_a_saved_reader_comes_back_as_it_was(tmp_path_factory, shared, wired):
+    task, path = tasks['lego'](n_vars=3, n_supervised=2), tmp_path_factory.mktemp('saved')/'m.safetensors'
+    m = reader(task, shared, seed=4, n_embd=16)
+    for w in wired: hardwire(m, **w)
+    save_model(m, path, task=task)
+    back, rows = load_model(path), task.sample(3, gen()).tokens
+    assert type(back) is Reader and back.shared == shared and not back.causal
+    assert torch.equal(back(rows), m(rows)) and torch.equal(back.attention(rows), m.attention(rows))
+    save_model(back, path)
+    assert torch.equal(load_model(path)(rows), m(rows))
+
+def test_a_study_may_be_shared_by_processes(tmp_path):
+    kw = dict(seeds=(0,), steps=4, every=2, batch_size=4)
+    runs = [make_study('lego_mimic', tmp_path/str(n), workers=n, **kw) for n in (1, 2)]
+    for a, b in zip(*runs):
+        assert a.keys() == b.keys() and a['setting'] == b['setting']
+        assert all(abs(a[k] - b[k]) < 1e-3 for k in ('local', 'association'))
+
+def test_stored_studies_say_what_they_were_made_with():
+    for name in STUDIES:
+        about, rows = stored_study(name).values()
+        assert set(about['settings']) == {r['setting'] for r in rows} == set(STUDIES[name]())
+        assert about['seeds'] == [0, 1, 2] == sorted({r['seed'] for r in rows})
+        for k, s in STUDIES[name]().items():
+            steps = about['settings'][k]['rates']['steps']
+            assert about['settings'][k]['task'] == repr(s.task) and s.rates['steps'] == steps
+            assert all(max(r['step'] for r in rows if r['seed'] == seed and r['setting'] == k) == steps for seed in about['seeds'])
 
 def test_a_pretrained_reader(tmp_path):
     tr = pytest.importorskip('transformers')
