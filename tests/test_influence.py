@@ -6,6 +6,8 @@ from proc_nb.all import *
 from proc_nb.influence import *
 from proc_nb.influence_cli import influence_cli
 
+HEARD = dict(capture_output=True, text=True, timeout=300)
+
 def trained(n_embd=16, steps=200, **kwargs):
     task = Identity(length=6, n_symbols=12, lengths='fixed')
     model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, n_embd=n_embd, **kwargs), seed=0)
@@ -160,7 +162,8 @@ def command(tmp_path):
     "`proc-nb-influence` as installed"
     script = tmp_path/'proc-nb-influence'
     script.write_text(COMMAND)
-    return lambda **kwargs: subprocess.run([sys.executable, script, *(str(x) for k, v in kwargs.items() for x in (f'--{k}', v))], capture_output=True, text=True, timeout=300)
+    def run(**kwargs): return subprocess.run([sys.executable, script, *(str(x) for k, v in kwargs.items() for x in (f'--{k}', v))], **HEARD)
+    return run
 
 WORDS = 'the cat dog saw red blue and a house tree'.split()
 
@@ -169,7 +172,8 @@ def folder(tmp_path, g):
     "A folder of `transformers`: a random GPT-2 with a tokenizer of words, documents and queries"
     transformers, tokenizers = pytest.importorskip('transformers'), pytest.importorskip('tokenizers')
     torch.manual_seed(0)
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=12, n_positions=16, n_embd=12, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)).save_pretrained(tmp_path/'gpt2')
+    cfg = transformers.GPT2Config(vocab_size=12, n_positions=16, n_embd=12, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    transformers.GPT2LMHeadModel(cfg).save_pretrained(tmp_path/'gpt2')
     tok = tokenizers.Tokenizer(tokenizers.models.WordLevel({'[none]': 0, **{w: i + 1 for i, w in enumerate(WORDS)}}, unk_token='[none]'))
     tok.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[none]').save_pretrained(tmp_path/'gpt2')
