@@ -7,11 +7,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 # %% auto #0
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'layer_pass', 'last_answer', 'row_grads', 'chunks',
            'ragged', 'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate',
-           'stored', 'cosine', 'tracin', 'overlap', 'Rows', 'Leaving', 'train_without', 'row_losses', 'interval',
-           'removal', 'halves', 'spearman', 'lds']
+           'cosine', 'tracin', 'overlap', 'Rows', 'Leaving', 'train_without', 'row_losses', 'interval', 'removal',
+           'halves', 'spearman', 'lds']
 
-# %% ../nbs/60_influence.ipynb #5b3bdeeb
-import hashlib, json, time
+# %% ../nbs/60_influence.ipynb #047d1038
+import hashlib, time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from .ensemble import *
 from .gpt import *
 from .task import *
 from .train import *
+from .results import *
 from .zoo import *
 
 # %% ../nbs/60_influence.ipynb #a861bed2
@@ -514,13 +515,6 @@ def estimate(self:GradDot,
 def _blank(shape, n, rank, device):
     (o,i),zeros = shape,partial(torch.zeros, device=device)
     return zeros(n, o, i) if rank is None or rank >= min(o, i) else (zeros(n, o, rank), zeros(n, rank, i))
-
-# %% ../nbs/60_influence.ipynb #f7ea7ab0
-def stored(
-    name:str # 'study', 'checks', 'bridge' or 'speed'
-) -> dict: # What was measured, with hardware, seeds and command
-    "Measured results that come with the package"
-    return json.loads((zoo.path.parent/f'results/influence_{choose("result", name, ["study", "checks", "bridge", "speed"])}.json').read_text())
 
 # %% ../nbs/60_influence.ipynb #5085c6da
 @patch

@@ -12,7 +12,7 @@ __all__ = ['PROCEDURES', 'IN_WORDS', 'OPENINGS', 'LINKS', 'RELATIONS', 'STATED',
            'study', 'on_the_way', 'beside', 'retrain', 'lds_study', 'removal_study', 'damage', 'forest', 'finder',
            'practice', 'blurred', 'repairs']
 
-# %% ../nbs/61_influence_study.ipynb #458ef544
+# %% ../nbs/61_influence_study.ipynb #e803ff7b
 from copy import deepcopy
 from itertools import combinations, product
 
@@ -23,6 +23,7 @@ from .draw import *
 from .gpt import *
 from .influence import *
 from .plots import *
+from .results import *
 from .task import *
 from .train import *
 from .transfer import *

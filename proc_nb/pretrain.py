@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/pretrain.html.md"""
 # %% auto #0
 __all__ = ['LM_SIZES', 'PEAKS', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Size', 'lm_config', 'peak_flops', 'flops_per_token',
            'Plan', 'counted_lm_flops', 'engine', 'rows_for', 'LMRun', 'LMRecord', 'checkpoints', 'load_lm',
-           'load_released', 'Mixture', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
+           'load_released', 'RuleMix', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
            'pretrain_main']
 
 # %% ../nbs/51_pretrain.ipynb #9b484e20
@@ -472,7 +472,7 @@ def load_released(
     return _as_lm(gpt)
 
 # %% ../nbs/51_pretrain.ipynb #849bf0cb
-class Mixture(Task):
+class RuleMix(Task):
     "Rows of several rules, each with its share"
     def __init__(self,
         rules:dict # Name of a rule (or (name, settings)) -> its share
@@ -501,8 +501,8 @@ def warm_task(
 ) -> Task: # The task to practise on
     "The task called `rule`, by its name or as a mixture"
     if rule is None or isinstance(rule, Task): return rule
-    if isinstance(rule, dict): return Mixture(rule)
-    if '+' in rule: return Mixture({warm_task(r.strip(), length): 1. for r in rule.split('+')})
+    if isinstance(rule, dict): return RuleMix(rule)
+    if '+' in rule: return RuleMix({warm_task(r.strip(), length): 1. for r in rule.split('+')})
     if rule.startswith('shuffled '): return shuffled(warm_task(rule[9:], length))
     kind = tasks[rule]
     return kind(length=length) if 'length' in kind.__init__.__code__.co_varnames else kind()
