@@ -1,5 +1,5 @@
 "A run whose weights are spread over processes by PyTorch's own FSDP2 on the CPU (Accelerate shards on accelerators only); started by test_language.py."
-import contextlib, sys
+import contextlib, os, sys
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -36,5 +36,7 @@ again = run(seed=5)
 again.load(checkpoints(sys.argv[1])[-1])
 rest = [first.step() for _ in range(3)]
 assert [again.step() for _ in range(3)] == rest
-if dist.get_rank() == 0: print(*losses, *rest)
+if dist.get_rank() == 0: print(*losses, *rest, flush=True)
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0) # gloo's threads may outlive the interpreter's end and abort it

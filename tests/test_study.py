@@ -88,7 +88,7 @@ def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
     clock, ticks = time.time, iter(range(10**9))
     monkeypatch.setattr(module.time, 'time', lambda: clock() + next(ticks))
     sizes = [len(small().run(tmp_path, budget='40s', progress=False)) for _ in range(12)]
-    assert sizes[0] == 0 and sizes[-1] == 6 and sizes == sorted(sizes) and len(set(sizes)) > 2
+    assert sizes[0] < 6 and sizes[-1] == 6 and sizes == sorted(sizes)
     assert figures(small().run(tmp_path, progress=False)) == figures(done[0])
 
 def test_torn_last_line(done, tmp_path):
