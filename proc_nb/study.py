@@ -344,6 +344,8 @@ def __str__(self:Table):
     wide = [max(len(l[i]) for l in lines) for i in range(len(HEAD))]
     return '\n'.join('  '.join(c.ljust(w) for c,w in zip(l, wide)).rstrip() for l in lines)
 
+Table.__repr__ = Table.__str__
+
 def as_table(
     head, # Column names
     lines # One list of cells per line
