@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 from proc_nb.all import *
 from proc_nb.lego import group_fault
 from proc_nb.lego_attention import Sight, associate, same_weights
-from proc_nb.lego_study import STUDIES, make_study, stored_study
+from proc_nb.lego_study import STUDIES, make_study
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -129,7 +129,7 @@ def test_a_study_may_be_shared_by_processes(tmp_path):
 
 def test_stored_studies_say_what_they_were_made_with():
     for name in STUDIES:
-        about, rows = stored_study(name).values()
+        about, rows = stored(name).values()
         assert set(about['settings']) == {r['setting'] for r in rows} == set(STUDIES[name]())
         assert about['seeds'] == [0, 1, 2] == sorted({r['seed'] for r in rows})
         for k, s in STUDIES[name]().items():

@@ -1,5 +1,5 @@
 "The package as a whole: files in step, requirements, quiet import, clean notebooks."
-import configparser, json, re, subprocess, sys
+import ast, configparser, json, re, subprocess, sys
 from pathlib import Path
 import pytest
 from readme import readme
@@ -24,6 +24,13 @@ def test_citation_has_the_version():
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini')
     assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text()
+
+def test_one_name_one_thing():
+    homes = {}
+    for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(), re.M):
+        names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(), re.M | re.S)
+        for n in ast.literal_eval(names[1]): homes.setdefault(n, []).append(module)
+    assert not {n: m for n, m in homes.items() if len(m) > 1}
 
 def test_import_is_quick_and_quiet():
     code = 'import sys, time; t = time.perf_counter(); import proc_nb; d = time.perf_counter() - t; assert "torch" not in sys.modules; print(d)'
