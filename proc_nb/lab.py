@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lab.html.md"""
 
 # %% auto #0
 __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed', 'TaskBox', 'RuleExplorer', 'PartBox',
-           'parts_said', 'in_colab', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page',
-           'AttentionView', 'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
+           'parts_said', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page', 'AttentionView',
+           'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
 # %% ../nbs/70_lab.ipynb #88b1c90b
 import json, signal, subprocess, sys, threading, time, weakref
@@ -23,6 +23,7 @@ from .draw import *
 from .ensemble import *
 from .gpt import *
 from .plots import *
+from .ready import *
 from .task import *
 from .train import *
 from .transfer import *
@@ -381,10 +382,6 @@ def parts_said(
     return ' + '.join(said or ['random weights']) + ('' if embed == 'random' else f', {embed} embeddings')
 
 # %% ../nbs/70_lab.ipynb #1195d817
-def in_colab():
-    "Does this kernel belong to Colab?"
-    return 'google.colab' in sys.modules
-
 class Trainable(Panel):
     "A panel that trains; `self.runner` does, `self.choosers()` are the controls that rest meanwhile"
     def _buttons(self):

@@ -1,5 +1,5 @@
 "Every tutorial from top to bottom in a kernel of its own, solved, without a network; `nbdev-test` runs them with blank exercises. At full length it also has to keep to its minutes."
-import json, os, re, subprocess, sys, time
+import os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
