@@ -294,6 +294,7 @@ def _write(path, write):
 # %% ../nbs/50_corpus.ipynb #96b42e9e
 class Writer:
     "Writes documents as token files; what was written stays if it is interrupted"
+    part:dict
     def __init__(self,
         folder, # Where
         tokenizer, # Text to tokens

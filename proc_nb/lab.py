@@ -840,7 +840,7 @@ def static(self:TransferLab) -> Html: # The same view without widgets
     "The lab as a picture: the network, the curves, the last look at an example"
     c,rows = self.choices(),[r for run in self.runs for r in run.rows]
     head = Html(f'<h4>{esc(self.label())} → {esc(self.args.task())}</h4>') + Html(self.picture.value)
-    chart = show(curves(rows, baseline=dict(self._paper(c)) and PAPER[CONTROL][0]), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
+    chart = show(curves(rows, baseline=PAPER[CONTROL][0] if self._paper(c) else None), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
     return head + chart + Html(self.status.value + self.look.value)
 
 # %% ../nbs/70_lab.ipynb #fa1d76b3

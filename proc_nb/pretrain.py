@@ -215,7 +215,7 @@ class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
         model:LM, # The network, not yet wrapped
-        task:Task, # A corpus or a rule
+        task, # A corpus or a rule
         acc, # The engine
         batch_size:int=16, # Rows in a step, over all processes
         micro:int=None, # Rows at a time in one process; all of its own if None
