@@ -50,7 +50,9 @@ def write(package, out):
             tree.body.remove(f)
         for a in [a for a in tree.body if isinstance(a, ast.Assign) and isinstance(a.targets[0], ast.Attribute)]:
             cls = next((c for c in tree.body if isinstance(c, ast.ClassDef) and c.name == ast.unparse(a.targets[0].value)), None)
-            if cls: tree.body.remove(a); cls.body.append(ast.parse(f'{a.targets[0].attr} = eval("anything")').body[0])
+            if not cls: continue
+            tree.body.remove(a)
+            cls.body.append(ast.parse(f'{a.targets[0].attr} = eval("anything")').body[0])
     out.mkdir(parents=True, exist_ok=True)
     for p, tree in trees.items(): (out/p.name).write_text(ast.unparse(ast.fix_missing_locations(Plain().visit(tree))), encoding='utf-8')
     (out/'py.typed').touch()
