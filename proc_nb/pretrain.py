@@ -26,6 +26,7 @@ from .corpus import *
 from .corpus import full_disk
 from .draw import *
 from .gpt import *
+from .ready import MISTAKES
 from .scores import right_rows
 from .task import *
 from .train import *
@@ -759,7 +760,7 @@ def pretrain_main():
     "The command, with mistakes answered in words"
     given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args())
     try: pretrain_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
-    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as e: sys.exit(f'proc-nb-pretrain: {e}')
+    except MISTAKES as e: sys.exit(f'proc-nb-pretrain: {e}')
     except RuntimeError as e:
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise
         sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). Nothing that was saved is lost: start it again with --resume.')
