@@ -18,10 +18,13 @@ def listed():
 
 def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT/page).read_text())['cells'] if c['cell_type'] == 'markdown')
 
+def title(page): return next((s for c in json.loads((ROOT/page).read_text())['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
+
 def wrong(page):
     "What is wrong with one page"
     text = prose(page)
     if not re.search(r'^# \S', text, re.M): yield 'has no title'
+    if any(l.strip() and not l.startswith('>') for l in title(page).splitlines()[1:]): yield 'its first cell holds more than a title and a summary, and nbdev would drop the rest from the site'
     for link in LINK.findall(text):
         if re.match(r'[a-z]+:|#', link): continue
         if not ((ROOT/page).parent/link.split('#')[0]).exists(): yield f'links to {link}, which is not there'
