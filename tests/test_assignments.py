@@ -149,3 +149,20 @@ ENDLESS = '''def is_dyck(rows, k):
 def test_endless(made, tmp_path, monkeypatch):
     monkeypatch.setattr(maker.points, '__defaults__', (30,))
     with pytest.raises(TimeoutError, match='never ends'): put(made, '1_dyck', tmp_path, ENDLESS)
+
+DIES = '''def is_dyck(rows, k):
+    import os
+    os.kill(os.getpid(), 9)'''
+
+@FULL
+def test_a_process_that_dies(made, tmp_path):
+    "An answer that takes the grader down with it is reported, and the next notebook is graded"
+    (tmp_path/'in').mkdir()
+    try: put(made, '1_dyck', tmp_path, DIES)
+    except ValueError as e: assert 'cannot be graded' in str(e) and 'answer.ipynb' in str(e)
+    else: raise AssertionError('graded, though its process died')
+    (tmp_path/'answer.ipynb').rename(tmp_path/'in'/'a_dies.ipynb')
+    (tmp_path/'in'/'b_blank.ipynb').write_bytes((made/'student'/'1_dyck.ipynb').read_bytes())
+    maker.grade(made/'autograder'/'1_dyck.zip', tmp_path/'in', tmp_path/'grades.csv')
+    lines = (tmp_path/'grades.csv').read_text().splitlines()
+    assert len(lines) == 3 and 'cannot be graded' in lines[1] and 'b_blank' in lines[2]

@@ -239,6 +239,13 @@ def test_endless(answer, elsewhere, monkeypatch):
     else: ask()
     assert found[0].status == 'wrong' and 'never ends' in found[0].words and threading.active_count() == before
 
+@pytest.mark.parametrize('end', [SystemExit, KeyboardInterrupt, MemoryError, RecursionError, GeneratorExit])
+def test_ends_of_the_world(end):
+    "What would end the program elsewhere is told like any other exception"
+    def answer(n): raise end('enough')
+    out = exercises['guess_rate'].check(answer)
+    assert out.status == 'wrong' and f'It raised {end.__name__}: enough' in out.words and 'raise end' in out.words
+
 def test_global_randomness_is_left_alone():
     before = torch.random.get_rng_state()
     exercises['shuffled_weights'].check(lambda w, generator: w.flatten()[torch.randperm(w.numel())].view_as(w))

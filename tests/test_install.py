@@ -1,10 +1,14 @@
-"The wheel and the sdist as a user gets them: small, whole, at work in clean environments, and gentle to Colab's packages."
-import json, os, subprocess, sys, tarfile, zipfile
+"The wheel and the sdist as a user gets them: small, whole, at work in clean environments, at the floors that are promised, and gentle to Colab's packages."
+import ast, configparser, json, os, subprocess, sys, tarfile, zipfile
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
 COLAB = 'ipywidgets==7.7.1', 'ipykernel==6.17.1', 'ipython==7.34.0', 'altair==5.5.0', 'anywidget==0.9.21', 'fastcore==2.2.12', 'numpy==2.1.3', 'safetensors', 'tqdm', 'vl-convert-python'
+CONFIG = configparser.ConfigParser()
+CONFIG.read(ROOT/'settings.ini')
+NEEDED = CONFIG['DEFAULT']['requirements'].split()
+LOWEST = [r.replace('>=', '==') + '.*' for r in NEEDED]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'VIRTUAL_ENV')}
 
 def run(*cmd, cwd=None):
@@ -52,4 +56,26 @@ def test_changes_nothing_in_a_set_like_colab(built, tmp_path):
     would = {i['metadata']['name'] for i in json.loads(report.read_text())['install']}
     assert would == {'proc-nb'}, would
     run(python, '-m', 'pip', '--quiet', 'install', '--no-deps', built['.whl'])
+    print(run(python, ROOT/'tests/alone.py', cwd=tmp_path))
+
+def test_old_grammar():
+    "Every module can be read by the oldest Python that is promised (its grammar; whether it runs there is for the public workflow)"
+    oldest = tuple(map(int, CONFIG['DEFAULT']['min_python'].split('.')))
+    for p in (ROOT/'proc_nb').glob('*.py'): ast.parse(p.read_text(encoding='utf-8'), feature_version=oldest)
+
+@pytest.mark.full
+@pytest.mark.parametrize('version, packages', [('3.10', LOWEST), ('3.11', LOWEST), ('3.10', NEEDED), ('3.12', NEEDED), ('3.13', NEEDED), ('3.14', NEEDED)])
+def test_floors_resolve(version, packages, tmp_path):
+    "There are wheels of everything for other Pythons, at the lowest versions and at the newest; they are found, not run"
+    report = tmp_path/'report.json'
+    run(sys.executable, '-m', 'pip', '--quiet', 'install', '--dry-run', '--report', report, '--target', tmp_path/'t', '--python-version', version, '--only-binary', ':all:', '--ignore-installed', *packages)
+    got = {i['metadata']['name'].lower().replace('_', '-'): i['metadata']['version'] for i in json.loads(report.read_text())['install']}
+    assert all(got[r.split('>')[0]].startswith(r.split('>=')[1]) for r in NEEDED) or packages is NEEDED, got
+    print(version, {r.split('>')[0]: got[r.split('>')[0]] for r in NEEDED})
+
+@pytest.mark.full
+def test_works_at_the_floors(built, tmp_path):
+    "The lowest versions of everything but torch (an old torch cannot be had everywhere), on this Python"
+    python = environment(tmp_path/'env')
+    run(python, '-m', 'pip', '--quiet', 'install', *[r for r in LOWEST if not r.startswith('torch')], built['.whl'])
     print(run(python, ROOT/'tests/alone.py', cwd=tmp_path))

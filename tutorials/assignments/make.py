@@ -34,8 +34,11 @@ def points(notebook, bundle, limit=900):
         asked = [sys.executable, '-m', 'otter', 'run', '--no-logo', '-a', str(bundle), '-o', out, str(notebook)]
         try: done = subprocess.run(asked, timeout=limit, capture_output=True, text=True)
         except subprocess.TimeoutExpired: raise TimeoutError(f'{Path(notebook).name} was still running after {limit} s: is there a loop that never ends?') from None
-        if done.returncode: raise ValueError(f'{Path(notebook).name} cannot be graded: {done.stderr.strip().splitlines()[-1]}')
-        tests = json.loads((Path(out)/'results.json').read_text())['tests']
+        found = Path(out)/'results.json'
+        if done.returncode or not found.exists():
+            said = done.stderr.strip().splitlines() or [f'its process ended with code {done.returncode}']
+            raise ValueError(f'{Path(notebook).name} cannot be graded: {said[-1]}')
+        tests = json.loads(found.read_text())['tests']
     found = {t['name']: (t['score'], t['max_score']) for t in tests if t.get('max_score')}
     return dict(found, total=tuple(map(sum, zip(*found.values()))))
 
