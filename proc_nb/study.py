@@ -488,7 +488,13 @@ def on_ray(jobs, tick, workers=None):
         (ref,),_ = ray.wait(list(flying))
         job = flying.pop(ref)
         tick(job['fit']['steps'] * len(job['models']))
-        yield job,ray.get(ref)
+        yield job,_got(ray, ref)
+
+def _got(ray, ref):
+    try: return ray.get(ref)
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as e:
+        why = 'for want of memory' if isinstance(e, ray.exceptions.OutOfMemoryError) else 'before it was done'
+        raise ChildProcessError(f'A worker of Ray died {why}. Finished groups are kept: run the study again, perhaps with fewer members or workers.') from None
 
 ENGINES = dict(local=local, ray=on_ray)
 

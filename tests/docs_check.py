@@ -28,6 +28,7 @@ def wrong(page):
     for link in LINK.findall(text):
         if re.match(r'[a-z]+:|#', link): continue
         if not ((ROOT/page).parent/link.split('#')[0]).exists(): yield f'links to {link}, which is not there'
+    if any('alt=' not in i for i in re.findall(r'<img\b[^>]*>', text)): yield 'has an <img> without a text'
     for alt, target in (m.groups() for m in IMAGE.finditer(text) if m[2]):
         if not alt: yield f'picture {target} has no text'
         if not re.match(r'https?:', target) and not ((ROOT/page).parent/target).exists(): yield f'picture {target} is not there'

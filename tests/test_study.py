@@ -152,3 +152,11 @@ def test_stored_rows_are_whole():
             assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
             assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
         for line in compare(stored_table(name)): assert line['verdict'] in ('agrees', 'differs', 'not published', 'no interval')
+
+@pytest.mark.parametrize('error, words', [('WorkerCrashedError', 'died before it was done'), ('OutOfMemoryError', 'for want of memory')])
+def test_a_worker_that_dies_is_told_in_words(error, words):
+    from types import SimpleNamespace
+    from proc_nb.study import _got
+    kinds = {n: type(n, (Exception,), {}) for n in ('WorkerCrashedError', 'OutOfMemoryError')}
+    def get(ref): raise kinds[error]()
+    with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
