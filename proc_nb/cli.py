@@ -68,6 +68,7 @@ def needle_table(
     for s in [s for s in STARTS if any(r['setting'] == s for r in runs)]: out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
     return '\n'.join(out)
 
+# %% ../nbs/90_cli.ipynb #8ca03268
 def _row(name, runs, beside):
     ends,found = [r['accuracy'][-1] for r in runs],[r['step'][i] for r in runs if (i := next((i for i,a in enumerate(r['accuracy']) if a > .5), None)) is not None]
     (lo,hi),paper = wilson(len(found), len(runs)),PAPER.get(name)

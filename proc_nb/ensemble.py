@@ -125,6 +125,7 @@ def backward_many(
         total += loss.detach()
     return total
 
+# %% ../nbs/14_ensemble.ipynb #c0e254e9
 @torch.no_grad()
 def evaluate_many(
     net:Ensemble, # The members
@@ -168,6 +169,7 @@ def per_member(
 def _columns(net, values): # part -> value, as one line of `net.weights`
     return torch.cat([net.weights.new_full((p[0].numel(),), values.get(part_of(n), 0.)) for n,p in net.named_parameters()])
 
+# %% ../nbs/14_ensemble.ipynb #ded7cb6a
 def member_rates(
     net:Ensemble, # The members
     lr, # A number, or one per member
@@ -261,6 +263,7 @@ def update(self:ManyRun,
     self.adamw(loss)
     return loss
 
+# %% ../nbs/14_ensemble.ipynb #40f9e8f5
 @patch
 def step(self:ManyRun):
     "One step of every member; returns their losses before it, not finite for members that have stopped"
@@ -327,6 +330,7 @@ def _many(run, steps, path, eval_every, eval_rows):
     finally:
         if path and run.done > saved: run.save(path)
 
+# %% ../nbs/14_ensemble.ipynb #c580c61a
 def _tell(run, told):
     new = [i for i,a in enumerate(run.alive.tolist()) if not a and i not in told]
     told.update(new)
@@ -347,6 +351,7 @@ def save(self:ManyRun, path):
     gens = torch.stack([g.get_state() for g in self.generators])
     save_tensors(path, dict(state, weights=self.net.weights, generators=gens), done=self.done, runs=self.about())
 
+# %% ../nbs/14_ensemble.ipynb #35ab797c
 @patch
 def load(self:ManyRun, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to other runs"

@@ -33,6 +33,7 @@ def open_model(
     model = load_model(path/'model.safetensors' if path.is_dir() else path).eval()
     return model,lambda text: _by_name(text, model.task)
 
+# %% ../nbs/63_influence_cli.ipynb #d49ccee4
 def _by_name(text, task):
     if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text".')
     at = {n: i for i,n in enumerate(task.token_names)}
@@ -73,6 +74,7 @@ class Lines:
             return tokens,given
         except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
 
+# %% ../nbs/63_influence_cli.ipynb #3d3e1b89
 def _fits(tokens, given, longest):
     if not 1 <= given < len(tokens) <= longest:
         raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {longest}, and at least one must be asked for')

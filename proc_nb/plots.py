@@ -62,6 +62,7 @@ def curves(
     lines = _lines(alt.Chart(alt.Data(values=list(rows))), names, 'carried over')
     return alt.layer(*_rule(baseline), *lines).properties(title=title, width=width, height=height)
 
+# %% ../nbs/20_plots.ipynb #56699ce9
 def _rule(y):
     if not y: return []
     return _ruled(alt.Chart(alt.Data(values=[dict(y=y, said=f'published {y:.1%}')])))
@@ -131,6 +132,7 @@ def _key(i):
     return (f'<svg width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" '
         f'stroke-dasharray="{dash}"/><text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text></svg>')
 
+# %% ../nbs/20_plots.ipynb #fb7976e5
 def legend(
     rows # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
 ) -> Html: # A table

@@ -150,6 +150,7 @@ def write_atomic(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
+# %% ../nbs/11_train.ipynb #7ed2ea8e
 def save_tensors(path, tensors, **meta):
     "Tensors and a JSON header, as one safetensors file"
     tensors = {k: v.detach().contiguous().cpu() for k,v in tensors.items()}
@@ -188,6 +189,7 @@ def _build(meta):
     for w in meta.get('wired', []): import_module('proc_nb.lego_attention').hardwire(model, **w)
     return model
 
+# %% ../nbs/11_train.ipynb #47624bd3
 def load_model(
     path # A file written by `save_model`
 ) -> GPT: # The model, of the class that was saved, with `.task` (or None) and `.meta`
@@ -230,6 +232,7 @@ def record_cuda(f):
     with torch.cuda.graph(graph): out = f()
     return graph.replay,out
 
+# %% ../nbs/11_train.ipynb #82b98b00
 class Captured:
     "A step that is recorded once and then replayed"
     def __init__(self,
@@ -263,6 +266,7 @@ def _try(self:Captured, key, inputs):
         self.failed = True
         warnings.warn(f'No CUDA graph: {str(e).splitlines()[0]}. Training goes on without, only slower.')
 
+# %% ../nbs/11_train.ipynb #89f0ed24
 @patch
 @torch.no_grad()
 def _dry(self:Captured, f):
@@ -390,6 +394,7 @@ def _records(run, steps, path, eval_every, eval_rows):
     finally:
         if path and run.done > saved and math.isfinite(float(loss)): run.save(path)
 
+# %% ../nbs/11_train.ipynb #edda2b7d
 def _finite(loss, run, path):
     if math.isfinite(float(loss)): return
     kept = f' The last good state is in {path}.' if path and path.exists() else ''
