@@ -79,13 +79,15 @@ def gpt2_tokenizer(
     except Exception as e: raise ValueError(f'The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}).') from None
     return BPE(t.backend_tokenizer, t.eos_token)
 
-# %% ../nbs/50_corpus.ipynb #7e172340
+# %% ../nbs/50_corpus.ipynb #9e86c0af
 def stored_tokenizer(
     folder # A corpus or a checkpoint
 ): # The tokenizer that belongs to it
     "The tokenizer of a folder: its tokenizer.json, or bytes"
     file = Path(folder)/'tokenizer.json'
-    return BPE(_need('tokenizers').Tokenizer.from_file(str(file))) if file.is_file() else Bytes()
+    if not file.is_file(): return Bytes()
+    try: return BPE(_need('tokenizers').Tokenizer.from_file(str(file)))
+    except Exception as e: raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None
 
 def store_tokenizer(tokenizer, folder):
     "Write a tokenizer that is more than bytes beside what needs it"
@@ -197,7 +199,7 @@ def maths_problems(n=60_000, seed=0): # Yields documents: a question, a line bre
 # %% ../nbs/50_corpus.ipynb #2c797bcc
 EMBEDDED = dict(text=library_english, code=library_code, maths=maths_problems)
 
-# %% ../nbs/50_corpus.ipynb #814e243d
+# %% ../nbs/50_corpus.ipynb #5ddb6f05
 HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None), mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
     wikitext=('Salesforce/wikitext', 'wikitext-103-raw-v1'))
 FORMATS = dict(text=('.txt', '.md'), json=('.jsonl', '.json'), parquet=('.parquet',))
@@ -217,7 +219,7 @@ def document(row):
     "The text of one row of a data set"
     for k in 'text','content':
         if isinstance(row.get(k), str): return row[k]
-    if 'question' in row and 'answer' in row: return f"{row['question'].strip()}\n{row['answer'].strip()}"
+    if all(isinstance(row.get(k), str) for k in ('question', 'answer')): return f"{row['question'].strip()}\n{row['answer'].strip()}"
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
 # %% ../nbs/50_corpus.ipynb #89cedcef
@@ -460,13 +462,14 @@ def text(self:Corpus,
     ids = np.asarray(row)
     return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
-# %% ../nbs/50_corpus.ipynb #83518ccb
+# %% ../nbs/50_corpus.ipynb #13f09def
 def cache_folder(): return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)
     part = Path(folder)/'part.json'
     state = unsealed(part.read_bytes(), part).get('source') if part.exists() else None
+    for k in options: choose(f'option of {source!r} (a file, a folder or a data set)', k, ['split', 'buffer'])
     return Stream(source, shuffle=shuffle, state=state, **options)
 
 def _tokenizer(spec, texts):

@@ -334,7 +334,7 @@ def _tell(run, told):
     if len(told) == run.net.members: raise FloatingPointError(f'No member is left at step {run.done}: all losses became infinite. Try a lower lr.')
     for i in new: warnings.warn(f'Member {i} (seed {run.seeds[i]}) diverged at step {run.done} and stopped; the others go on.')
 
-# %% ../nbs/14_ensemble.ipynb #02547288
+# %% ../nbs/14_ensemble.ipynb #00041c56
 @patch
 def about(self:ManyRun):
     "The settings of the runs, as JSON"
@@ -352,7 +352,8 @@ def save(self:ManyRun, path):
 def load(self:ManyRun, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
     state,meta = load_tensors(path)
-    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if meta.get('runs', {}).get(k) != v]
+    runs = meta['runs'] if isinstance(meta.get('runs'), dict) else {}
+    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
     if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
     for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
     self.net.weights.copy_(state['weights'])

@@ -400,12 +400,13 @@ def checkpoints(
     "The whole checkpoints in a folder"
     return sorted(p for p in Path(folder).glob('step-*') if (p/'run.json').is_file())
 
-# %% ../nbs/51_pretrain.ipynb #d7f07ad0
+# %% ../nbs/51_pretrain.ipynb #88c28e4e
 def _about(path):
     "run.json of a checkpoint, after a look at its files"
     path,rest = Path(path),f'Remove {path} to go on from the checkpoint before it.'
     try: about = unsealed((path/'run.json').read_bytes(), path/'run.json')
     except ValueError as e: raise ValueError(f'{e} {rest}') from None
+    if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict): raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
     for f,size in about['files'].items():
         have = (path/f).stat().st_size if (path/f).exists() else 0
         if have != size: raise ValueError(f'{path/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. {rest}')
@@ -431,7 +432,7 @@ def load(self:LMRun,
     _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
 
-# %% ../nbs/51_pretrain.ipynb #ee3ad74d
+# %% ../nbs/51_pretrain.ipynb #71d24fcd
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
 ) -> LM: # The network
@@ -442,10 +443,19 @@ def load_lm(
     if (path/'config.json').is_file(): return _as_lm(from_hf(str(path)))
     at = path if (path/'run.json').is_file() else (checkpoints(path/'language') or [None])[-1]
     if at is None: raise FileNotFoundError(f'{path} holds neither a checkpoint nor a config.json.')
-    model = LM(LMConfig(**_about(at)['run']['config']))
-    into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
-    _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    try:
+        cfg = LMConfig(**_about(at)['run']['config'])
+        _no_more(at, cfg)
+        model = LM(cfg)
+        into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
+        _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
     return model
+
+def _no_more(at, cfg):
+    "Raise ValueError if the sizes claim more weights than the files have bytes"
+    claimed,there = (12 * cfg.n_layer * cfg.n_embd + cfg.vocab_size + cfg.block_size) * cfg.n_embd,sum(f.stat().st_size for f in at.glob('*.safetensors'))
+    if claimed > there: raise ValueError(f'{at} claims {claimed:,} weights, but its files hold {there:,} bytes.')
 
 def _as_lm(gpt):
     "The same network as an `LM`, with a tied head if head and embedding are equal"

@@ -279,7 +279,7 @@ def _repr_html_(self:Study):
     lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
     return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
-# %% ../nbs/30_study.ipynb #747aedf1
+# %% ../nbs/30_study.ipynb #d6aa8295
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
     "Rows of runs"
@@ -296,7 +296,9 @@ class Table(list):
     def cells(self):
         "Rows by cell: what they share -> rows"
         out = {}
-        for r in self: out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
+        for r in self:
+            if odd := [k for k in (*CELL, 'accuracy', 'found') if k not in r]: raise ValueError(f'A row says nothing of {", ".join(odd)}.')
+            out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
         return out
     def summary(self):
         "One dict per cell: what its runs share, how many, mean, low, high, lowest, highest, found"
@@ -343,7 +345,7 @@ def as_table(
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
-# %% ../nbs/30_study.ipynb #44a01a65
+# %% ../nbs/30_study.ipynb #2ed69b87
 class Store:
     "A folder of results: `rows.jsonl`, practised networks, checkpoints of the group in flight"
     def __init__(self,
@@ -358,7 +360,8 @@ class Store:
         return Table(self._read(i, l) for i,l in enumerate(lines, 1))
     def _read(self, i, line):
         row = unsealed(line, where := f'{self.path}, line {i},')
-        if 'id' not in row: raise ValueError(f'{where} is no row of a study.')
+        odd = [k for k in CELL if not isinstance(row.get(k), (str, int, float, type(None)))]
+        if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
         return row
     def _repair(self, lines, last):
         warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')

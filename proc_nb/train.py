@@ -400,21 +400,23 @@ def save(self:Run, path):
     state = {f'model.{k}': v for k,v in self.model.state_dict().items()}
     save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, run=self.about())
 
-# %% ../nbs/11_train.ipynb #05bc999c
+# %% ../nbs/11_train.ipynb #1dadb715
 @patch
 def load(self:Run, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to another run"
     state,meta = load_tensors(path)
-    mine,theirs = self.about(),meta.get('run', {})
+    mine,theirs = self.about(),meta['run'] if isinstance(meta.get('run'), dict) else {}
     odd = [f'{k} was {theirs.get(k)!r} and is now {v!r}' for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
     if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False to start again.')
     try: self.model.load_state_dict({k[6:]: v for k,v in state.items() if k.startswith('model.')})
     except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
     for n,p in self.model.named_parameters():
         own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')}
+        if any(v.shape not in (p.shape, ()) for v in own.values()): raise ValueError(f"{path} holds another optimiser's state for {n}.")
         if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
-    self.generator.set_state(state['generator'])
-    self.done = meta['done']
+    try: self.generator.set_state(state['generator'])
+    except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} holds no state of the generator: {e}') from None
+    self.done = whole(f'done in {path}', meta.get('done'), 0)
 
 # %% ../nbs/11_train.ipynb #1c01e6f1
 def fit(

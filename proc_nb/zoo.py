@@ -19,13 +19,13 @@ from .task import *
 from .train import *
 from .transfer import *
 
-# %% ../nbs/13_zoo.ipynb #6779cb65
+# %% ../nbs/13_zoo.ipynb #b0123a04
 class Zoo(Mapping):
     "Practised networks by name; a value is a loaded `GPT`"
     def __init__(self,
         path=Path(__file__).parent/'data/zoo' if '__file__' in globals() else Path('../proc_nb/data/zoo') # Folder of the files
     ): self.path = Path(path)
-    def _sums(self): return json.loads((self.path/'SHA256.json').read_text())
+    def _sums(self): return unsealed((self.path/'SHA256.json').read_bytes(), self.path/'SHA256.json')
     def __iter__(self): return iter(self._sums())
     def __len__(self): return len(self._sums())
     def __getitem__(self, name):
