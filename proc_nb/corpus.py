@@ -8,10 +8,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/corpus.html.md"""
 __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'FORMATS', 'ENDS', 'SPLIT_NAMES', 'Bytes', 'BPE', 'train_bpe', 'gpt2_tokenizer',
            'stored_tokenizer', 'store_tokenizer', 'library_files', 'read_source', 'docstrings', 'library_english',
            'library_code', 'polynomial', 'maths_problems', 'local_files', 'document', 'Stream', 'document_key',
-           'split_by_key', 'sha256', 'full_disk', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
+           'split_by_key', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
 
-# %% ../nbs/50_corpus.ipynb #68fabf13
-import ast, errno, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
+# %% ../nbs/50_corpus.ipynb #c403c428
+import ast, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
 from itertools import islice
 from pathlib import Path
 
@@ -79,13 +79,15 @@ def gpt2_tokenizer(
     except Exception as e: raise ValueError(f'The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}).') from None
     return BPE(t.backend_tokenizer, t.eos_token)
 
-# %% ../nbs/50_corpus.ipynb #7e172340
+# %% ../nbs/50_corpus.ipynb #9e86c0af
 def stored_tokenizer(
     folder # A corpus or a checkpoint
 ): # The tokenizer that belongs to it
     "The tokenizer of a folder: its tokenizer.json, or bytes"
     file = Path(folder)/'tokenizer.json'
-    return BPE(_need('tokenizers').Tokenizer.from_file(str(file))) if file.is_file() else Bytes()
+    if not file.is_file(): return Bytes()
+    try: return BPE(_need('tokenizers').Tokenizer.from_file(str(file)))
+    except Exception as e: raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None
 
 def store_tokenizer(tokenizer, folder):
     "Write a tokenizer that is more than bytes beside what needs it"
@@ -197,7 +199,7 @@ def maths_problems(n=60_000, seed=0): # Yields documents: a question, a line bre
 # %% ../nbs/50_corpus.ipynb #2c797bcc
 EMBEDDED = dict(text=library_english, code=library_code, maths=maths_problems)
 
-# %% ../nbs/50_corpus.ipynb #814e243d
+# %% ../nbs/50_corpus.ipynb #5ddb6f05
 HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None), mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
     wikitext=('Salesforce/wikitext', 'wikitext-103-raw-v1'))
 FORMATS = dict(text=('.txt', '.md'), json=('.jsonl', '.json'), parquet=('.parquet',))
@@ -217,7 +219,7 @@ def document(row):
     "The text of one row of a data set"
     for k in 'text','content':
         if isinstance(row.get(k), str): return row[k]
-    if 'question' in row and 'answer' in row: return f"{row['question'].strip()}\n{row['answer'].strip()}"
+    if all(isinstance(row.get(k), str) for k in ('question', 'answer')): return f"{row['question'].strip()}\n{row['answer'].strip()}"
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
 # %% ../nbs/50_corpus.ipynb #89cedcef
@@ -275,23 +277,13 @@ def document_key(
 
 def split_by_key(key): return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
 
-# %% ../nbs/50_corpus.ipynb #937d3a1b
+# %% ../nbs/50_corpus.ipynb #421f41e2
 SPLIT_NAMES = 'train','validation','test'
 def sha256(path):
     "The SHA-256 of a file, in hex"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
 
-def full_disk(e, what):
-    "An OSError in words if the disk is full, else `e` itself"
-    told = f'{e} {e.__cause__} {e.__context__} {getattr(e, "failures", "")}'
-    full = any(os.strerror(n) in told for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    return OSError(errno.ENOSPC, f'The disk is full: {what} could not be written. What was there before is whole.') if full else e
-
-def _write(path, write):
-    try: write_atomic(path, write)
-    except Exception as e: raise full_disk(e, path) from None
-
-# %% ../nbs/50_corpus.ipynb #96b42e9e
+# %% ../nbs/50_corpus.ipynb #e8f1dfc2
 class Writer:
     "Writes documents as token files; what was written stays if it is interrupted"
     def __init__(self,
@@ -302,7 +294,7 @@ class Writer:
         store_attr()
         self.folder,self.seen,self.held,self.n = Path(folder),set(),{s: [] for s in SPLIT_NAMES},0
         state = self.folder/'part.json'
-        self.part = json.loads(state.read_text()) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0)
+        self.part = unsealed(state.read_bytes(), state) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0)
         if self.part.setdefault('tokenizer', tokenizer.about) != tokenizer.about: raise ValueError(f'{folder} was begun with the tokenizer {self.part["tokenizer"]}, not {tokenizer.about}.')
         for s in self.part['shards']: self.seen.update(_memory(self.folder/s['file'], 'keys').tolist())
     def add(self, text):
@@ -316,7 +308,7 @@ class Writer:
     def _count(self, **more):
         for k,v in more.items(): self.part[k] += v
 
-# %% ../nbs/50_corpus.ipynb #50ddb291
+# %% ../nbs/50_corpus.ipynb #1ef42738
 @patch
 def flush(self:Writer,
     source:dict=None # State of the stream, to go on from
@@ -328,20 +320,22 @@ def flush(self:Writer,
         file = f'{split}-{i:05d}.safetensors'
         kind = np.uint16 if self.tokenizer.vocab_size < 2**16 else np.int32
         data = dict(tokens=np.concatenate([t for _,t in docs]).astype(kind), ends=np.cumsum([len(t) for _,t in docs]), keys=np.array([k for k,_ in docs]))
-        _write(self.folder/file, lambda p: save_file(data, p))
+        write_atomic(self.folder/file, lambda p: save_file(data, p))
         self.part['shards'].append(dict(file=file, split=split, tokens=len(data['tokens']), documents=len(docs), sha256=sha256(self.folder/file)))
     self.held,self.n = {s: [] for s in SPLIT_NAMES},0
-    _write(self.folder/'part.json', lambda p: p.write_text(json.dumps(dict(self.part, source=source))))
+    write_atomic(self.folder/'part.json', lambda p: p.write_text(json.dumps(sealed(dict(self.part, source=source)))))
 
 def _memory(path, name):
     "One tensor of a safetensors file, mapped into memory"
-    with open(path, 'rb') as f:
-        n = int.from_bytes(f.read(8), 'little')
-        head = json.loads(f.read(n))[name]
-    kind = dict(U16=np.uint16, I32=np.int32, I64=np.int64)[head['dtype']]
-    return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
+    try:
+        with open(path, 'rb') as f:
+            n = min(int.from_bytes(f.read(8), 'little'), os.path.getsize(path))
+            head = json.loads(f.read(n))[name]
+        kind = dict(U16=np.uint16, I32=np.int32, I64=np.int64)[head['dtype']]
+        return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e: raise ValueError(f'{path} is no token file: {type(e).__name__}: {e}') from None
 
-# %% ../nbs/50_corpus.ipynb #f38a77e1
+# %% ../nbs/50_corpus.ipynb #6caf6065
 def prepare(
     documents, # Texts; a `Stream` can be gone on with
     folder, # Where the corpus goes
@@ -367,10 +361,10 @@ def prepare(
     found = {**about, **{k: v for k,v in w.part.items() if k != 'source'}, 'vocab_size': int(tokenizer.vocab_size)}
     found['problems'] = about.get('problems') or getattr(documents, 'problems', False)
     found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in w.part['shards']]).encode()).hexdigest()
-    _write(Path(folder)/'corpus.json', lambda p: p.write_text(json.dumps(found, indent=1)))
+    write_atomic(Path(folder)/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1)))
     return found
 
-# %% ../nbs/50_corpus.ipynb #135f7dd6
+# %% ../nbs/50_corpus.ipynb #8babb966
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -380,7 +374,7 @@ class Corpus(Task):
     ):
         self.folder,self.seq_len = Path(folder),whole('block_size', block_size, 2)
         if not (self.folder/'corpus.json').is_file(): raise FileNotFoundError(f'{folder} is not a corpus: it has no corpus.json.')
-        self.about,self.tokenizer = json.loads((self.folder/'corpus.json').read_text()),stored_tokenizer(folder)
+        self.about,self.tokenizer = unsealed((self.folder/'corpus.json').read_bytes(), self.folder/'corpus.json'),stored_tokenizer(folder)
         self.pad = self.end = self.tokenizer.end
         self.token_names = self.tokenizer.names
         for s in self.about['shards']: self._whole(s, verify)
@@ -468,13 +462,14 @@ def text(self:Corpus,
     ids = np.asarray(row)
     return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
-# %% ../nbs/50_corpus.ipynb #2e1ad9e6
+# %% ../nbs/50_corpus.ipynb #13f09def
 def cache_folder(): return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)
     part = Path(folder)/'part.json'
-    state = json.loads(part.read_text()).get('source') if part.exists() else None
+    state = unsealed(part.read_bytes(), part).get('source') if part.exists() else None
+    for k in options: choose(f'option of {source!r} (a file, a folder or a data set)', k, ['split', 'buffer'])
     return Stream(source, shuffle=shuffle, state=state, **options)
 
 def _tokenizer(spec, texts):

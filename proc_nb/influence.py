@@ -383,29 +383,34 @@ def _labels(self:EKFAC, stage, k, seed):
 def _round(self:EKFAC, stage, batch, draw):
     for n,got in layer_pass(self.model, self.layers, batch, draw).items(): (self._covariance if stage == 'covariance' else self._eigenvalues)(n, *got)
 
-# %% ../nbs/60_influence.ipynb #fd67af06
+# %% ../nbs/60_influence.ipynb #f980d1c0
 @patch
 def save(self:EKFAC, path):
     "Write the factors, finished or not, to one safetensors file"
     save_tensors(path, self.state, ekfac=dict(self.about, damping=self.damping, layers=self.shapes, model=fingerprint(self.model)))
 
+def _ekfac(path, meta):
+    "What a file's header says of its factors; raises ValueError if there are none"
+    about = meta.get('ekfac')
+    if not (isinstance(about, dict) and {'model', 'layers', 'damping', 'stage', 'done'} <= set(about) and isinstance(about['layers'], dict) and all(isinstance(s, list) for s in about['layers'].values())):
+        raise ValueError(f'{path} does not hold EK-FAC factors.')
+    return about
+
 @patch
 def _take_file(self:EKFAC, path):
     state,meta = load_tensors(path)
-    about = meta.get('ekfac')
-    if about is None: raise ValueError(f'{path} does not hold EK-FAC factors.')
+    about = _ekfac(path, meta)
     if about.pop('model') != fingerprint(self.model): raise ValueError(f'{path} holds factors of another model: its weights are not these.')
     layers = {n: tuple(s) for n,s in about.pop('layers').items()}
     if layers != self.shapes: raise ValueError(f'{path} holds factors of other layers: {", ".join(layers)}.')
     self.damping = about.pop('damping')
     self.about,self.state = about,{k: v.to(device_of(self.model)) for k,v in state.items()}
 
-# %% ../nbs/60_influence.ipynb #1f38957a
+# %% ../nbs/60_influence.ipynb #a2957900
 @patch(cls_method=True)
 def load(cls:EKFAC, path, model):
     "Factors from a file written by `save`; raises ValueError if they are another model's"
-    names = load_tensors(path)[1].get('ekfac', {}).get('layers')
-    if not names: raise ValueError(f'{path} does not hold EK-FAC factors.')
+    names = _ekfac(path, load_tensors(path)[1])['layers']
     self = cls(model, [n for n in names if n in linear_layers(model)] or 'all')
     self._take_file(path)
     return self

@@ -42,20 +42,29 @@ def group_fault(
     a,b,c = (names[j] for j in bad[0])
     return f'it is not associative: ({a}·{b})·{c} differs from {a}·({b}·{c})'
 
-# %% ../nbs/40_lego.ipynb #56a031a0
+# %% ../nbs/40_lego.ipynb #fc97cd4b
+def _square(t):
+    "Is it a list of lists of whole numbers that fit?"
+    def line(r): return isinstance(r, (list, tuple)) and all(isinstance(x, int) and abs(x) < 2**62 for x in r)
+    return isinstance(t, (list, tuple)) and all(map(line, t))
+
 class Group:
     "A finite group given by its table; raises ValueError for a table that is none"
     def __init__(self,
         table, # Square list of lists: entry (a, b) is a after b
         names=None # One name per element; g0, g1, ... if None
     ):
-        k,names = len(table),ifnone(names, [f'g{i}' for i in range(len(table))])
+        table = table.tolist() if isinstance(table, torch.Tensor) else table
+        if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
+        if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
+        k,names = len(table),[str(n) for n in ifnone(names, [f'g{i}' for i in range(len(table))])]
+        if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
         if k < 2 or any(len(r) != k for r in table): raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
         if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
         table = torch.as_tensor(table, dtype=torch.int64)
         if fault := group_fault(table, names): raise ValueError(f'This table is not a group: {fault}.')
         self.unit = int((table == torch.arange(k)).all(1).nonzero()[0])
-        self.table,self.names,self.inverse = table,list(names),(table == self.unit).long().argmax(1)
+        self.table,self.names,self.inverse = table,names,(table == self.unit).long().argmax(1)
     def __len__(self): return len(self.table)
     def __repr__(self): return f"Group({' '.join(self.names)})"
     @property

@@ -10,7 +10,7 @@ __all__ = ['LM_SIZES', 'PEAKS', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Si
            'load_released', 'RuleMix', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
            'pretrain_main']
 
-# %% ../nbs/51_pretrain.ipynb #9b484e20
+# %% ../nbs/51_pretrain.ipynb #b4c3a69c
 import contextlib, importlib.util, json, math, os, platform, re, shutil, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from .controls import shuffled
 from .corpus import *
-from .corpus import full_disk
 from .draw import *
 from .gpt import *
 from .scores import right_rows
@@ -358,7 +357,7 @@ def about(self:LMRun):
     config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
 
-# %% ../nbs/51_pretrain.ipynb #e6ae02b7
+# %% ../nbs/51_pretrain.ipynb #faa79abd
 def _calm(f, *args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -388,8 +387,8 @@ def save(self:LMRun,
 def _seal(self:LMRun, folder, tmp, path, extra):
     files = {f.name: f.stat().st_size for f in tmp.glob('*.safetensors')}
     if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
-    about = dict(done=self.done, run=self.about(), files=files, processes=self.acc.num_processes, torch=torch.__version__, **extra)
-    (tmp/'run.json').write_text(json.dumps(about, indent=1))
+    about = dict(done=self.done, run=self.about(), files=files, sha256={f: sha256(tmp/f) for f in files}, processes=self.acc.num_processes, torch=torch.__version__, **extra)
+    write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(tmp, path)
     for old in checkpoints(folder)[:-2]: shutil.rmtree(old)
@@ -401,13 +400,17 @@ def checkpoints(
     "The whole checkpoints in a folder"
     return sorted(p for p in Path(folder).glob('step-*') if (p/'run.json').is_file())
 
-# %% ../nbs/51_pretrain.ipynb #fd1e0601
+# %% ../nbs/51_pretrain.ipynb #88c28e4e
 def _about(path):
     "run.json of a checkpoint, after a look at its files"
-    about = json.loads((Path(path)/'run.json').read_text())
+    path,rest = Path(path),f'Remove {path} to go on from the checkpoint before it.'
+    try: about = unsealed((path/'run.json').read_bytes(), path/'run.json')
+    except ValueError as e: raise ValueError(f'{e} {rest}') from None
+    if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict): raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
     for f,size in about['files'].items():
-        have = (Path(path)/f).stat().st_size if (Path(path)/f).exists() else 0
-        if have != size: raise ValueError(f'{Path(path)/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. Remove {path} to go on from the checkpoint before it.')
+        have = (path/f).stat().st_size if (path/f).exists() else 0
+        if have != size: raise ValueError(f'{path/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. {rest}')
+        if about.get('sha256', {}).get(f) not in (None, sha256(path/f)): raise ValueError(f'{path/f} is damaged: its SHA-256 is not the recorded one. {rest}')
     return about
 
 def _differences(was, now, before=''):
@@ -429,7 +432,7 @@ def load(self:LMRun,
     _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
 
-# %% ../nbs/51_pretrain.ipynb #ee3ad74d
+# %% ../nbs/51_pretrain.ipynb #71d24fcd
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
 ) -> LM: # The network
@@ -440,10 +443,19 @@ def load_lm(
     if (path/'config.json').is_file(): return _as_lm(from_hf(str(path)))
     at = path if (path/'run.json').is_file() else (checkpoints(path/'language') or [None])[-1]
     if at is None: raise FileNotFoundError(f'{path} holds neither a checkpoint nor a config.json.')
-    model = LM(LMConfig(**_about(at)['run']['config']))
-    into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
-    _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    try:
+        cfg = LMConfig(**_about(at)['run']['config'])
+        _no_more(at, cfg)
+        model = LM(cfg)
+        into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
+        _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
     return model
+
+def _no_more(at, cfg):
+    "Raise ValueError if the sizes claim more weights than the files have bytes"
+    claimed,there = (12 * cfg.n_layer * cfg.n_embd + cfg.vocab_size + cfg.block_size) * cfg.n_embd,sum(f.stat().st_size for f in at.glob('*.safetensors'))
+    if claimed > there: raise ValueError(f'{at} claims {claimed:,} weights, but its files hold {there:,} bytes.')
 
 def _as_lm(gpt):
     "The same network as an `LM`, with a tied head if head and embedding are equal"
@@ -609,7 +621,7 @@ def _plain(self:Pretraining, run):
     model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
     return model
 
-# %% ../nbs/51_pretrain.ipynb #611d3a73
+# %% ../nbs/51_pretrain.ipynb #099be515
 @patch
 def _phase(self:Pretraining, name, run, steps, folder):
     "The steps of one phase: measure, save, report"
@@ -636,7 +648,7 @@ def _record(self:Pretraining, name, run, loss, found):
     tokens,waiting = run.done * run.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
     rec = LMRecord(name, run.done, loss, tokens, run.now, time.perf_counter() - self.began, speed, mfu, waiting, found)
     if self.run_dir and self.acc.is_main_process:
-        with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(rec.asdict()) + '\n')
+        with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(sealed(rec.asdict())) + '\n')
     if self.acc.trackers: self.acc.log({f'{name}/{k}': v for k,v in rec.asdict().items() if isinstance(v, (int, float))}, step=run.done)
     return rec
 
@@ -646,9 +658,11 @@ def _cut_log(self:Pretraining, name, done):
     log = Path(self.run_dir or '.')/'log.jsonl'
     if not (self.run_dir and self.acc.is_main_process): return
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = [l for l in (log.read_text().splitlines() if log.exists() else []) if l.endswith('}')]
-    keep = [l for l in lines if (r := json.loads(l))['phase'] != name or r['step'] <= done]
-    write_atomic(log, lambda p: p.write_text(''.join(l + '\n' for l in keep)))
+    *lines,_ = log.read_bytes().split(b'\n') if log.exists() else [b'']
+    rows = [unsealed(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
+    keep = [l for l,r in zip(lines, rows) if r['phase'] != name or r['step'] <= done]
+    if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
+    write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
 
 # %% ../nbs/51_pretrain.ipynb #18048f3f
 def pretrain(
@@ -746,12 +760,14 @@ def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded
     warm = warm_steps * 64 * rule.seq_len if rule else 0
     return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #5f40c199
+# %% ../nbs/51_pretrain.ipynb #f269287d
 def _end(p, rec, out):
     "Say and write down how it ended"
     if p.acc.is_main_process:
-        if rec is None: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
-        else: write_atomic(Path(out)/'results.json', lambda f: f.write_text(json.dumps(dict(circumstances(p), last=rec.asdict()), indent=1)))
+        results,log = Path(out)/'results.json',Path(out)/'log.jsonl'
+        last = rec.asdict() if rec else None if results.exists() else unsealed(log.read_bytes().splitlines()[-1], log)
+        if last: write_atomic(results, lambda f: f.write_text(json.dumps(dict(circumstances(p), last=last), indent=1)))
+        else: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')
     p.acc.end_training()
 

@@ -279,7 +279,7 @@ def _repr_html_(self:Study):
     lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
     return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
-# %% ../nbs/30_study.ipynb #747aedf1
+# %% ../nbs/30_study.ipynb #d6aa8295
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
     "Rows of runs"
@@ -296,7 +296,9 @@ class Table(list):
     def cells(self):
         "Rows by cell: what they share -> rows"
         out = {}
-        for r in self: out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
+        for r in self:
+            if odd := [k for k in (*CELL, 'accuracy', 'found') if k not in r]: raise ValueError(f'A row says nothing of {", ".join(odd)}.')
+            out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
         return out
     def summary(self):
         "One dict per cell: what its runs share, how many, mean, low, high, lowest, highest, found"
@@ -343,7 +345,7 @@ def as_table(
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
-# %% ../nbs/30_study.ipynb #2e6aa8f4
+# %% ../nbs/30_study.ipynb #2ed69b87
 class Store:
     "A folder of results: `rows.jsonl`, practised networks, checkpoints of the group in flight"
     def __init__(self,
@@ -357,8 +359,10 @@ class Store:
         if last: self._repair(lines, last)
         return Table(self._read(i, l) for i,l in enumerate(lines, 1))
     def _read(self, i, line):
-        try: return json.loads(line)
-        except ValueError: raise ValueError(f'{self.path}, line {i}, is no row of a study.') from None
+        row = unsealed(line, where := f'{self.path}, line {i},')
+        odd = [k for k in CELL if not isinstance(row.get(k), (str, int, float, type(None)))]
+        if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
+        return row
     def _repair(self, lines, last):
         warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
         write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
@@ -366,7 +370,7 @@ class Store:
         "Write rows in one go, to the disk"
         self.out.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'ab') as f:
-            f.write(''.join(json.dumps(r) + '\n' for r in rows).encode())
+            f.write(''.join(json.dumps(sealed(r)) + '\n' for r in rows).encode())
             f.flush()
             os.fsync(f.fileno())
     def of(self,
@@ -436,25 +440,25 @@ def _halves(job):
         fit = {k: v[part] if isinstance(v, list) and len(v) == n else v for k,v in job['fit'].items()}
         yield dict(job, models=job['models'][part], fit=fit, folder=f'{job["folder"]}/{i}')
 
-# %% ../nbs/30_study.ipynb #417de110
+# %% ../nbs/30_study.ipynb #942f7c5c
 def _learn(job, models, tick):
-    task,kept = made(job['task']),Path(job['folder'])/'evals.json'
-    evals = json.loads(kept.read_text()) if kept.exists() else []
-    spent = evals[-1]['seconds'] if evals else 0
+    task,evals = made(job['task']),_evals(Path(job['folder']))
     try:
         with closing(fit_many(models, task, run_dir=job['folder'], resume=True, **job['fit'])) as recs:
             for rec in recs:
                 tick(len(models))
-                if rec.accuracy is not None: evals.append(_kept(kept, evals, rec, spent))
+                if rec.accuracy is not None: evals.append(dict(step=rec.step, seconds=rec.seconds, accuracy=rec.accuracy))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
-    except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=spent, accuracy=[None] * len(models)))
+    except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=evals[-1]['seconds'] if evals else 0, accuracy=[None] * len(models)))
     results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
 
-def _kept(path, evals, rec, spent):
-    new = dict(step=rec.step, seconds=spent + rec.seconds, accuracy=rec.accuracy)
-    write_atomic(path, lambda p: p.write_text(json.dumps([*evals, new])))
-    return new
+def _evals(folder):
+    "The evaluations in the checkpoint of a group that was cut; what an earlier version began is begun again"
+    file = folder/'checkpoint.safetensors'
+    found = load_tensors(file)[1].get('evals') if file.exists() else []
+    if found is None: shutil.rmtree(folder)
+    return found or []
 
 def _result(job, task, model, i, evals, members):
     curve = [[e['step'], e['accuracy'][i] and round(e['accuracy'][i], 4)] for e in evals]
