@@ -55,6 +55,9 @@ lab: .venv/.dev ## open JupyterLab on the live lab
 docs-check: .venv/.dev ## stage the site and check pages, links, titles and pictures (no Quarto needed)
 	@$(PY) tests/docs_check.py
 
+gallery: .venv/.dev ## make the page of results again from what is stored
+	@$(BIN)/nbdev-test nbs/explain/gallery.ipynb --save && $(BIN)/nbdev-clean
+
 assignments: .venv/.base ## student notebooks and autograder bundles in OUT (SECRET=words draws fresh hidden tests)
 	@$(PIP) install -c constraints-dev.txt -e '.[course]'
 	@$(PY) tutorials/assignments/make.py make --secret "$${SECRET:-}" --out $(OUT)
@@ -66,4 +69,4 @@ bump: ## raise the patch version in settings.ini
 	@awk -F '[ .=]+' '/^version/ {$$0 = "version = " $$2 "." $$3 "." $$4 + 1} {print}' settings.ini > settings.tmp && mv settings.tmp settings.ini && grep '^version' settings.ini
 	@sed -i.old "s/^version: .*/version: $$(awk -F ' = ' '/^version/ {print $$2}' settings.ini)/" CITATION.cff && rm CITATION.cff.old
 
-.PHONY: help demo test test-full lab docs-check assignments readme bump
+.PHONY: help demo test test-full lab docs-check gallery assignments readme bump

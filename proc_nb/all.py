@@ -7,6 +7,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 # %% auto #0
 __all__ = []
 
+# %% ../nbs/99_all.ipynb #a11first
+from .ready import *
+
+# %% ../nbs/99_all.ipynb #a11check
+check_versions()
+
 # %% ../nbs/99_all.ipynb #50ebc3bc
 from .draw import *
 from .task import *

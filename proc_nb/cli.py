@@ -17,6 +17,7 @@ from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
 from .plots import *
+from .ready import *
 from .results import *
 from .task import *
 from .train import *
@@ -48,13 +49,6 @@ def as_text(
         paper = f'{l["paper"][0]:>6.1%} ({l["paper"][1]})' if l['paper'][0] else f'{"-":>6} ({l["paper"][1]})'
         out.append(f'{l["setting"]:<22} {l["accuracy"]:>9.1%} {l["found"]:>3} of {l["runs"]:<2} {ifnone(l["step"], "-"):>7}   {paper}')
     return '\n'.join(out)
-
-# %% ../nbs/90_cli.ipynb #19b8cd39
-def _in_words(kind, e, trace):
-    if issubclass(kind, (ValueError, KeyError, FileNotFoundError, FloatingPointError)): print(f'{Path(sys.argv[0]).name}: {e}', file=sys.stderr)
-    else: sys.__excepthook__(kind, e, trace)
-
-if Path(sys.argv[0]).name.startswith('proc-nb-'): sys.excepthook = _in_words
 
 # %% ../nbs/90_cli.ipynb #34bbc73c
 def needle_table(

@@ -60,9 +60,9 @@ def random_tokens(
 class Mixture(Task):
     "Rows of several rules, each behind a token that names its rule (2601.21725; our reading)"
     def __init__(self,
-        rules:list=('set', 'union') # Names of rules, or [name, arguments]
+        rules:tuple=('set', 'union') # Names of rules, or [name, arguments]
     ):
-        named = [[r, {}] if isinstance(r, str) else r for r in rules]
+        named = [(r, {}) if isinstance(r, str) else r for r in rules]
         if len({n for n,_ in named}) < max(2, len(named)): raise ValueError(f'A mixture needs at least two different rules, not {rules!r}.')
         self.bases,self.pad = [tasks[n](**kw) for n,kw in named],0
         own = [[n for i,n in enumerate(b.token_names) if i != b.pad] for b in self.bases]

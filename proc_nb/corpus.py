@@ -286,6 +286,7 @@ def sha256(path):
 # %% ../nbs/50_corpus.ipynb #e8f1dfc2
 class Writer:
     "Writes documents as token files; what was written stays if it is interrupted"
+    part:dict
     def __init__(self,
         folder, # Where
         tokenizer, # Text to tokens

@@ -252,7 +252,7 @@ def extend(self:GPT,
     for i,b in enumerate(self.h):
         q,*kv = b.attn.qkv(b.ln_1(x))
         cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
-        x = x + b.attn.c_proj(F.scaled_dot_product_attention(q, *cache[i], seen).transpose(1, 2).flatten(2))
+        x = x + b.attn.c_proj(F.scaled_dot_product_attention(q, *cache[i], attn_mask=seen).transpose(1, 2).flatten(2))
         x = x + b.mlp(b.ln_2(x))
     return self.lm_head(self.ln_f(x[:, -1]))
 

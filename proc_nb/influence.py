@@ -312,6 +312,7 @@ def fingerprint(
 # %% ../nbs/60_influence.ipynb #1246bdb1
 class EKFAC(GradDot):
     "Influence functions with the EK-FAC curvature (2308.03296, section 2; 1806.03884)"
+    about:dict
     def __init__(self,
         model, # Any model that answers `model(tokens, at=mask)`
         modules='mlp', # 'mlp', 'attn', 'all', or names of linear layers
@@ -579,6 +580,7 @@ def overlap(
 # %% ../nbs/60_influence.ipynb #fe38b627
 class Rows(Task):
     "A fixed set of rows, drawn evenly; all of them are for training"
+    keep:torch.Tensor
     def __init__(self,
         rows:Batch, # The rows
         held:Batch=None # Rows to evaluate on; the same if None

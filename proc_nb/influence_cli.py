@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_cli.html.md"""
 __all__ = ['open_model', 'Lines', 'read_row', 'score_parts', 'best', 'influence_cli']
 
 # %% ../nbs/63_influence_cli.ipynb #456d5ae5
-import json, sys
+import json
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
 from .influence import *
+from .ready import *
 from .task import *
 from .train import *
 
@@ -192,10 +193,3 @@ def _finish(tracer, asked, lines, count, out, part, rank, rows, top):
     shown = _report(out, lines.path, *best(parts, top))
     for r in [r for r in shown if r['side'] == 'helps'][:3]: print(f'query {r["query"] + 1}: line {r["line"]} helps, score {r["score"]:.3g}')
     print(f'Written: {Path(out)/"top.jsonl"} ({len(shown)} lines)')
-
-# %% ../nbs/63_influence_cli.ipynb #2118674a
-def _in_words(kind, e, trace):
-    if issubclass(kind, (ValueError, KeyError, OSError, FloatingPointError, ImportError)): print(f'proc-nb-influence: {e}', file=sys.stderr)
-    else: sys.__excepthook__(kind, e, trace)
-
-if Path(sys.argv[0]).name == 'proc-nb-influence': sys.excepthook = _in_words

@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lab.html.md"""
 
 # %% auto #0
 __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed', 'TaskBox', 'RuleExplorer', 'PartBox',
-           'parts_said', 'in_colab', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page',
-           'AttentionView', 'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
+           'parts_said', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page', 'AttentionView',
+           'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
 # %% ../nbs/70_lab.ipynb #88b1c90b
 import json, signal, subprocess, sys, threading, time, weakref
@@ -23,6 +23,7 @@ from .draw import *
 from .ensemble import *
 from .gpt import *
 from .plots import *
+from .ready import *
 from .task import *
 from .train import *
 from .transfer import *
@@ -387,11 +388,6 @@ def parts_said(
     return ' + '.join(said or ['random weights']) + ('' if embed == 'random' else f', {embed} embeddings')
 
 # %% ../nbs/70_lab.ipynb #1195d817
-def in_colab():
-    "Does this kernel belong to Colab?"
-    return 'google.colab' in sys.modules
-
-# %% ../nbs/70_lab.ipynb #fc23fa0a
 class Trainable(Panel):
     "A panel that trains; `self.runner` does, `self.choosers()` are the controls that rest meanwhile"
     def _buttons(self):
@@ -859,7 +855,7 @@ def static(self:TransferLab) -> Html: # The same view without widgets
     "The lab as a picture: the network, the curves, the last look at an example"
     c,rows = self.choices(),[r for run in self.runs for r in run.rows]
     head = Html(f'<h4>{esc(self.label())} → {esc(self.args.task())}</h4>') + Html(self.picture.value)
-    chart = show(curves(rows, baseline=dict(self._paper(c)) and PAPER[CONTROL][0]), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
+    chart = show(curves(rows, baseline=PAPER[CONTROL][0] if self._paper(c) else None), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
     return head + chart + Html(self.status.value + self.look.value)
 
 # %% ../nbs/70_lab.ipynb #fa1d76b3

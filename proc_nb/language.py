@@ -25,6 +25,7 @@ from .gpt import *
 from .plots import *
 from .plots import _given
 from .pretrain import *
+from .ready import MISTAKES
 from .results import *
 from .task import *
 from .train import *
@@ -364,7 +365,7 @@ def language_main():
     "The command, with mistakes answered in words"
     given = vars(anno_parser(language_cli, prog='proc-nb-language', pos=['question']).parse_args())
     try: language_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
-    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as e: sys.exit(f'proc-nb-language: {e}')
+    except MISTAKES as e: sys.exit(f'proc-nb-language: {e}')
 
 # %% ../nbs/52_language.ipynb #da47db7a
 MAIN = 'no warm-up','warm-up','shuffled rows'

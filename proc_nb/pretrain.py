@@ -25,6 +25,7 @@ from .controls import shuffled
 from .corpus import *
 from .draw import *
 from .gpt import *
+from .ready import MISTAKES
 from .scores import right_rows
 from .task import *
 from .train import *
@@ -214,7 +215,7 @@ class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
         model:LM, # The network, not yet wrapped
-        task:Task, # A corpus or a rule
+        task, # A corpus or a rule
         acc, # The engine
         batch_size:int=16, # Rows in a step, over all processes
         micro:int=None, # Rows at a time in one process; all of its own if None
@@ -775,7 +776,7 @@ def pretrain_main():
     "The command, with mistakes answered in words"
     given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args())
     try: pretrain_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
-    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as e: sys.exit(f'proc-nb-pretrain: {e}')
+    except MISTAKES as e: sys.exit(f'proc-nb-pretrain: {e}')
     except RuntimeError as e:
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise
         sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). Nothing that was saved is lost: start it again with --resume.')

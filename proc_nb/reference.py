@@ -89,7 +89,7 @@ def compare(
     out = Comparison()
     for s in Table(table).summary():
         p = known.get((s['test'], s['rule'], s['parts'])) if s['control'] in ('practised', 'random') else None
-        out.append(dict(s, published=p and p['accuracy'], grade=p and p['grade'], verdict=verdict(s, p and p['accuracy'], margin)))
+        out.append(dict(s, published=p and p['accuracy'], grade=p and p['grade'], verdict=verdict(s, p['accuracy'] if p else None, margin)))
     return out
 
 # %% ../nbs/31_reference.ipynb #6a78ee00

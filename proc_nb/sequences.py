@@ -9,6 +9,8 @@ __all__ = ['RELEASED', 'draw_lengths', 'lay_out', 'released', 'Rewrite', 'At', '
            'Union', 'Delete']
 
 # %% ../nbs/03_sequences.ipynb #1a7bb423
+from collections.abc import Callable
+
 import torch
 from fastcore.basics import patch
 
@@ -60,6 +62,7 @@ def released(
 class Rewrite(Task):
     "Inputs, a separator, and an output that follows from them; the base of the rules on this page"
     presets,pieces,shortest = released(),1,1
+    answer:Callable
     def __init__(self,
         length:int=20, # Longest input, in symbols
         lengths:str='uniform', # 'uniform' up to `length`, or 'fixed'

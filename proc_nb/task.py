@@ -162,6 +162,7 @@ class Presets(dict):
 # %% ../nbs/01_task.ipynb #c5835811
 class Task(metaclass=_TaskMeta):
     "A distribution over token rows with some positions to answer"
+    seq_len:int; pad:int; answers:int; token_names:list; settings:dict
     presets,answers = Presets(),None
     def rows(self, n, generator):
         "int64 [n, seq_len] tokens and bool [n, seq_len] loss mask; written by each task"
@@ -196,7 +197,7 @@ def sample(self:Task,
     want,got,empty = SPLITS[choose('split', split, SPLITS)],[],0
     whole('n', n, 1)
     per = 1.2 if split == 'train' else 17
-    while (left := n - sum(map(len, got))) > 0:
+    while (left := n - sum(len(b) for b in got)) > 0:
         b = self.batch(min(int(left * per) + 32, 65536), generator)
         b = b[split_of(b.tokens, self.pad) == want][:left]
         got,empty = got + [b],0 if len(b) else empty + 1

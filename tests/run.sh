@@ -13,6 +13,8 @@ step() {
   echo "    $((SECONDS - begun)) s"
 }
 
+offline() { PYTHONPATH="$PWD/tests/offline${PYTHONPATH:+:$PYTHONPATH}" "$@"; } # a tutorial needs no network
+
 in_step() { # notebooks and modules agree, and the notebooks are clean
   local before; before=$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)
   nbdev-clean && nbdev-export && [ "$before" = "$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)" ] \
@@ -21,8 +23,9 @@ in_step() { # notebooks and modules agree, and the notebooks are clean
 
 step "notebooks and modules in step" in_step
 step "style" chkstyle .
-step "notebooks" nbdev-test --n-workers "${WORKERS:-2}"
-if [ "$mode" = full ]; then step "slow notebooks" nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi
+step "notebooks" offline nbdev-test --n-workers "${WORKERS:-2}"
+if [ "$mode" = full ]; then step "site" python tests/docs_check.py; fi
+if [ "$mode" = full ]; then step "slow notebooks" offline nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi
 if [ "$mode" = full ]; then step "tests" python -m pytest; else step "tests" python -m pytest -m "not full"; fi
 
 if [ ${#failed[@]} -gt 0 ]; then printf '\nFAILED: %s\n' "${failed[*]}"; exit 1; fi

@@ -34,10 +34,13 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
 @pytest.mark.parametrize('args,words', [
     (('proc-nb-demo', '--rule', 'identiti'), "Did you mean 'identity'?"), (('proc-nb-demo', '--parts', 'atn'), "Did you mean 'attn'?"),
     (('proc-nb-demo', '--n-pairs', '99'), 'from 1 to 64'), (('proc-nb-demo', '--device', 'gpu'), 'There is no device'),
-    (('proc-nb-demo', '--steps', '0'), 'steps must be'), (('proc-nb-practise', 'dick'), "Did you mean 'dyck'?")])
+    (('proc-nb-demo', '--steps', '0'), 'steps must be'), (('proc-nb-practise', 'dick'), "Did you mean 'dyck'?"),
+    (('proc-nb-study', 'tuor'), "Did you mean 'tour'?"), (('proc-nb-bench', '--device', 'gpu'), 'There is no device'), (('proc-nb-influence',), '--model is missing'),
+    (('proc-nb-pretrain', '--rule', 'sett', '--plan'), "Did you mean 'set'?"), (('proc-nb-language', 'aditive'), "Did you mean 'additive'?")])
 def test_mistakes_are_answered_in_words(args, words, tmp_path):
     done = call(*args, cwd=tmp_path)
     assert done.returncode != 0 and words in done.stderr and 'Traceback' not in done.stderr and not (tmp_path/'_runs').exists()
+    assert done.stderr.strip().splitlines()[-1].startswith(f'{args[0]}: ')
 
 def test_practise_can_be_stopped_and_resumed(tmp_path):
     first = call('proc-nb-practise', 'identity', '--steps', '6', cwd=tmp_path)

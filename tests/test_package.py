@@ -66,8 +66,9 @@ def test_notebook_is_clean(book):
 
 @pytest.mark.parametrize('book', TUTORIALS, ids=lambda p: p.stem)
 def test_tutorial_begins_and_ends_alike(book):
-    first, setup, last = cells(book)[0], cells(book)[1], [c for c in cells(book) if c['cell_type'] == 'markdown'][-1]
-    assert source(first).startswith('# ') and 'colab.research.google.com' in source(first) and book.name in source(first)
-    assert source(setup) == '#| eval: false\n%pip install -q proc-nb'
-    assert 'What to try next' in source(last)
+    title, box, setup, *_ = [source(c) for c in cells(book)]
+    last = [source(c) for c in cells(book) if c['cell_type'] == 'markdown'][-1]
+    assert re.fullmatch('# .+', title) and 'colab.research.google.com' in box and book.name in box and 'Minutes** |' in box
+    assert setup == '#| eval: false\n%pip install -q proc-nb\nfrom proc_nb.ready import ready\nready()'
+    assert 'What to try next' in last
     assert not any(re.search(r'https?://', source(c)) for c in cells(book) if c['cell_type'] == 'code'), 'a tutorial needs no network'

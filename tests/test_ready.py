@@ -1,0 +1,42 @@
+"Places where the package cannot work, or not well, as a user would meet them: each is named in words."
+import ast, os, subprocess, sys
+from pathlib import Path
+import pytest
+from proc_nb import ready
+
+ROOT = Path(__file__).parent.parent
+SETUP = 'from proc_nb.ready import ready\nready()'
+
+def run(code, *path, cwd=None):
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*path, ROOT])), 'CUDA_VISIBLE_DEVICES': ''}
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, cwd=cwd)
+
+@pytest.mark.parametrize('code', [SETUP, 'from proc_nb.all import *'])
+def test_old_torch(code, tmp_path):
+    (tmp_path/'torch').mkdir()
+    (tmp_path/'torch/__init__.py').write_text("__version__ = '1.13.1+cu117'")
+    done = run('import torch\n' + code, tmp_path)
+    assert done.returncode and done.stderr.strip().splitlines()[-1] == ('RuntimeError: PyTorch 1.13.1+cu117 is too old: '
+        'proc-nb needs 2.2 or newer. Run pip install -U torch, then restart the kernel.')
+
+def test_no_torch(monkeypatch):
+    monkeypatch.setattr(ready, 'torch_version', lambda: None)
+    with pytest.raises(RuntimeError, match='PyTorch is not installed'): ready.check_versions()
+
+@pytest.mark.parametrize('version', [(3, 8), (3, 9)])
+def test_old_python(version, monkeypatch):
+    "The two files that are read first can be read by an old Python, and say that it is old"
+    for name in ('__init__', 'ready'): ast.parse((ROOT/f'proc_nb/{name}.py').read_text(encoding='utf-8'), feature_version=version)
+    monkeypatch.setattr(sys, 'version_info', (*version, 1))
+    with pytest.raises(RuntimeError, match=r'Python 3\.\d\.1 is too old: proc-nb needs 3\.10 or newer'): ready.check_versions()
+
+def test_no_gpu(): assert 'No GPU, and none is needed' in run(SETUP).stdout
+
+def test_colab_without_a_gpu():
+    done = run("import sys, types\nsys.modules['google.colab'] = types.ModuleType('colab')\n" + SETUP)
+    assert 'Colab without a GPU: that is enough' in done.stdout and 'Change runtime type' in done.stdout
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='/proc is the folder that nobody can write to')
+def test_read_only_folder(): assert 'The folder /proc cannot be written to' in run(SETUP, cwd='/proc').stdout
+
+def test_it_is_one_line(): assert run(SETUP).stdout.count('\n') == 1
