@@ -9,7 +9,7 @@ __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'CELL', 'HEAD', 'ENGINES', 'SAME', 'TI
            'recipe', 'key', 'control', 'parts_of', 'sizes', 'altered', 'assemble', 'learns', 'Study', 'in_words',
            'check', 'Table', 'percent', 'span', 'as_table', 'Store', 'alone', 'net_key', 'learn', 'copied', 'local',
            'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan', 'in_time', 'the_tests', 'modular',
-           'diagnostic', 'tour', 'lengths']
+           'diagnostic', 'tour', 'lengths', 'spoilt']
 
 # %% ../nbs/30_study.ipynb #18ce2244
 import hashlib, json, math, os, re, shutil, sys, time, warnings
@@ -35,7 +35,7 @@ from .train import *
 from .transfer import *
 from .zoo import *
 
-# %% ../nbs/30_study.ipynb #3adc2773
+# %% ../nbs/30_study.ipynb #79c46360
 def spec(
     task, # A task, or the name of one
     kind:str='rule' # 'rule' or 'test': which names are allowed
@@ -56,6 +56,7 @@ def told(
 ) -> str: # Name, and the settings that are not the default
     "A task in few words"
     name,settings = spec
+    if name == 'shuffled': return 'shuffled ' + told([settings['rule'], ifnone(settings['settings'], {})])
     plain = json.loads(json.dumps(tasks[name]().settings))
     odd = [f'{k}={v}' for k,v in settings.items() if v != plain[k]]
     return name + (f'({", ".join(odd)})' if odd else '')
@@ -436,26 +437,35 @@ def _halves(job):
         fit = {k: v[part] if isinstance(v, list) and len(v) == n else v for k,v in job['fit'].items()}
         yield dict(job, models=job['models'][part], fit=fit, folder=f'{job["folder"]}/{i}')
 
-# %% ../nbs/30_study.ipynb #417de110
+# %% ../nbs/30_study.ipynb #42f967bf
 def _learn(job, models, tick):
-    task,kept = made(job['task']),Path(job['folder'])/'evals.json'
-    evals = json.loads(kept.read_text()) if kept.exists() else []
+    task,recs = made(job['task']),fit_many(models, made(job['task']), run_dir=job['folder'], resume=True, **job['fit'])
+    evals = _so_far(job, models, task)
     spent = evals[-1]['seconds'] if evals else 0
     try:
-        with closing(fit_many(models, task, run_dir=job['folder'], resume=True, **job['fit'])) as recs:
+        with closing(recs):
             for rec in recs:
                 tick(len(models))
-                if rec.accuracy is not None: evals.append(_kept(kept, evals, rec, spent))
+                if rec.accuracy is not None: _keep(job, evals, dict(step=rec.step, seconds=spent + rec.seconds, accuracy=rec.accuracy))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
     except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=spent, accuracy=[None] * len(models)))
     results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
 
-def _kept(path, evals, rec, spent):
-    new = dict(step=rec.step, seconds=spent + rec.seconds, accuracy=rec.accuracy)
-    write_atomic(path, lambda p: p.write_text(json.dumps([*evals, new])))
-    return new
+def _keep(job, evals, new):
+    evals.append(new)
+    write_atomic(Path(job['folder'])/'evals.json', lambda p: p.write_text(json.dumps(evals)))
 
+# %% ../nbs/30_study.ipynb #ca81e89d
+def _so_far(job, models, task):
+    kept,saved = (Path(job['folder'])/n for n in ('evals.json', 'checkpoint.safetensors'))
+    evals = json.loads(kept.read_text()) if kept.exists() else []
+    done,last = load_tensors(saved)[1]['done'] if saved.exists() else 0,evals[-1] if evals else dict(step=0, seconds=0)
+    if done > last['step'] and (done % job['fit']['eval_every'] == 0 or done == job['fit']['steps']):
+        _keep(job, evals, dict(step=done, seconds=last['seconds'], accuracy=[evaluate(m, task) for m in models]))
+    return evals
+
+# %% ../nbs/30_study.ipynb #0ebfc8c3
 def _result(job, task, model, i, evals, members):
     curve = [[e['step'], e['accuracy'][i] and round(e['accuracy'][i], 4)] for e in evals]
     fine = bool(curve) and curve[-1][1] is not None
@@ -622,66 +632,69 @@ def _said(store, run):
     practised = [round(store.net(s, run).meta['accuracy'], 4) for s in run['sources']]
     return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, settings=run, practised=practised)
 
-# %% ../nbs/30_study.ipynb #0c3533d1
+# %% ../nbs/30_study.ipynb #bad46b13
 def step_seconds(
     task:Task, # What is learnt
     batch_size:int, # Rows in a step
     shape:dict, # Sizes of a network
     members:int, # Networks side by side
-    device='cpu' # Where
+    device='cpu', # Where
+    measured:int=1 # Steps to time
 ) -> float: # Seconds for one step of all of them
-    "Time one training step, after those that warm up"
+    "Time training steps, after those that warm up"
     models = [GPT(sizes(task, shape), seed=i).to(device) for i in range(members)]
     run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
     wait = torch.cuda.synchronize if 'cuda' in str(device) else lambda: None
     for _ in range(3 if 'cuda' in str(device) else 1): run.step()
     wait()
     start = time.perf_counter()
-    run.step()
+    for _ in range(whole('measured', measured, 1)): run.step()
     wait()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / measured
 
-# %% ../nbs/30_study.ipynb #9b89a3d8
+# %% ../nbs/30_study.ipynb #13228826
 class Plan:
     "What a study will take"
     def __init__(self,
         study, # The study
-        work:Work # What is to do
+        work:Work, # What is to do
+        measured:int=1 # Steps to time of each kind of group
     ):
         store_attr()
-        self.lines = [_line_of(what, groups, batch, work.device) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
+        self.lines = [_line_of(what, groups, batch, work.device, measured) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
             ('learn', lambda g: g['batch_size'], _kinds(work.tests, 'test'))) for groups in kinds]
     @property
     def seconds(self): return sum(l['seconds'] for l in self.lines)
     def __str__(self):
-        head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from one measured step of each kind:'
+        head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from {self.measured if self.measured > 1 else "one"} measured step{"s" * (self.measured > 1)} of each kind:'
         return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks, {l["groups"]} group{"s" * (l["groups"] > 1)}, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
     __repr__ = __str__
     def _repr_html_(self): return f'<pre>{esc(self)}</pre>'
 
-# %% ../nbs/30_study.ipynb #a3502c84
+# %% ../nbs/30_study.ipynb #9132d6ae
 def _kinds(groups, task):
     out = {}
     for g in groups: out.setdefault(json.dumps([g[0][task], g[0]['steps'], g[0].get('batch_size'), g[0]['shape']]), []).append(g)
     return out.values()
 
-def _line_of(what, groups, batch, device):
+def _line_of(what, groups, batch, device, measured):
     g,name = groups[0],'test' if what == 'learn' else 'rule'
-    step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device)
+    step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device, measured)
     n,steps = sum(map(len, groups)),g[0]['steps']
     return dict(what=f'{what} {told(g[0][name])}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
 
-# %% ../nbs/30_study.ipynb #117f57a9
+# %% ../nbs/30_study.ipynb #4582382e
 def in_time(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} minutes' if s < 7200 else f'{s/3600:.1f} hours'
 
 @patch
 def plan(self:Study,
     out='_runs/study', # Folder of results
     device=None, # Where to train; CUDA if there is one
-    members:int=None # Most networks in a group
+    members:int=None, # Most networks in a group
+    measured:int=1 # Steps to time of each kind of group
 ) -> Plan: # Shows itself
     "Count runs and groups and estimate the time"
-    return Plan(self, Work(self, Store(out), device, members))
+    return Plan(self, Work(self, Store(out), device, members), measured)
 
 # %% ../nbs/30_study.ipynb #4988e683
 SIX,TEN = 'dyck dyck_shuffle stack identity set eca'.split(),'identity reverse sort set union delete stack dyck dyck_shuffle eca'.split()
@@ -738,3 +751,15 @@ def lengths(
     copies = [tasks['identity'](length=length, lengths=l) for l in ('fixed', 'uniform')]
     own = dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400)
     return Study(**{**own, **kwargs})
+
+# %% ../nbs/30_study.ipynb #e8979284
+def spoilt(
+    length:int=10, # Longest row to copy
+    n_pairs:int=10, # Most pairs of the haystack
+    **kwargs # Arguments of `Study`
+) -> Study: # With ten seeds
+    "What is left of a practice that is spoilt, too short or too long"
+    own = dict(rules=[tasks['identity'](length=length)], parts=['attn'], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400)
+    kinds = dict(practice_steps=10_000, controls=['random', 'shuffled rows', 'shuffled weights', 'frozen', 'sharpened', 'noise 0.1', 'noise 0.3', 'noise 1'])
+    amounts = dict(practice_steps=[500, 2000, 5000, 10_000, 20_000], controls=[])
+    return Study(**{**own, **kinds, **kwargs}) + Study(**{**own, **amounts, **kwargs})

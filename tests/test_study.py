@@ -84,6 +84,22 @@ def test_killed_and_continued(tmp_path):
     assert (out/'rows.jsonl').read_bytes().startswith(before)
     assert len(after) == len(whole) == 6 and figures(after) == figures(whole)
 
+class Died(BaseException): "The process is gone"
+
+@pytest.mark.parametrize('where,name,after', [(module, '_keep', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
+    real, calls = getattr(where, name), []
+    def dies(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > after: raise Died
+        return real(*args, **kwargs)
+    with monkeypatch.context() as m:
+        m.setattr(where, name, dies)
+        with pytest.raises(Died): small().run(tmp_path, progress=False)
+    before = figures(module.Store(tmp_path).rows())
+    table = small().run(tmp_path, progress=False)
+    assert figures(table) == figures(done[0]) and before.items() <= figures(table).items()
+
 def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
     clock, ticks = time.time, iter(range(10**9))
     monkeypatch.setattr(module.time, 'time', lambda: clock() + next(ticks))
