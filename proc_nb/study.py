@@ -264,6 +264,17 @@ def __add__(self:Study, other:Study):
     out.runs = _once(self.runs + other.runs)
     return out
 
+# %% ../nbs/30_study.ipynb #a00cd441
+@patch
+def only(self:Study,
+    *tests:str # Names of tests
+) -> Study: # The runs on them
+    "A part of a study; raises KeyError for a test that it has not"
+    for t in tests: choose('test', t, dict.fromkeys(r['test'][0] for r in self.runs))
+    out = Study(tests=())
+    out.runs = [r for r in self.runs if r['test'][0] in tests]
+    return out
+
 # %% ../nbs/30_study.ipynb #8ac246f8
 @patch
 def axes(self:Study) -> dict: # 'practised', 'carried over', 'tests', 'controls' -> names

@@ -25,7 +25,7 @@ def named(
     "A named study, smaller or larger than its own budget"
     return STUDIES[choose('study', name, STUDIES)](**{k: v for k,v in kwargs.items() if v is not None})
 
-# %% ../nbs/92_study_cli.ipynb #ccf43fc4
+# %% ../nbs/92_study_cli.ipynb #175353e4
 def _state(study, table):
     left = len(study.runs) - len(table)
     return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'
@@ -33,6 +33,7 @@ def _state(study, table):
 @call_parse
 def study_cli(
     name:str, # tour, lengths, spoilt, published, modular or diagnostic
+    tests:str=None, # Only these of its tests, as in haystack,addition
     plan:bool=False, # Only say how many runs there are and how long they would take
     measured:int=1, # With --plan: steps to time of each kind
     seeds:int=None, # Seeds, 0, 1, ...; the study's own number if left out
@@ -53,6 +54,7 @@ def study_cli(
     "Run a named study, or as much of it as the budget allows"
     study = named(name, seeds=seeds, steps=steps, batch_size=batch_size, rates=rates, warmup=warmup, schedule=schedule, practice=practice,
         practice_steps=practice_steps)
+    if tests: study = study.only(*tests.split(','))
     dev = str(pick_device(device))
     if plan: return print(study.plan(out, dev, members, measured))
     try: table = study.run(out, budget, engine, dev, members, workers)
