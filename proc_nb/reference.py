@@ -107,6 +107,18 @@ class Figure:
 def _drawn(s): return dict(s, left=max(0, ifnone(s['low'], s['mean'])), right=min(1, ifnone(s['high'], s['mean'])))
 def _setting(s): return s['rule'] + ('' if s['control'] in ('practised', 'random') else f' ({s["control"]})')
 
+# %% ../nbs/31_reference.ipynb #b3fbab1a
+def _starts(cells):
+    names = [(c['test'], f'{_setting(c)}: {c["parts"]}') for c in cells]
+    return [n[1] + (f', {c["practice_steps"]:,} steps' if names.count(n) > 1 and c['practice_steps'] else '') for n,c in zip(names, cells)]
+
+def _dots(cells):
+    lines = [dict(_drawn(c), start=s) for c,s in zip(cells, _starts(cells))]
+    base = alt.Chart(alt.Data(values=lines)).encode(y=alt.Y('start:N', sort=None, title=None, axis=alt.Axis(labelLimit=320)))
+    axis = alt.X('mean:Q', title='accuracy (bars: 95 % over seeds; diamonds: published)', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
+    return [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='left:Q', x2='right:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
+        base.transform_filter('isValid(datum.published)').mark_point(shape='diamond', size=90, color=color(5)).encode(x='published:Q')]
+
 # %% ../nbs/31_reference.ipynb #12d1f7f5
 def heat_map(
     table # Rows of a study
@@ -120,17 +132,10 @@ def heat_map(
     chart = alt.layer(fill, text).properties(**size).facet(column=alt.Column('parts:N', title='carried over', sort=None))
     return Figure(chart, as_table(['test', 'practised', 'carried over', 'accuracy, % (95 %)', 'runs'], ([c['test'], c['rule'], c['parts'], span(c), c['runs']] for c in cells)), 'accuracy by rule, test and parts')
 
-# %% ../nbs/31_reference.ipynb #e39c721b
+# %% ../nbs/31_reference.ipynb #a22acedc
 def _dashed(cells, axis):
     random = [{axis: c['mean']} for c in cells if c['control'] == 'random' and c['mean'] is not None]
     return alt.Chart(alt.Data(values=random)).mark_rule(strokeDash=[5, 4], color='#888').encode(**{axis: f'{axis}:Q'})
-
-def _dots(cells):
-    lines = [dict(_drawn(c), start=f'{_setting(c)}: {c["parts"]}') for c in cells]
-    base = alt.Chart(alt.Data(values=lines)).encode(y=alt.Y('start:N', sort=None, title=None, axis=alt.Axis(labelLimit=320)))
-    axis = alt.X('mean:Q', title='accuracy (bars: 95 % over seeds; diamonds: published)', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
-    return [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='left:Q', x2='right:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
-        base.transform_filter('isValid(datum.published)').mark_point(shape='diamond', size=90, color=color(5)).encode(x='published:Q')]
 
 def dot_chart(
     table, # Rows of a study

@@ -35,7 +35,7 @@ from .train import *
 from .transfer import *
 from .zoo import *
 
-# %% ../nbs/30_study.ipynb #79c46360
+# %% ../nbs/30_study.ipynb #afb99bf3
 def spec(
     task, # A task, or the name of one
     kind:str='rule' # 'rule' or 'test': which names are allowed
@@ -51,6 +51,7 @@ def made(
     "The task again"
     return tasks[spec[0]](**spec[1])
 
+# %% ../nbs/30_study.ipynb #f41256d7
 def told(
     spec:list # What `spec` gives
 ) -> str: # Name, and the settings that are not the default
@@ -149,10 +150,14 @@ def learns(
     frozen = [q for p in parts for q in (('attn', 'mlp', 'ln') if p == 'all' else (p,))] if run['control'] == 'frozen' else []
     return dict(lr_scale=fresh_rates(parts, run['embed']) if run['rates'] == 'fresh' else None, freeze=frozen)
 
-# %% ../nbs/30_study.ipynb #3e4481fd
+# %% ../nbs/30_study.ipynb #c3eeec53
 PAPERS = dict(steps=10_000, batch_size=1000, rates='equal', warmup=500, schedule='cosine')
 SMALL = dict(n_layer=2, n_head=4, n_embd=16)
 
+def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
+def _once(runs): return list({key(r): r for r in runs}.values())
+
+# %% ../nbs/30_study.ipynb #23d9c0ff
 class Study:
     "A grid of runs"
     def __init__(self,
@@ -185,9 +190,6 @@ class Study:
         cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
         for c in cells: check(c)
         self.runs = _once(dict(c, seed=whole('seed', s, 0)) for c in cells for s in seeds)
-
-def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
-def _once(runs): return list({key(r): r for r in runs}.values())
 
 # %% ../nbs/30_study.ipynb #1c4818ef
 @patch
@@ -355,25 +357,13 @@ def as_table(
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
-# %% ../nbs/30_study.ipynb #2e6aa8f4
+# %% ../nbs/30_study.ipynb #dd4f0f14
 class Store:
     "A folder of results: `rows.jsonl`, practised networks, checkpoints of the group in flight"
     def __init__(self,
         out # The folder
     ):
         self.out,self.path = Path(out),Path(out)/'rows.jsonl'
-    def rows(self):
-        "All rows; a torn last line is cut off"
-        if not self.path.exists(): return Table()
-        *lines,last = self.path.read_bytes().split(b'\n')
-        if last: self._repair(lines, last)
-        return Table(self._read(i, l) for i,l in enumerate(lines, 1))
-    def _read(self, i, line):
-        try: return json.loads(line)
-        except ValueError: raise ValueError(f'{self.path}, line {i}, is no row of a study.') from None
-    def _repair(self, lines, last):
-        warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
-        write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
     def append(self, rows):
         "Write rows in one go, to the disk"
         self.out.mkdir(parents=True, exist_ok=True)
@@ -381,12 +371,34 @@ class Store:
             f.write(''.join(json.dumps(r) + '\n' for r in rows).encode())
             f.flush()
             os.fsync(f.fileno())
-    def of(self,
-        runs # Runs of a study
-    ) -> Table: # Their rows, as far as there are
-        "The rows of these runs"
-        have = {r['id']: r for r in self.rows()}
-        return Table(have[k] for k in map(key, runs) if k in have)
+
+# %% ../nbs/30_study.ipynb #f29a14d5
+@patch
+def rows(self:Store) -> Table:
+    "All rows; a torn last line is cut off. Raises ValueError for a line that is no row"
+    if not self.path.exists(): return Table()
+    *lines,last = self.path.read_bytes().split(b'\n')
+    if last: self._repair(lines, last)
+    return Table(self._read(i, l) for i,l in enumerate(lines, 1))
+
+@patch
+def _read(self:Store, i, line):
+    try: return json.loads(line)
+    except ValueError: raise ValueError(f'{self.path}, line {i}, is no row of a study.') from None
+
+@patch
+def _repair(self:Store, lines, last):
+    warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
+    write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
+
+# %% ../nbs/30_study.ipynb #4cf68326
+@patch
+def of(self:Store,
+    runs # Runs of a study
+) -> Table: # Their rows, as far as there are
+    "The rows of these runs"
+    have = {r['id']: r for r in self.rows()}
+    return Table(have[k] for k in map(key, runs) if k in have)
 
 # %% ../nbs/30_study.ipynb #3cf4c934
 @contextmanager
@@ -421,7 +433,7 @@ def net(self:Store,
     "A practised network, from the zoo or from this folder"
     return load_zoo(source['rule'][0]) if run['practice'] == 'zoo' else load_model(self.net_path(source, run))
 
-# %% ../nbs/30_study.ipynb #101e585b
+# %% ../nbs/30_study.ipynb #eddcbe96
 def learn(
     job:dict, # 'task', 'models', 'fit' (arguments of `fit_many`), 'folder', 'deadline', 'threads', 'device'
     tick=lambda n: None # Called with the number of steps done
@@ -436,6 +448,7 @@ def learn(
     halves = [learn(j, tick) for j in _halves(job)]
     return None if None in halves else tuple(a + b for a,b in zip(*halves))
 
+# %% ../nbs/30_study.ipynb #5f392024
 def copied(model):
     "The same network with weights of its own"
     new = GPT(model.config)
@@ -484,7 +497,7 @@ def _result(job, task, model, i, evals, members):
     accuracy = evaluate(model, task, 2000, 'test') if fine else None
     return dict(accuracy=accuracy, found=found, curve=curve, seconds=round(evals[-1]['seconds'] / members, 1), members=members, **machine(job['device']))
 
-# %% ../nbs/30_study.ipynb #1766089c
+# %% ../nbs/30_study.ipynb #0e50483e
 def local(
     jobs, # Jobs, made when they are asked for
     tick, # Called with steps done
@@ -493,6 +506,7 @@ def local(
     "One job after the other, in this process"
     for job in jobs: yield job,learn(job, tick)
 
+# %% ../nbs/30_study.ipynb #07b66728
 def on_ray(jobs, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     try: import ray
@@ -559,7 +573,7 @@ def _test_job(group, net):
         schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
     return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
 
-# %% ../nbs/30_study.ipynb #233f3c50
+# %% ../nbs/30_study.ipynb #a624431f
 class Work:
     "The groups of a study that are still to do"
     def __init__(self,
@@ -575,25 +589,30 @@ class Work:
         self.runs = [r for r in study.runs if key(r) not in have]
         self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
         self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
-    def _waves(self, most):
-        waves,seen = {},set()
-        for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
-        for runs in waves.values():
-            need = [p for p in self.store.practices(runs) if key(p) not in seen]
-            seen.update(map(key, need))
-            yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
-                grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
     def steps(self):
         "Steps of all networks together"
         return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
-    def jobs(self, groups, make, deadline):
-        "Jobs for groups, made one by one while there is time"
-        for g in groups:
-            if time.time() > deadline: return
-            folder = (self.store.out/'flying'/key(g)).absolute()
-            yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
-# %% ../nbs/30_study.ipynb #9b3433c8
+# %% ../nbs/30_study.ipynb #3b48a407
+@patch
+def _waves(self:Work, most):
+    waves,seen = {},set()
+    for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
+    for runs in waves.values():
+        need = [p for p in self.store.practices(runs) if key(p) not in seen]
+        seen.update(map(key, need))
+        yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
+            grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
+
+@patch
+def jobs(self:Work, groups, make, deadline):
+    "Jobs for groups, made one by one while there is time"
+    for g in groups:
+        if time.time() > deadline: return
+        folder = (self.store.out/'flying'/key(g)).absolute()
+        yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
+
+# %% ../nbs/30_study.ipynb #a842e7d3
 def seconds(
     budget # '90s', '10m', '2h', a number of seconds, or None
 ) -> float: # Seconds; infinite for None
@@ -603,6 +622,7 @@ def seconds(
     if not m: raise ValueError(f"A budget is '90s', '10m' or '2h', not {budget!r}.")
     return float(m[1]) * dict(s=1, m=60, h=3600).get(m[2], 1)
 
+# %% ../nbs/30_study.ipynb #67bdd26a
 @patch
 def run(self:Study,
     out='_runs/study', # Folder of results; studies may share it
