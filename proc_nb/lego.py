@@ -347,7 +347,7 @@ def blocks(self:Reader):
     "The blocks in the order in which they run; a shared one again and again"
     return list(self.h) * self.config.n_layer if self.shared else self.h
 
-# %% ../nbs/40_lego.ipynb #3404f1de
+# %% ../nbs/40_lego.ipynb #5148f1e2
 def reader(
     task:Task, # What it is to read
     shared:bool=False, # ALBERT-like or BERT-like
@@ -356,11 +356,11 @@ def reader(
     n_head:int=4, # Heads
     n_embd:int=64, # Width
     block_size:int=None, # Longest row; the task's if None
-    std:float=.02 # Standard deviation of the initial weights
+    std:float=None # Standard deviation of the initial weights; the inverse root of the width if None
 ) -> Reader: # An untrained reader
     "A reader of the right size for `task`"
     cfg = GPTConfig(task.vocab_size, ifnone(block_size, task.seq_len), n_layer, n_head, n_embd)
-    return enlarge(Reader(cfg, shared, seed), std / .02)
+    return enlarge(Reader(cfg, shared, seed), ifnone(std, n_embd ** -.5) / .02)
 
 @torch.no_grad()
 def enlarge(model, factor):
@@ -695,24 +695,23 @@ def blocks_of_shortcut(
     return {'all places trained': Lego('Z2', n, n), 'last place not trained': Lego('Z2', n, whole('n', n, 2) - 1), **two,
         'a side branch': Lego('Z2', n - 1, n - 1, n_distractors=1), 'order matters (D3)': Lego('D3', n, n)}
 
-# %% ../nbs/40_lego.ipynb #3a1d68ae
+# %% ../nbs/40_lego.ipynb #bbcd8c41
 def start_reader(
     start:str, # 'random', 'mimicked', or a name in `zoo`
     task:Task, # What is to be read
     shared:bool=False, # ALBERT-like or BERT-like
     seed:int=0, # Seed of weights and of mimicking
-    mimic_for:int=300, # Steps of mimicking
+    mimic_for:int=400, # Steps of mimicking
+    std:float=None, # As for `reader`
     **sizes # n_layer, n_head, n_embd; a practised network brings its own
 ) -> Reader: # Ready for `watch_places`
     "A reader with a given start"
     choose('start', start, ['random', 'mimicked', *zoo])
-    if start in ('random', 'mimicked'):
-        model = reader(task, shared, seed, **sizes)
-        if start == 'mimicked': mimic(model, task, steps=mimic_for, lr=3e-3, seed=seed + 1000)
-        return model
-    source = load_zoo(start)
-    model = reader(task, shared, seed, source.config.n_layer, source.config.n_head, source.config.n_embd)
-    transfer(source, model, {'attn': list(range(len(model.h)))})
+    source = load_zoo(start) if start in zoo else None
+    if source: sizes = {k: getattr(source.config, k) for k in ('n_layer', 'n_head', 'n_embd')}
+    model = reader(task, shared, seed, std=std, **sizes)
+    if source: transfer(source, model, {'attn': list(range(len(model.h)))})
+    if start == 'mimicked': mimic(model, task, steps=mimic_for, batch_size=16, lr=2e-3, seed=seed + 1000)
     return model
 
 # %% ../nbs/40_lego.ipynb #2292db1c
