@@ -120,7 +120,7 @@ class Lego(Task):
         self._sizes(n_vars, n_supervised, n_chains, n_distractors)
         self._alphabet()
 
-# %% ../nbs/40_lego.ipynb #f5e49980
+# %% ../nbs/40_lego.ipynb #9ea590aa
 @patch
 def _sizes(self:Lego, n_vars, n_supervised, n_chains, n_distractors):
     "Check the sizes and keep them"
@@ -129,6 +129,7 @@ def _sizes(self:Lego, n_vars, n_supervised, n_chains, n_distractors):
     if self.n_clauses > 26: raise ValueError(f'{n_chains} x {n_vars} variables and {n_distractors} distractors need {self.n_clauses} letters; there are 26.')
     self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
 
+# %% ../nbs/40_lego.ipynb #827746b1
 @patch
 def _alphabet(self:Lego):
     "Tokens: group elements, letters, signs; the same for every length"
@@ -347,7 +348,7 @@ def blocks(self:Reader):
     "The blocks in the order in which they run; a shared one again and again"
     return list(self.h) * self.config.n_layer if self.shared else self.h
 
-# %% ../nbs/40_lego.ipynb #5148f1e2
+# %% ../nbs/40_lego.ipynb #11dfb2cb
 def reader(
     task:Task, # What it is to read
     shared:bool=False, # ALBERT-like or BERT-like
@@ -362,9 +363,13 @@ def reader(
     cfg = GPTConfig(task.vocab_size, ifnone(block_size, task.seq_len), n_layer, n_head, n_embd)
     return enlarge(Reader(cfg, shared, seed), ifnone(std, n_embd ** -.5) / .02)
 
+# %% ../nbs/40_lego.ipynb #208c58f3
 @torch.no_grad()
-def enlarge(model, factor):
-    "Multiply every weight matrix by `factor`, in place; returns the model"
+def enlarge(
+    model, # Any model; changed in place
+    factor:float # What weight matrices are multiplied by
+): # The model
+    "Multiply every weight matrix by `factor`; raises ValueError unless it is above 0"
     if not factor > 0: raise ValueError(f'Weights are multiplied by a number above 0, not {factor!r}.')
     for p in model.parameters():
         if p.dim() > 1: p.mul_(factor)
@@ -727,7 +732,7 @@ def words_of(
     "The words for a task's tokens, as in the released code"
     return [WORDS.get(t, t if len(t) == 1 else str(2 + i)) for i,t in enumerate(task.token_names)]
 
-# %% ../nbs/40_lego.ipynb #08ea340b
+# %% ../nbs/40_lego.ipynb #ae0864dc
 class Pretrained(torch.nn.Module):
     "A BERT or ALBERT of `transformers` as a reader of `Lego` rows"
     causal = False
@@ -744,11 +749,13 @@ class Pretrained(torch.nn.Module):
             torch.manual_seed(seed)
             self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else t.AutoModel.from_pretrained(name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
-    def forward(self, tokens, at=None):
-        x = self.base(self.ids[tokens]).last_hidden_state
-        return self.head(x if at is None else x[at])
 
-# %% ../nbs/40_lego.ipynb #3b038c9f
+# %% ../nbs/40_lego.ipynb #74ecc506
+@patch
+def forward(self:Pretrained, tokens, at=None): # int64 [n, T] -> [n, T, vocab], or [at.sum(), vocab]
+    x = self.base(self.ids[tokens]).last_hidden_state
+    return self.head(x if at is None else x[at])
+
 def _word_ids(tokenizer, words):
     ids = tokenizer.convert_tokens_to_ids(words)
     gone = [w for w,i in zip(words, ids) if i is None or (i == tokenizer.unk_token_id and w != tokenizer.unk_token)]

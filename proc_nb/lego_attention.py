@@ -79,7 +79,7 @@ def local_mix(
     v = F.pad(v.mT, (w // 2, 0 if causal else w // 2))
     return F.conv1d(v, kernel[:, None], groups=len(kernel)).mT
 
-# %% ../nbs/41_lego_attention.ipynb #e06cc42e
+# %% ../nbs/41_lego_attention.ipynb #72a387e8
 class LegoAttention(nn.Module):
     "Attention in which some heads are hard-wired; stands where `Attention` stands (our reading of 2206.04301)"
     def __init__(self,
@@ -97,6 +97,7 @@ class LegoAttention(nn.Module):
         self.back = sorted(range(cfg.n_head), key=(self.free + self.local + self.association).__getitem__)
         self._weights(cfg.n_embd, _kernel(kernel).repeat(len(self.local), 1), learn)
 
+# %% ../nbs/41_lego_attention.ipynb #d767ccf7
 @patch
 def _weights(self:LegoAttention, C, kernel, learn):
     "Queries and keys for the ordinary heads, values for all, and the local weights, which are parameters if they learn"
@@ -154,7 +155,7 @@ def maps(self:LegoAttention, x):
     out[:, self.association] = same_weights(self.sight.tokens, self.causal)[:, None]
     return out
 
-# %% ../nbs/41_lego_attention.ipynb #a56f127d
+# %% ../nbs/41_lego_attention.ipynb #bebff7ad
 @torch.no_grad()
 def hardwire(
     model:GPT, # A `GPT` or `Reader`; changed in place
@@ -172,6 +173,7 @@ def hardwire(
     _note(model, dict(kwargs, association=list(association), local=list(local), layers=layers))
     return model
 
+# %% ../nbs/41_lego_attention.ipynb #a2739e3c
 def _note(model, wiring):
     "Keep in the model how it was wired, in values a file can hold"
     if 'kernel' in wiring: wiring['kernel'] = torch.as_tensor(wiring['kernel']).tolist()
