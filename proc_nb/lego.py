@@ -579,8 +579,8 @@ def ablation(
             with without(model, [(l, h)]): out[l, h] = full - accuracy()
     return out
 
-# %% ../nbs/40_lego.ipynb #22152915
-LEGO_RATES = dict(batch_size=64, lr=2e-3, lr_scale=dict(tok=2, pos=2), weight_decay=0., warmup=50)
+# %% ../nbs/40_lego.ipynb #547e2416
+LEGO_RATES = dict(batch_size=64, lr=1e-3, lr_scale={}, weight_decay=0., warmup=50)
 def watch_places(
     model, # A reader; trained in place
     task:Lego, # What it learns
