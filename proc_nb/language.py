@@ -29,7 +29,7 @@ from .results import *
 from .task import *
 from .train import *
 
-# %% ../nbs/52_language.ipynb #1abad350
+# %% ../nbs/52_language.ipynb #60c69059
 RULES = dict(text='sort', code='set', maths='union')
 ALL = 'attn','mlp','ln'
 def arms(
@@ -42,7 +42,7 @@ def arms(
     none,full = {'no warm-up': arm(None, (), 0)},{'warm-up': arm()}
     control = {'shuffled rows': arm(f'shuffled {rule}')}
     if choose('question', question, QUESTIONS) == 'parts': return {**none, **full, 'attention only': arm(parts=('attn',)), 'MLPs only': arm(parts=('mlp',))}
-    if question == 'amount': return {**none, **{f'{n} steps': arm(warm_steps=n) for n in (warm_steps // 4, warm_steps // 2, warm_steps, warm_steps * 2)}}
+    if question == 'amount': return {**none, **{f'{n} steps': arm(warm_steps=n) for n in (warm_steps // 16, warm_steps // 4, warm_steps, warm_steps * 2) if n}}
     if question == 'mixtures': return {**none, 'set': arm('set'), 'union': arm('union'), 'set + union': arm('set+union')}
     return {**none, **full, **control}
 
@@ -76,7 +76,7 @@ class LanguageStudy:
         about = dict(corpus=self.data.about['source'], sha256=self.data.sha256, python=self.data.about['python'], **{k: getattr(self, k) for k in keys})
         return {**about, **{k: v for k,v in self.kwargs.items() if k != 'device'}}
 
-# %% ../nbs/52_language.ipynb #9ad8ed31
+# %% ../nbs/52_language.ipynb #83c44590
 @patch
 def warmed_up(self:LanguageStudy,
     arm:dict, # As in `arms`
@@ -99,9 +99,22 @@ def run(self:LanguageStudy, arm, seed, extra=0):
     p = Pretraining(self.data, net, self.size, arm['parts'], steps=self.steps + extra, seed=seed, eval_every=self.eval_every, eval_rows=self.eval_rows, **self.kwargs)
     found = [dict(tokens=r.tokens, **{k: round(v, 5) for k,v in r.found.items()}) for r in p.records() if r.found]
     about = dict(self.about(), warm_tokens=tokens, warm_accuracy=sharp, seconds=round(time.perf_counter() - begun, 1))
-    return dict(arm=json.loads(json.dumps(arm)), seed=seed, **about, curve={k: [f[k] for f in found] for k in found[0]})
+    return dict(arm=_plain(arm), seed=seed, **about, curve={k: [f[k] for f in found] for k in found[0]})
 
-# %% ../nbs/52_language.ipynb #8ba088bf
+# %% ../nbs/52_language.ipynb #a947f0e0
+@patch
+def kept(self:LanguageStudy,
+    same:dict, # What was done
+    make # A function that does it and gives the run
+) -> dict: # The run
+    "The run that was made this way, or a new one, which is written down"
+    there = next((r for r in self.runs if all(r.get(k) == v for k,v in same.items())), None)
+    if there is None:
+        self.runs.append(there := make())
+        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(dict(runs=self.runs))))
+    return there
+
+# %% ../nbs/52_language.ipynb #18d52a08
 @patch
 def ask(self:LanguageStudy,
     question:str # A name in `QUESTIONS`
@@ -111,12 +124,11 @@ def ask(self:LanguageStudy,
     most = max(a['warm_steps'] * self.warm_batch * (warm_task(a['rule'], self.length).seq_len if a['rule'] else 0) for a in todo.values())
     for seed in self.seeds:
         for label,arm in todo.items():
-            same = dict(self.about(), arm=json.loads(json.dumps(arm)), seed=seed)
-            there = next((r for r in self.runs if all(r[k] == v for k,v in same.items())), None)
-            if there is None:
-                self.runs.append(there := self.run(arm, seed, 0 if arm['rule'] else math.ceil(most / self.per_step)))
-                if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(dict(runs=self.runs))))
-            yield dict(there, label=label)
+            same = dict(self.about(), arm=_plain(arm), seed=seed, other=None)
+            extra = 0 if arm['rule'] else math.ceil(most / self.per_step)
+            yield dict(self.kept(same, lambda: self.run(arm, seed, extra)), label=label)
+
+def _plain(arm): return json.loads(json.dumps(arm))
 
 # %% ../nbs/52_language.ipynb #25fcd3d2
 def at(
@@ -311,25 +323,38 @@ def watch(
                 if chart: chart.draw(dots, max(r['steps'] * r['per_step'] for r in rows.values()) / 1e6)
     return list(rows.values())
 
-# %% ../nbs/52_language.ipynb #29b8b55c
+# %% ../nbs/52_language.ipynb #3d84c41a
+@patch
+def tuned(self:LanguageStudy,
+    arm:dict, # As in `arms`
+    seed:int, # Seed
+    other:Corpus, # What is learnt afterwards
+    steps:int # Steps of that
+) -> dict: # The curve of the second corpus, and 'before': what the first was worth at its end
+    "One arm trained on the study's corpus, then on another"
+    begun,(net,_,_) = time.perf_counter(),self.warmed_up(arm, seed)
+    p = Pretraining(self.data, net, self.size, arm['parts'], steps=self.steps, seed=seed, eval_every=self.steps, eval_rows=self.eval_rows, **self.kwargs)
+    *_,last = p.records()
+    how = dict(steps=steps, seed=seed, init=p.run.bare, eval_every=max(1, steps // 10), eval_rows=self.eval_rows)
+    found = [dict(tokens=r.tokens, **r.found) for r in Pretraining(other, None, self.size, **how, **self.kwargs).records() if r.found]
+    curve = {k: [round(f[k], 5) for f in found] for k in found[0]}
+    return dict(warm_tokens=0, before=round(last.found['validation'], 5), curve=curve, seconds=round(time.perf_counter() - begun, 1))
+
+# %% ../nbs/52_language.ipynb #2ddaa5db
 @patch
 def last(self:LanguageStudy,
     other:Corpus, # What is learnt afterwards
     steps:int=300 # Steps of that
 ): # Yields a dict per run; the curve is that of the second corpus
     "Fine-tune what each arm of the additive question reached"
-    todo = arms('additive', self.rule, self.warm_steps)
+    then = dict(other=other.about['source'], other_sha256=other.sha256, tuned=steps)
     for seed in self.seeds:
-        for label,arm in todo.items():
-            net,warm,_ = self.warmed_up(arm, seed)
-            first = Pretraining(self.data, net, self.size, arm['parts'], steps=self.steps, seed=seed, eval_every=self.steps, eval_rows=1, **self.kwargs)
-            for _ in first.records(): pass
-            how = dict(steps=steps, seed=seed, init=first.run.bare, eval_every=max(1, steps // 10), eval_rows=self.eval_rows)
-            second = Pretraining(other, None, self.size, **how, **self.kwargs)
-            found = [dict(tokens=r.tokens, **r.found) for r in second.records() if r.found]
-            yield dict(label=label, arm=arm, seed=seed, **dict(self.about(), steps=steps), warm_tokens=0, curve={k: [f[k] for f in found] for k in found[0]})
+        for label,arm in arms('persistence', self.rule, self.warm_steps).items():
+            same = dict(self.about(), arm=_plain(arm), seed=seed, **then)
+            there = self.kept(same, lambda: dict(same, **self.tuned(arm, seed, other, steps)))
+            yield dict(there, label=label, steps=steps)
 
-# %% ../nbs/52_language.ipynb #d8b57644
+# %% ../nbs/52_language.ipynb #3289f625
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=end_points, mixtures=end_points, persistence=loss_curves)
 _open = corpus
 def language_cli(
@@ -350,7 +375,7 @@ def language_cli(
     choose('question', question, QUESTIONS)
     data,out = _open(corpus, block_size=LM_SIZES[choose('size', size, LM_SIZES)].block_size),Path(out)
     name = f'{question}-{Path(corpus).name}'
-    keep = None if question == 'persistence' else out/f'{Path(corpus).name}.json'
+    keep = out/f'{Path(corpus).name}.json'
     study = LanguageStudy(data, rule or RULES.get(corpus, 'set'), size, steps, warm_steps, range(seeds), keep, length, device=device, warm_lr=warm_lr)
     print(f'{QUESTIONS[question]} {study.rule} -> {data}')
     found = study.last(_open(other, block_size=data.seq_len), max(1, steps // 5)) if question == 'persistence' else study.ask(question)
