@@ -218,12 +218,15 @@ def local_files(
     if len(found) == 1: return next(iter(found.items()))
     raise ValueError(f'{path} holds {" and ".join(found) or "no"} documents; a corpus needs files of one kind: {", ".join(ENDS)}.')
 
-# %% ../nbs/50_corpus.ipynb #f26c4616
+# %% ../nbs/50_corpus.ipynb #4c659866
+def _unwrapped(x): return ast.literal_eval(x).decode() if re.fullmatch(r'b\'.*\'|b".*"', x) else x
+
 def document(row):
     "The text of one row of a data set"
     for k in 'text','content':
         if isinstance(row.get(k), str): return row[k]
-    if 'question' in row and 'answer' in row: return f"{row['question'].strip()}\n{row['answer'].strip()}"
+    pair = row['text'] if isinstance(row.get('text'), list) else [row[k] for k in ('question', 'answer') if k in row]
+    if len(pair) == 2: return '\n'.join(_unwrapped(o).strip() for o in pair)
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
 # %% ../nbs/50_corpus.ipynb #85028f18
@@ -244,27 +247,38 @@ class Stream:
         self.data = data
     def where(self): return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
 
-# %% ../nbs/50_corpus.ipynb #ee848020
+# %% ../nbs/50_corpus.ipynb #30bd5bc1
 @patch
 def _open(self:Stream):
     "The rows, as a stream"
     load = _need('datasets').load_dataset
-    if os.path.exists(self.source):
-        kind,files = local_files(self.source)
-        how = dict(sample_by='document') if kind == 'text' else {}
-        return load(kind, data_files=files, split='train', streaming=True, **how)
+    if not os.path.exists(self.source): return self._fetched(load)
+    kind,files = local_files(self.source)
+    pairs = all(re.fullmatch(r'[a-z]+__\w+\.txt', Path(f).name) for f in files)
+    how = dict(sample_by='line' if pairs else 'document') if kind == 'text' else {}
+    data = load(kind, data_files=files, split='train', streaming=True, **how)
+    return data.batch(2) if pairs else data
+
+@patch
+def _fetched(self:Stream, load):
+    "Rows of a data set on the hub"
     hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', self.source) and not self.source.endswith(ENDS)
     name,config = (*self.source.split(':', 1), None)[:2] if hub else HUB[choose('corpus, file or folder', self.source, [*EMBEDDED, *HUB])]
-    try: return load(name, config, split=self.split, streaming=True)
+    parquet = f'hf://datasets/{name}@refs/convert/parquet/{config or "default"}/{self.split}/*.parquet'
+    try:
+        try: return load(name, config, split=self.split, streaming=True)
+        except RuntimeError as e:
+            if 'scripts are no longer supported' not in str(e): raise
+            return load('parquet', data_files=parquet, split='train', streaming=True)
     except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
 
-# %% ../nbs/50_corpus.ipynb #98695e05
+# %% ../nbs/50_corpus.ipynb #f68caa3e
 @patch
 def __iter__(self:Stream):
     try:
         for row in self.data:
             self.done += 1
-            self.problems = 'question' in row
+            self.problems = 'question' in row or isinstance(row.get('text'), list)
             yield document(row)
     except Exception:
         if bad := _undecodable(self.source): raise ValueError(bad) from None
