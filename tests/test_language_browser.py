@@ -1,5 +1,5 @@
 "Tutorial 06 in a real JupyterLab: two loss curves that grow while the networks train. A screenshot is kept in _artifacts/."
-import json, os
+import json
 from pathlib import Path
 import pytest
 from lab_page import LabPage, chromium, jupyterlab
