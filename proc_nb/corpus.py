@@ -24,14 +24,18 @@ from .draw import *
 from .task import *
 from .train import *
 
-# %% ../nbs/50_corpus.ipynb #416b95b0
+# %% ../nbs/50_corpus.ipynb #52bf612e
 class Bytes:
     "Every byte is a token; token 256 ends a document"
     end,vocab_size,about = 256,257,'bytes'
     lengths = np.array([1] * 256 + [0])
     names = [chr(i) if 32 < i < 127 else f'x{i:02x}' for i in range(256)] + ['<end>']
-    def encode(self, text): return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
-    def decode(self, ids): return bytes(int(i) for i in ids if i < 256).decode(errors='replace')
+    def encode(self, text):
+        "Text to uint16 [T]"
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+    def decode(self, ids):
+        "Tokens to text, without end marks"
+        return bytes(int(i) for i in ids if i < 256).decode(errors='replace')
     def __repr__(self): return 'Bytes()'
 
 # %% ../nbs/50_corpus.ipynb #509b8757
@@ -40,7 +44,7 @@ def _need(module, extra='pretrain'):
     try: return __import__(module)
     except ImportError: raise ImportError(f"This needs {module}: pip install 'proc-nb[{extra}]'") from None
 
-# %% ../nbs/50_corpus.ipynb #e395bc9a
+# %% ../nbs/50_corpus.ipynb #560cc0cf
 class BPE:
     "A byte-pair encoding of the library `tokenizers`"
     def __init__(self,
@@ -54,8 +58,12 @@ class BPE:
         self.end,self.vocab_size = tok.token_to_id(end),len(names)
         self.lengths = np.array([0 if i == self.end else len(n or '') for i,n in enumerate(names)])
         self.about = f'bpe {self.vocab_size} {hashlib.sha256(tok.to_str().encode()).hexdigest()[:16]}'
-    def encode(self, text): return np.array(self.tok.encode(text, add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
-    def decode(self, ids): return self.tok.decode([int(i) for i in ids if i != self.end])
+    def encode(self, text):
+        "Text to tokens [T]"
+        return np.array(self.tok.encode(text, add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
+    def decode(self, ids):
+        "Tokens to text, without end marks"
+        return self.tok.decode([int(i) for i in ids if i != self.end])
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
 
 # %% ../nbs/50_corpus.ipynb #0c47b370
@@ -229,7 +237,7 @@ def document(row):
     if len(pair) == 2: return '\n'.join(_unwrapped(o).strip() for o in pair)
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
-# %% ../nbs/50_corpus.ipynb #85028f18
+# %% ../nbs/50_corpus.ipynb #819a2ed6
 class Stream:
     "Documents of a data set or of local files, one at a time; `where` says how far it is"
     def __init__(self,
@@ -245,7 +253,9 @@ class Stream:
         if shuffle is not None: data = data.shuffle(seed=shuffle, buffer_size=buffer)
         if state: data = data.skip(self.done) if shuffle is not None else data.load_state_dict(state['data']) or data
         self.data = data
-    def where(self): return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
+    def where(self):
+        "How far it is, as JSON"
+        return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
 
 # %% ../nbs/50_corpus.ipynb #30bd5bc1
 @patch
@@ -290,14 +300,16 @@ def _undecodable(source):
         except UnicodeDecodeError as e:
             return f'{f} is not UTF-8: byte {e.object[e.start]:#04x} at place {e.start:,}. Convert it first, for example with: iconv -f latin1 -t utf-8'
 
-# %% ../nbs/50_corpus.ipynb #b6142c54
+# %% ../nbs/50_corpus.ipynb #8a7579b3
 def document_key(
     text:str # A document
 ) -> int: # 63 bits
     "A hash of the text, the same for any white space"
     return int.from_bytes(hashlib.sha256(' '.join(text.split()).encode()).digest()[:8], 'big') >> 1
 
-def split_by_key(key): return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
+def split_by_key(key):
+    "The split that a document belongs to"
+    return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
 
 # %% ../nbs/50_corpus.ipynb #421f41e2
 SPLIT_NAMES = 'train','validation','test'
@@ -408,7 +420,7 @@ def prepare(
     if not w.part['documents']: raise ValueError(f'{about["source"]} is empty: there is no document with text in it.')
     return w.finish({**about, 'problems': about.get('problems') or getattr(documents, 'problems', False)})
 
-# %% ../nbs/50_corpus.ipynb #a75906f5
+# %% ../nbs/50_corpus.ipynb #861d1a02
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -428,7 +440,9 @@ class Corpus(Task):
     @property
     def name(self): return f'corpus {self.about["source"]}'
     @property
-    def sha256(self): return self.about['sha256']
+    def sha256(self):
+        "Taken over the SHA-256 of all shards"
+        return self.about['sha256']
     def __repr__(self): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
 
 # %% ../nbs/50_corpus.ipynb #a2563cc1
@@ -439,9 +453,11 @@ def _whole(self:Corpus, shard, verify):
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
     if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
 
-# %% ../nbs/50_corpus.ipynb #0b0684f4
+# %% ../nbs/50_corpus.ipynb #57a19aef
 @patch
-def n_rows(self:Corpus, split='train'): return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
+def n_rows(self:Corpus, split='train'):
+    "How many rows a split has"
+    return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
 
 @patch
 def rows_of(self:Corpus,
@@ -511,8 +527,10 @@ def text(self:Corpus,
     ids = np.asarray(row)
     return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
-# %% ../nbs/50_corpus.ipynb #2e1ad9e6
-def cache_folder(): return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
+# %% ../nbs/50_corpus.ipynb #c67aa45b
+def cache_folder():
+    "Where prepared corpora lie"
+    return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)

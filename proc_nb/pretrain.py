@@ -238,12 +238,16 @@ class LMRun:
         self.model,self.opt = acc.prepare(model, opt)
         self.spent = self.waited = self.seen = 0
 
-# %% ../nbs/51_pretrain.ipynb #3a620641
+# %% ../nbs/51_pretrain.ipynb #7fb1ccbc
 @patch(as_prop=True)
-def now(self:LMRun): return self.lr * rate(self.done, self.warmup, self.schedule, self.decay_steps)
+def now(self:LMRun):
+    "The learning rate of the next step"
+    return self.lr * rate(self.done, self.warmup, self.schedule, self.decay_steps)
 
 @patch(as_prop=True)
-def bare(self:LMRun): return self.acc.unwrap_model(self.model)
+def bare(self:LMRun):
+    "The network itself"
+    return self.acc.unwrap_model(self.model)
 
 # %% ../nbs/51_pretrain.ipynb #91374783
 @patch
@@ -568,9 +572,11 @@ class Pretraining:
         if not data.n_rows(): raise ValueError(f"{data} has too little text for a row of {data.seq_len} tokens in the split 'train'.")
         if self.task or self.source: self._meets()
 
-# %% ../nbs/51_pretrain.ipynb #434e6c69
+# %% ../nbs/51_pretrain.ipynb #2a76397a
 @patch
-def warm_config(self:Pretraining): return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat)
+def warm_config(self:Pretraining):
+    "The network of the warm-up: the same size, the rule's vocabulary"
+    return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat)
 
 @patch
 def _meets(self:Pretraining):
