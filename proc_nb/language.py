@@ -300,16 +300,19 @@ def amount_points(
         data += [dict(what=w, share=n / end, gain=at(b, end) - v) for w,v in (('practice', at(r, end)), ('more of the target', at(b, end + n))) if v is not None]
     return _by_share(data, 'gain', 'loss lower by (nats)', '').properties(title=title, width=300, height=200)
 
-# %% ../nbs/52_language.ipynb #f943bf09
+# %% ../nbs/52_language.ipynb #9bc4ea07
 def _by_share(data, key, what, form):
     "Points and the line of their means over the amount of practice"
-    x = alt.X('share:Q', title='practice, in % of the text', scale=alt.Scale(type='log'), axis=alt.Axis(format='.3~%'))
-    base = alt.Chart(alt.Data(values=data)).encode(x=x, color=alt.Color('what:N', title=None, scale=alt.Scale(range=COLORS), legend=alt.Legend(orient='bottom')),
-        shape=alt.Shape('what:N', title=None, legend=None), strokeDash=alt.StrokeDash('what:N', title=None, scale=alt.Scale(range=DASHES), legend=None))
-    def y(v): return alt.Y(f'{v}:Q', title=what, axis=alt.Axis(format=form), scale=alt.Scale(zero=False))
+    names,legend = list(dict.fromkeys(d['what'] for d in data)),alt.Legend(orient='bottom')
+    def by(channel, **kwargs): return channel('what:N', title=None, sort=names, legend=legend, scale=alt.Scale(domain=names, **kwargs))
+    def y(v): return alt.Y(f'{v}:Q', title=what, axis=alt.Axis(format=form), scale=alt.Scale(zero=False, nice=True))
+    x = alt.X('share:Q', title='practice, in % of the text', scale=alt.Scale(type='log'), axis=alt.Axis(format='.3~%', labelOverlap='greedy', tickCount=5))
+    base = alt.Chart(alt.Data(values=data)).encode(x=x, color=by(alt.Color, range=COLORS), shape=by(alt.Shape))
+    lines = base.mark_line().encode(y=y(f'mean({key})'), strokeDash=by(alt.StrokeDash, range=DASHES))
     zero = [alt.Chart(alt.Data(values=[{}])).mark_rule(color='#999').encode(y=alt.datum(0))] if key == 'gain' else []
-    return alt.layer(*zero, base.mark_line().encode(y=y(f'mean({key})')), base.mark_point(filled=True, size=36).encode(y=y(key)))
+    return alt.layer(*zero, lines, base.mark_point(filled=True, size=36).encode(y=y(key)))
 
+# %% ../nbs/52_language.ipynb #c452779e
 def paper_amount(
     domain:str # 'c4', 'codeparrot' or 'mathematics'
 ) -> alt.LayerChart: # A line per rule
@@ -320,7 +323,7 @@ def paper_amount(
     data = [dict(what=k, share=m / base, needed=v[i] / base) for k,v in c.items() if k != 'procedural' for m,i in at if v[i]]
     return _by_share(data, 'needed', 'share of the text needed', '%').properties(title=f'2601.21725: {domain}', width=300, height=200)
 
-# %% ../nbs/52_language.ipynb #c9c56aa1
+# %% ../nbs/52_language.ipynb #25b86127
 def paper_mixtures(
     corpus:str # 'wikitext' or 'java'
 ) -> alt.Chart: # A point per mixture
@@ -328,7 +331,7 @@ def paper_mixtures(
     c = paper()['mixtures'][choose('corpus', corpus, ('wikitext', 'java'))]
     data = [dict(arm=k, value=v) for k in ('set', 'union', 'set + union') for v in c[k]]
     y = alt.Y('arm:N', sort=None, title=None)
-    x = alt.X('value:Q', title='perplexity', scale=alt.Scale(zero=False))
+    x = alt.X('value:Q', title='perplexity', scale=alt.Scale(zero=False, padding=8))
     return alt.Chart(alt.Data(values=data)).mark_point(filled=True, size=50, color=color(0)).encode(x=x, y=y).properties(title=f'2601.21725: {corpus}', width=300, height=96)
 
 # %% ../nbs/52_language.ipynb #150c0cd1
