@@ -85,6 +85,7 @@ def read(self:Arithmetic,
     abc = [m[1], m[2], m[3].translate(str.maketrans('abcdefghij', '0123456789'))]
     return tuple(abc) if not self.reverse else tuple(o[::-1] for o in abc)
 
+# %% ../nbs/07_arithmetic.ipynb #a6543b28
 @patch
 def valid(self:Arithmetic, tokens): return torch.tensor([self._right(self.read(r)) for r in tokens.tolist()], dtype=torch.bool)
 

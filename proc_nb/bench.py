@@ -74,6 +74,7 @@ class Plain(nn.Module):
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], x.device)
         return self.lm_head(self.h(self.wte(x) + self.wpe.weight[:x.shape[1]], mask, is_causal=True))
 
+# %% ../nbs/91_bench.ipynb #007da406
 def plain(task, cfg, batch, device='cpu'):
     "A hand-written PyTorch loop"
     model,g = Plain(cfg).to(device),torch.Generator(device).manual_seed(0)
@@ -101,6 +102,7 @@ def haystack_rows(
         fill = 2 * n_pairs + 2 - len(row)
         yield dict(input_ids=row + [0] * fill, labels=[-100] * (len(row) - 1) + [values[i]] + [-100] * fill, attention_mask=[1] * len(row) + [0] * fill)
 
+# %% ../nbs/91_bench.ipynb #ad4a99a3
 class _Rows(torch.utils.data.IterableDataset):
     def __init__(self, n_pairs): self.n_pairs = n_pairs
     def __iter__(self): return haystack_rows(self.n_pairs)
@@ -163,6 +165,7 @@ def memory(
     if done.returncode: raise RuntimeError(f'{way} did not run: {done.stderr.strip().splitlines()[-1]}')
     return json.loads(done.stdout.strip().splitlines()[-1])
 
+# %% ../nbs/91_bench.ipynb #f1719182
 def _alone(way, n_pairs, batch):
     if way == 'trainer': importlib.import_module('transformers')
     task = Haystack(n_pairs)
@@ -196,6 +199,7 @@ def peaks(
     return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh() for _ in range(20)]),
         bytes=8 * big.numel() / best(big.clone))
 
+# %% ../nbs/91_bench.ipynb #bec792e6
 def floor(
     need:dict, # What `needed` gives
     peak:dict # What `peaks` gives
@@ -264,6 +268,7 @@ def sweep(
             out.append(dict(changed=what, value=v, ms=found[v]['ms']['median'], per=found[v]['ms']['median'] * 1000 / n))
     return out
 
+# %% ../nbs/91_bench.ipynb #ece2f191
 def _setting(what, v, batch, device):
     task = Haystack(v if what == 'n_pairs' else 30)
     cfg,n = sizes_for(task, **{what: v} if what == 'n_embd' else {}),v if what == 'batch' else batch
@@ -284,6 +289,7 @@ def as_lines(
     return '\n'.join(out + [f'floor: {f["all"]:.1f} ms ({f["flop"]:.1f} products, {f["special"]:.1f} exponentials and tanh, {f["bytes"]:.2f} weights); '
         f'the step reaches {f["all"] / r["ways"]["ours"]["ms"]["median"]:.0%} of it'])
 
+# %% ../nbs/91_bench.ipynb #8ef70c33
 def bars(
     r:dict # What `measure` gives
 ) -> alt.LayerChart: # A bar per way, with its spread

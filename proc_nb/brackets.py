@@ -105,6 +105,7 @@ def pairs(self:Brackets,
         elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
     return out
 
+# %% ../nbs/02_brackets.ipynb #7cfcae57
 @patch
 def picture(self:Brackets, row, mask=None):
     row = self.trim(row).tolist()
@@ -177,6 +178,7 @@ def ceiling(self:Brackets,
     left = self.seq_len - torch.arange(1, self.seq_len)
     return float(self._best(depth, kinds, left).mean())
 
+# %% ../nbs/02_brackets.ipynb #f65f14f4
 @patch
 def _best(self:Brackets, depth, kinds, left):
     cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))

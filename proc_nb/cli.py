@@ -62,6 +62,7 @@ def needle_table(
     for s in [s for s in STARTS if any(r['setting'] == s for r in runs)]: out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
     return '\n'.join(out)
 
+# %% ../nbs/90_cli.ipynb #8ca03268
 def _row(name, runs, beside):
     ends,found = [r['accuracy'][-1] for r in runs],[r['step'][i] for r in runs if (i := next((i for i,a in enumerate(r['accuracy']) if a > .5), None)) is not None]
     (lo,hi),paper = wilson(len(found), len(runs)),PAPER.get(name)
@@ -136,7 +137,7 @@ def demo(
         f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
         '          make lab                                    the tutorials in JupyterLab')
 
-# %% ../nbs/90_cli.ipynb #550f25fd
+# %% ../nbs/90_cli.ipynb #6483938d
 @call_parse
 def practise_cli(
     rule:str, # Rule to practise (see proc-nb-rules)
@@ -153,9 +154,10 @@ def practise_cli(
     bar = tqdm(recs, total=ifnone(steps, RECIPES.get(rule, dict(steps=20_000))['steps']), unit='step')
     for rec in bar:
         if rec.accuracy is not None: bar.set_description(f'{rule}: loss {rec.loss:.3f}, accuracy {rec.accuracy:.1%}')
-    if rec is None: return print(f'This run is finished already: {path}. Use another --seed, more --steps, or leave --resume out to start again.')
-    save_model(model, path, task=model.task, **{**model.meta, 'steps': rec.step, 'accuracy': rec.accuracy})
-    print(f'{model.task}: {rec.accuracy:.1%} on held-out rows after {rec.step:,} steps. Written: {path}')
+    if rec is None and Path(path).exists(): return print(f'This run is finished already: {path}. Use another --seed, more --steps, or leave --resume out to start again.')
+    accuracy = rec.accuracy if rec else evaluate(model, model.task)
+    save_model(model, path, task=model.task, **model.meta, accuracy=accuracy)
+    print(f'{model.task}: {accuracy:.1%} on held-out rows after {model.meta["steps"]:,} steps. Written: {path}')
 
 # %% ../nbs/90_cli.ipynb #852d590f
 @call_parse

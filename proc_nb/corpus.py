@@ -8,10 +8,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/corpus.html.md"""
 __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'FORMATS', 'ENDS', 'SPLIT_NAMES', 'Bytes', 'BPE', 'train_bpe', 'gpt2_tokenizer',
            'stored_tokenizer', 'store_tokenizer', 'library_files', 'read_source', 'docstrings', 'library_english',
            'library_code', 'polynomial', 'maths_problems', 'local_files', 'document', 'Stream', 'document_key',
-           'split_by_key', 'sha256', 'full_disk', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
+           'split_by_key', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
 
-# %% ../nbs/50_corpus.ipynb #68fabf13
-import ast, errno, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
+# %% ../nbs/50_corpus.ipynb #c403c428
+import ast, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
 from itertools import islice
 from pathlib import Path
 
@@ -24,21 +24,27 @@ from .draw import *
 from .task import *
 from .train import *
 
-# %% ../nbs/50_corpus.ipynb #416b95b0
+# %% ../nbs/50_corpus.ipynb #52bf612e
 class Bytes:
     "Every byte is a token; token 256 ends a document"
     end,vocab_size,about = 256,257,'bytes'
     lengths = np.array([1] * 256 + [0])
     names = [chr(i) if 32 < i < 127 else f'x{i:02x}' for i in range(256)] + ['<end>']
-    def encode(self, text): return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
-    def decode(self, ids): return bytes(int(i) for i in ids if i < 256).decode(errors='replace')
+    def encode(self, text):
+        "Text to uint16 [T]"
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16)
+    def decode(self, ids):
+        "Tokens to text, without end marks"
+        return bytes(int(i) for i in ids if i < 256).decode(errors='replace')
     def __repr__(self): return 'Bytes()'
 
-# %% ../nbs/50_corpus.ipynb #e77a5a7b
+# %% ../nbs/50_corpus.ipynb #509b8757
 def _need(module, extra='pretrain'):
+    "The module, or an ImportError in words"
     try: return __import__(module)
     except ImportError: raise ImportError(f"This needs {module}: pip install 'proc-nb[{extra}]'") from None
 
+# %% ../nbs/50_corpus.ipynb #560cc0cf
 class BPE:
     "A byte-pair encoding of the library `tokenizers`"
     def __init__(self,
@@ -52,11 +58,15 @@ class BPE:
         self.end,self.vocab_size = tok.token_to_id(end),len(names)
         self.lengths = np.array([0 if i == self.end else len(n or '') for i,n in enumerate(names)])
         self.about = f'bpe {self.vocab_size} {hashlib.sha256(tok.to_str().encode()).hexdigest()[:16]}'
-    def encode(self, text): return np.array(self.tok.encode(text, add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
-    def decode(self, ids): return self.tok.decode([int(i) for i in ids if i != self.end])
+    def encode(self, text):
+        "Text to tokens [T]"
+        return np.array(self.tok.encode(text, add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
+    def decode(self, ids):
+        "Tokens to text, without end marks"
+        return self.tok.decode([int(i) for i in ids if i != self.end])
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
 
-# %% ../nbs/50_corpus.ipynb #16dd3048
+# %% ../nbs/50_corpus.ipynb #0c47b370
 def train_bpe(
     texts, # Documents to learn from
     vocab_size:int=2048 # Tokens, the 256 bytes and the end mark among them
@@ -69,6 +79,7 @@ def train_bpe(
     tok.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **how))
     return BPE(tok)
 
+# %% ../nbs/50_corpus.ipynb #525c2708
 def gpt2_tokenizer(
     name:str='gpt2' # Name on the hub, or a folder
 ) -> BPE: # The encoding
@@ -79,13 +90,15 @@ def gpt2_tokenizer(
     except Exception as e: raise ValueError(f'The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}).') from None
     return BPE(t.backend_tokenizer, t.eos_token)
 
-# %% ../nbs/50_corpus.ipynb #7e172340
+# %% ../nbs/50_corpus.ipynb #9e86c0af
 def stored_tokenizer(
     folder # A corpus or a checkpoint
 ): # The tokenizer that belongs to it
     "The tokenizer of a folder: its tokenizer.json, or bytes"
     file = Path(folder)/'tokenizer.json'
-    return BPE(_need('tokenizers').Tokenizer.from_file(str(file))) if file.is_file() else Bytes()
+    if not file.is_file(): return Bytes()
+    try: return BPE(_need('tokenizers').Tokenizer.from_file(str(file)))
+    except Exception as e: raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None
 
 def store_tokenizer(tokenizer, folder):
     "Write a tokenizer that is more than bytes beside what needs it"
@@ -107,7 +120,7 @@ def read_source(path):
         with tokenize.open(path) as f: return f.read()
     except (SyntaxError, UnicodeDecodeError, OSError): return None
 
-# %% ../nbs/50_corpus.ipynb #8ed46f9d
+# %% ../nbs/50_corpus.ipynb #008b7936
 def docstrings(
     source:str # Python source
 ) -> str: # The docstrings, one after the other
@@ -123,6 +136,7 @@ def library_english(packages=False): # Yields documents
     yield from (t.strip() for t in topics.values())
     yield from (d for f in library_files(packages) if (s := read_source(f)) and len(d := docstrings(s)) > 200)
 
+# %% ../nbs/50_corpus.ipynb #53ccec20
 def library_code(packages=False): # Yields documents
     "Each source file of the standard library"
     yield from (s for f in library_files(packages) if (s := read_source(f)) and s.strip())
@@ -197,13 +211,14 @@ def maths_problems(n=60_000, seed=0): # Yields documents: a question, a line bre
 # %% ../nbs/50_corpus.ipynb #2c797bcc
 EMBEDDED = dict(text=library_english, code=library_code, maths=maths_problems)
 
-# %% ../nbs/50_corpus.ipynb #814e243d
+# %% ../nbs/50_corpus.ipynb #449ecc4e
 HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None), mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
     wikitext=('Salesforce/wikitext', 'wikitext-103-raw-v1'))
 FORMATS = dict(text=('.txt', '.md'), json=('.jsonl', '.json'), parquet=('.parquet',))
 
 ENDS = tuple(e for o in FORMATS.values() for e in o)
 
+# %% ../nbs/50_corpus.ipynb #1017759b
 def local_files(
     path # A file or a folder
 ) -> tuple: # The kind ('text', 'json' or 'parquet') and the files
@@ -213,14 +228,18 @@ def local_files(
     if len(found) == 1: return next(iter(found.items()))
     raise ValueError(f'{path} holds {" and ".join(found) or "no"} documents; a corpus needs files of one kind: {", ".join(ENDS)}.')
 
+# %% ../nbs/50_corpus.ipynb #4c659866
+def _unwrapped(x): return ast.literal_eval(x).decode() if re.fullmatch(r'b\'.*\'|b".*"', x) else x
+
 def document(row):
     "The text of one row of a data set"
     for k in 'text','content':
         if isinstance(row.get(k), str): return row[k]
-    if 'question' in row and 'answer' in row: return f"{row['question'].strip()}\n{row['answer'].strip()}"
+    pair = row['text'] if isinstance(row.get('text'), list) else [row.get(k) for k in ('question', 'answer')]
+    if len(pair) == 2 and all(isinstance(o, str) for o in pair): return '\n'.join(_unwrapped(o).strip() for o in pair)
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
-# %% ../nbs/50_corpus.ipynb #89cedcef
+# %% ../nbs/50_corpus.ipynb #819a2ed6
 class Stream:
     "Documents of a data set or of local files, one at a time; `where` says how far it is"
     def __init__(self,
@@ -236,25 +255,42 @@ class Stream:
         if shuffle is not None: data = data.shuffle(seed=shuffle, buffer_size=buffer)
         if state: data = data.skip(self.done) if shuffle is not None else data.load_state_dict(state['data']) or data
         self.data = data
-    def _open(self):
-        load = _need('datasets').load_dataset
-        if os.path.exists(self.source):
-            kind,files = local_files(self.source)
-            how = dict(sample_by='document') if kind == 'text' else {}
-            return load(kind, data_files=files, split='train', streaming=True, **how)
-        hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', self.source) and not self.source.endswith(ENDS)
-        name,config = (*self.source.split(':', 1), None)[:2] if hub else HUB[choose('corpus, file or folder', self.source, [*EMBEDDED, *HUB])]
-        try: return load(name, config, split=self.split, streaming=True)
-        except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
-    def where(self): return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
+    def where(self):
+        "How far it is, as JSON"
+        return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
 
-# %% ../nbs/50_corpus.ipynb #98695e05
+# %% ../nbs/50_corpus.ipynb #30bd5bc1
+@patch
+def _open(self:Stream):
+    "The rows, as a stream"
+    load = _need('datasets').load_dataset
+    if not os.path.exists(self.source): return self._fetched(load)
+    kind,files = local_files(self.source)
+    pairs = all(re.fullmatch(r'[a-z]+__\w+\.txt', Path(f).name) for f in files)
+    how = dict(sample_by='line' if pairs else 'document') if kind == 'text' else {}
+    data = load(kind, data_files=files, split='train', streaming=True, **how)
+    return data.batch(2) if pairs else data
+
+@patch
+def _fetched(self:Stream, load):
+    "Rows of a data set on the hub"
+    hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', self.source) and not self.source.endswith(ENDS)
+    name,config = (*self.source.split(':', 1), None)[:2] if hub else HUB[choose('corpus, file or folder', self.source, [*EMBEDDED, *HUB])]
+    parquet = f'hf://datasets/{name}@refs/convert/parquet/{config or "default"}/{self.split}/*.parquet'
+    try:
+        try: return load(name, config, split=self.split, streaming=True)
+        except RuntimeError as e:
+            if 'scripts are no longer supported' not in str(e): raise
+            return load('parquet', data_files=parquet, split='train', streaming=True)
+    except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
+
+# %% ../nbs/50_corpus.ipynb #f68caa3e
 @patch
 def __iter__(self:Stream):
     try:
         for row in self.data:
             self.done += 1
-            self.problems = 'question' in row
+            self.problems = 'question' in row or isinstance(row.get('text'), list)
             yield document(row)
     except Exception:
         if bad := _undecodable(self.source): raise ValueError(bad) from None
@@ -266,32 +302,24 @@ def _undecodable(source):
         except UnicodeDecodeError as e:
             return f'{f} is not UTF-8: byte {e.object[e.start]:#04x} at place {e.start:,}. Convert it first, for example with: iconv -f latin1 -t utf-8'
 
-# %% ../nbs/50_corpus.ipynb #b6142c54
+# %% ../nbs/50_corpus.ipynb #8a7579b3
 def document_key(
     text:str # A document
 ) -> int: # 63 bits
     "A hash of the text, the same for any white space"
     return int.from_bytes(hashlib.sha256(' '.join(text.split()).encode()).digest()[:8], 'big') >> 1
 
-def split_by_key(key): return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
+def split_by_key(key):
+    "The split that a document belongs to"
+    return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
 
-# %% ../nbs/50_corpus.ipynb #937d3a1b
+# %% ../nbs/50_corpus.ipynb #421f41e2
 SPLIT_NAMES = 'train','validation','test'
 def sha256(path):
     "The SHA-256 of a file, in hex"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
 
-def full_disk(e, what):
-    "An OSError in words if the disk is full, else `e` itself"
-    told = f'{e} {e.__cause__} {e.__context__} {getattr(e, "failures", "")}'
-    full = any(os.strerror(n) in told for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-    return OSError(errno.ENOSPC, f'The disk is full: {what} could not be written. What was there before is whole.') if full else e
-
-def _write(path, write):
-    try: write_atomic(path, write)
-    except Exception as e: raise full_disk(e, path) from None
-
-# %% ../nbs/50_corpus.ipynb #96b42e9e
+# %% ../nbs/50_corpus.ipynb #0a7630d2
 class Writer:
     "Writes documents as token files; what was written stays if it is interrupted"
     part:dict
@@ -303,21 +331,27 @@ class Writer:
         store_attr()
         self.folder,self.seen,self.held,self.n = Path(folder),set(),{s: [] for s in SPLIT_NAMES},0
         state = self.folder/'part.json'
-        self.part = json.loads(state.read_text()) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0)
+        self.part = unsealed(state.read_bytes(), state) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0)
         if self.part.setdefault('tokenizer', tokenizer.about) != tokenizer.about: raise ValueError(f'{folder} was begun with the tokenizer {self.part["tokenizer"]}, not {tokenizer.about}.')
         for s in self.part['shards']: self.seen.update(_memory(self.folder/s['file'], 'keys').tolist())
-    def add(self, text):
-        key = document_key(text)
-        if key in self.seen: return self._count(copies=1)
-        self.seen.add(key)
-        tokens = np.append(self.tokenizer.encode(text), self.tokenizer.end)
-        self.held[split_by_key(key)].append((key, tokens))
-        self.n += len(tokens)
-        self._count(documents=1, tokens=len(tokens), bytes=len(text.encode()))
-    def _count(self, **more):
-        for k,v in more.items(): self.part[k] += v
 
-# %% ../nbs/50_corpus.ipynb #50ddb291
+# %% ../nbs/50_corpus.ipynb #a9c67212
+@patch
+def add(self:Writer, text):
+    "Hold a document for its split, unless it was there already"
+    key = document_key(text)
+    if key in self.seen: return self._count(copies=1)
+    self.seen.add(key)
+    tokens = np.append(self.tokenizer.encode(text), self.tokenizer.end)
+    self.held[split_by_key(key)].append((key, tokens))
+    self.n += len(tokens)
+    self._count(documents=1, tokens=len(tokens), bytes=len(text.encode()))
+
+@patch
+def _count(self:Writer, **more):
+    for k,v in more.items(): self.part[k] += v
+
+# %% ../nbs/50_corpus.ipynb #b39704b7
 @patch
 def flush(self:Writer,
     source:dict=None # State of the stream, to go on from
@@ -329,20 +363,33 @@ def flush(self:Writer,
         file = f'{split}-{i:05d}.safetensors'
         kind = np.uint16 if self.tokenizer.vocab_size < 2**16 else np.int32
         data = dict(tokens=np.concatenate([t for _,t in docs]).astype(kind), ends=np.cumsum([len(t) for _,t in docs]), keys=np.array([k for k,_ in docs]))
-        _write(self.folder/file, lambda p: save_file(data, p))
+        write_atomic(self.folder/file, lambda p: save_file(data, p))
         self.part['shards'].append(dict(file=file, split=split, tokens=len(data['tokens']), documents=len(docs), sha256=sha256(self.folder/file)))
     self.held,self.n = {s: [] for s in SPLIT_NAMES},0
-    _write(self.folder/'part.json', lambda p: p.write_text(json.dumps(dict(self.part, source=source))))
+    write_atomic(self.folder/'part.json', lambda p: p.write_text(json.dumps(sealed(dict(self.part, source=source)))))
 
+# %% ../nbs/50_corpus.ipynb #c005e7b2
 def _memory(path, name):
     "One tensor of a safetensors file, mapped into memory"
-    with open(path, 'rb') as f:
-        n = int.from_bytes(f.read(8), 'little')
-        head = json.loads(f.read(n))[name]
-    kind = dict(U16=np.uint16, I32=np.int32, I64=np.int64)[head['dtype']]
-    return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
+    try:
+        with open(path, 'rb') as f:
+            n = min(int.from_bytes(f.read(8), 'little'), os.path.getsize(path))
+            head = json.loads(f.read(n))[name]
+        kind = dict(U16=np.uint16, I32=np.int32, I64=np.int64)[head['dtype']]
+        return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e: raise ValueError(f'{path} is no token file: {type(e).__name__}: {e}') from None
 
-# %% ../nbs/50_corpus.ipynb #f38a77e1
+# %% ../nbs/50_corpus.ipynb #08e6ad50
+@patch
+def finish(self:Writer, about):
+    "Write corpus.json, which makes the folder a corpus; gives its contents"
+    store_tokenizer(self.tokenizer, self.folder)
+    found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size)}
+    found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in self.part['shards']]).encode()).hexdigest()
+    write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1)))
+    return found
+
+# %% ../nbs/50_corpus.ipynb #c41e01af
 def prepare(
     documents, # Texts; a `Stream` can be gone on with
     folder, # Where the corpus goes
@@ -364,14 +411,9 @@ def prepare(
     w.flush(state())
     bar.close()
     if not w.part['documents']: raise ValueError(f'{about["source"]} is empty: there is no document with text in it.')
-    store_tokenizer(tokenizer, folder)
-    found = {**about, **{k: v for k,v in w.part.items() if k != 'source'}, 'vocab_size': int(tokenizer.vocab_size)}
-    found['problems'] = about.get('problems') or getattr(documents, 'problems', False)
-    found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in w.part['shards']]).encode()).hexdigest()
-    _write(Path(folder)/'corpus.json', lambda p: p.write_text(json.dumps(found, indent=1)))
-    return found
+    return w.finish({**about, 'problems': about.get('problems') or getattr(documents, 'problems', False)})
 
-# %% ../nbs/50_corpus.ipynb #135f7dd6
+# %% ../nbs/50_corpus.ipynb #861d1a02
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -381,26 +423,34 @@ class Corpus(Task):
     ):
         self.folder,self.seq_len = Path(folder),whole('block_size', block_size, 2)
         if not (self.folder/'corpus.json').is_file(): raise FileNotFoundError(f'{folder} is not a corpus: it has no corpus.json.')
-        self.about,self.tokenizer = json.loads((self.folder/'corpus.json').read_text()),stored_tokenizer(folder)
+        self.about,self.tokenizer = unsealed((self.folder/'corpus.json').read_bytes(), self.folder/'corpus.json'),stored_tokenizer(folder)
         self.pad = self.end = self.tokenizer.end
         self.token_names = self.tokenizer.names
         for s in self.about['shards']: self._whole(s, verify)
         self.shards = {k: [s for s in self.about['shards'] if s['split'] == k] for k in SPLIT_NAMES}
         self.maps = {k: [_memory(self.folder/s['file'], 'tokens') for s in v] for k,v in self.shards.items()}
         self.starts = {k: np.cumsum([0] + [(len(m) - 1) // block_size for m in v]) for k,v in self.maps.items()}
-    def _whole(self, s, verify):
-        file = self.folder/s['file']
-        if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
-        if verify and sha256(file) != s['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
     @property
     def name(self): return f'corpus {self.about["source"]}'
     @property
-    def sha256(self): return self.about['sha256']
+    def sha256(self):
+        "Taken over the SHA-256 of all shards"
+        return self.about['sha256']
     def __repr__(self): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
 
-# %% ../nbs/50_corpus.ipynb #2369f064
+# %% ../nbs/50_corpus.ipynb #a2563cc1
 @patch
-def n_rows(self:Corpus, split='train'): return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
+def _whole(self:Corpus, shard, verify):
+    "Raise FileNotFoundError or ValueError if a shard is missing or damaged"
+    file = self.folder/shard['file']
+    if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
+    if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
+
+# %% ../nbs/50_corpus.ipynb #57a19aef
+@patch
+def n_rows(self:Corpus, split='train'):
+    "How many rows a split has"
+    return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
 
 @patch
 def rows_of(self:Corpus,
@@ -414,6 +464,7 @@ def rows_of(self:Corpus,
     x = torch.from_numpy(rows.astype(np.int64))
     return Batch(x[:, :-1], x[:, 1:], x[:, :-1] != self.end, task=self)
 
+# %% ../nbs/50_corpus.ipynb #5ab4f577
 @patch
 def sample(self:Corpus, n, generator, split='train'):
     "`n` random rows of `split`"
@@ -439,13 +490,13 @@ def _order(self:Corpus, p, seed):
     if getattr(self, '_kept', (None,))[0] != key: self._kept = key,np.random.default_rng([seed, int(p)]).permutation(self.n_rows())
     return self._kept[1]
 
-# %% ../nbs/50_corpus.ipynb #91989339
+# %% ../nbs/50_corpus.ipynb #2f4a801e
 @patch
 def problems(self:Corpus,
     n:int=200, # How many
     split:str='validation' # Which documents
 ) -> Batch: # One question with its answer per row; the answer and its end are scored
-    "The first `n` problems of a split; raises ValueError if the corpus has none"
+    "The first `n` problems of a split that fit into a row; raises ValueError if the corpus has none"
     if not self.about.get('problems'): raise ValueError(f'{self} has no problems with answers.')
     ends = _memory(self.folder/self.shards[split][0]['file'], 'ends')
     docs = np.split(self.maps[split][0], ends[:-1])
@@ -469,13 +520,16 @@ def text(self:Corpus,
     ids = np.asarray(row)
     return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
-# %% ../nbs/50_corpus.ipynb #2e1ad9e6
-def cache_folder(): return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
+# %% ../nbs/50_corpus.ipynb #c67aa45b
+def cache_folder():
+    "Where prepared corpora lie"
+    return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)
     part = Path(folder)/'part.json'
-    state = json.loads(part.read_text()).get('source') if part.exists() else None
+    state = unsealed(part.read_bytes(), part).get('source') if part.exists() else None
+    for k in options: choose(f'option of {source!r} (a file, a folder or a data set)', k, ['split', 'buffer'])
     return Stream(source, shuffle=shuffle, state=state, **options)
 
 def _tokenizer(spec, texts):
@@ -485,7 +539,7 @@ def _tokenizer(spec, texts):
     if spec.startswith('bpe'): return train_bpe((t for t in texts() if split_by_key(document_key(t)) == 'train'), int(spec[3:].lstrip(':') or 2048))
     return gpt2_tokenizer(spec)
 
-# %% ../nbs/50_corpus.ipynb #7b76fb99
+# %% ../nbs/50_corpus.ipynb #2f6a546f
 def _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress):
     "Prepare a corpus in `folder`, which appears when it is whole"
     part = folder.with_name(f'.{folder.name}.{os.getpid() if source in EMBEDDED else "part"}')
@@ -499,6 +553,7 @@ def _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progre
     finally:
         if source in EMBEDDED: shutil.rmtree(part, ignore_errors=True)
 
+# %% ../nbs/50_corpus.ipynb #e93a9eec
 def corpus(
     source:str, # 'text', 'code', 'maths', a file, a folder, 'c4', 'codeparrot', 'mathematics', 'wikitext', or a name on the hub
     tokenizer='bytes', # 'bytes', 'bpe:2048', 'gpt2', a folder, or a tokenizer

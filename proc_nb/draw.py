@@ -73,6 +73,7 @@ def cells(
     return ''.join(_cell(i * SIZE, n, t, y, i in wrong) + _under(i * SIZE, y) * (i in marks) + _strike(i * SIZE, y) * (i in struck)
         for i,(n,t) in enumerate(zip(names, tints)))
 
+# %% ../nbs/00_draw.ipynb #dc05d3fc
 def _cell(x, name, tint, y, wrong):
     line = 'stroke-width="2" stroke-dasharray="3 2"' if wrong else 'stroke-opacity=".3"'
     box = f'<rect x="{x+1}" y="{y+1}" width="{SIZE-2}" height="{SIZE-2}" rx="3" fill="{tint or "none"}" fill-opacity=".35"'
@@ -163,6 +164,7 @@ def grid(
     mesh = f'<path d="{lines}" stroke="currentColor" stroke-opacity=".25" stroke-width=".5"/>' if size > 8 else ''
     return f'<path d="{dark}"/>{mesh}<rect width="{w:g}" height="{h:g}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
 
+# %% ../nbs/00_draw.ipynb #a8ad2cea
 def grid_size(
     n_rows:int, # Lines
     n_cells:int, # Squares in a line

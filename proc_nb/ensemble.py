@@ -125,6 +125,7 @@ def backward_many(
         total += loss.detach()
     return total
 
+# %% ../nbs/14_ensemble.ipynb #c0e254e9
 @torch.no_grad()
 def evaluate_many(
     net:Ensemble, # The members
@@ -168,6 +169,7 @@ def per_member(
 def _columns(net, values): # part -> value, as one line of `net.weights`
     return torch.cat([net.weights.new_full((p[0].numel(),), values.get(part_of(n), 0.)) for n,p in net.named_parameters()])
 
+# %% ../nbs/14_ensemble.ipynb #ded7cb6a
 def member_rates(
     net:Ensemble, # The members
     lr, # A number, or one per member
@@ -198,7 +200,7 @@ class Records(Record):
         acc = '' if self.accuracy is None else f'; accuracy {" ".join("-" if a is None else f"{a:.1%}" for a in self.accuracy)}'
         return f'step {self.step}: loss {" ".join("-" if l is None else f"{l:.3f}" for l in self.loss)}{acc}'
 
-# %% ../nbs/14_ensemble.ipynb #83ecab2b
+# %% ../nbs/14_ensemble.ipynb #c6b3567e
 class ManyRun:
     "Training runs side by side, that can be stepped, saved and loaded"
     def __init__(self, models, task, batch_size, lr, lr_scale, freeze, seeds, weight_decay, clip, warmup, schedule, decay_steps):
@@ -216,7 +218,7 @@ class ManyRun:
         self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
         self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
         self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-        self.done,self.device,self.size = 0,w.device,2500 if w.is_cpu else 2**40
+        self.done,self.evals,self.device,self.size = 0,[],w.device,2500 if w.is_cpu else 2**40
         self.captured = Captured(self.fixed, self.state) if w.is_cuda and not self.net.config.dropout else None
     def sample(self):
         "Rows for all members, each from its own stream"
@@ -261,6 +263,7 @@ def update(self:ManyRun,
     self.adamw(loss)
     return loss
 
+# %% ../nbs/14_ensemble.ipynb #40f9e8f5
 @patch
 def step(self:ManyRun):
     "One step of every member; returns their losses before it, not finite for members that have stopped"
@@ -312,9 +315,9 @@ def fit_many(
     if path and resume and path.exists(): run.load(path)
     return _many(run, whole('steps', steps, 1), path, whole('eval_every', eval_every, 1), whole('eval_rows', eval_rows, 1))
 
-# %% ../nbs/14_ensemble.ipynb #ffdda815
+# %% ../nbs/14_ensemble.ipynb #8c5a6be6
 def _many(run, steps, path, eval_every, eval_rows):
-    start,told,saved = time.perf_counter(),set(),run.done
+    start,told,saved = time.perf_counter() - (run.evals[-1]['seconds'] if run.evals else 0),set(),run.done
     lrs = per_member('lr', run.lr, run.net.members)
     run.net.train()
     try:
@@ -322,18 +325,20 @@ def _many(run, steps, path, eval_every, eval_rows):
             loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
             if ends or run.device.type == 'cpu': _tell(run, told)
             acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
+            if ends: run.evals.append(dict(step=run.done, seconds=time.perf_counter() - start, accuracy=acc))
             if ends and path: saved = run.save(path) or run.done
             yield Records(run.done, loss, acc, [l * run.now for l in lrs], time.perf_counter() - start)
     finally:
         if path and run.done > saved: run.save(path)
 
+# %% ../nbs/14_ensemble.ipynb #c580c61a
 def _tell(run, told):
     new = [i for i,a in enumerate(run.alive.tolist()) if not a and i not in told]
     told.update(new)
     if len(told) == run.net.members: raise FloatingPointError(f'No member is left at step {run.done}: all losses became infinite. Try a lower lr.')
     for i in new: warnings.warn(f'Member {i} (seed {run.seeds[i]}) diverged at step {run.done} and stopped; the others go on.')
 
-# %% ../nbs/14_ensemble.ipynb #1ad3b1fc
+# %% ../nbs/14_ensemble.ipynb #00041c56
 @patch
 def about(self:ManyRun):
     "The settings of the runs, as JSON"
@@ -345,15 +350,17 @@ def save(self:ManyRun, path):
     "Write weights, AdamW's state and generators to one file"
     state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
     gens = torch.stack([g.get_state() for g in self.generators])
-    save_tensors(path, dict(state, weights=self.net.weights, generators=gens), done=self.done, runs=self.about())
+    save_tensors(path, dict(state, weights=self.net.weights, generators=gens), done=self.done, evals=self.evals, runs=self.about())
 
+# %% ../nbs/14_ensemble.ipynb #35ab797c
 @patch
 def load(self:ManyRun, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
     state,meta = load_tensors(path)
-    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if meta.get('runs', {}).get(k) != v]
+    runs = meta['runs'] if isinstance(meta.get('runs'), dict) else {}
+    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
     if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
     for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
     self.net.weights.copy_(state['weights'])
     for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())
-    self.done = meta['done']
+    self.done,self.evals = meta['done'],meta.get('evals', [])

@@ -230,7 +230,7 @@ def _raised(e, answer):
     if not mine and home: return f'What came back cannot be read ({type(e).__name__}: {e})'
     return f'It raised {type(e).__name__}: {e}' + (f' (in the line `{mine[-1]}`)' if mine and mine[-1] else '')
 
-# %% ../nbs/80_exercises.ipynb #000d72b9
+# %% ../nbs/80_exercises.ipynb #e96bdfcb
 @patch
 def check(self:Exercise,
     answer=None, # What the reader has written
@@ -243,9 +243,10 @@ def check(self:Exercise,
 @patch
 def _outcome(self:Exercise, answer, r):
     if blank(answer): return Outcome('not tried', f'Replace the `...` of `{self.name}`, then run the cell again. Stuck? `exercises[{self.name!r}].hint()`')
-    if odd := self._odd(answer, self.cases(random.Random(0), 0)): return Outcome('wrong', odd)
     now = {}
-    try: return within(self.limit, self._tried, answer, r, now)
+    try:
+        if odd := self._odd(answer, self.cases(random.Random(0), 0)): return Outcome('wrong', odd)
+        return within(self.limit, self._tried, answer, r, now)
     except TimeUp as e: words = f'It was {e}: is there a loop that never ends?'
     except BaseException as e: words = _raised(e, answer)
     return Outcome('wrong', words, self._facts(now.get('args', ())))

@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gallery.html.md"""
 __all__ = ['VIEWS', 'PLAIN', 'stored_names', 'opened', 'view', 'view_of', 'plain_rows', 'groups_of', 'how_made', 'dots', 'figure',
            'gallery', 'Result']
 
-# %% ../nbs/94_gallery.ipynb #a1a62caf
+# %% ../nbs/94_gallery.ipynb #d373ffdc
 import fnmatch, json
 
 import altair as alt
@@ -18,6 +18,7 @@ from .bench import LABELS
 from .draw import *
 from .influence_study import FINDINGS
 from .plots import *
+from .reference import COMMANDS
 from .results import *
 from .results import RESULTS
 from .study import as_table
@@ -151,14 +152,10 @@ def _group(labels, some):
     if len(some) == 1: low,high = some[0].get('low'),some[0].get('high')
     return dict(labels=labels, mean=mean, low=low, high=high, n=len(some))
 
-# %% ../nbs/94_gallery.ipynb #7710928e
+# %% ../nbs/94_gallery.ipynb #f301bac3
 def _command(name, found, given):
-    first = found['rows'][0] if found['rows'] else {}
-    if 'practice_steps' in first:
-        keep = {k: first['settings'].get(k) for k in ('practice', 'steps', 'batch_size', 'rates', 'warmup', 'schedule')}
-        return f"proc-nb-study {name} --seeds {len({r['seed'] for r in found['rows']})} " + ' '.join(f"--{k.replace('_', '-')} {v}" for k,v in keep.items() if v is not None)
     about = {**found, **found.get('about', {})}
-    said = about.get('command') or about.get('commands') or given.format(name=name)
+    said = about.get('command') or about.get('commands') or COMMANDS.get(name) or given.format(name=name)
     return said if isinstance(said, str) else '; '.join(said)
 
 def _seeds(found):

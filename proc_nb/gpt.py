@@ -143,6 +143,7 @@ class Narrow(torch.autograd.Function):
         if dw is not None: ds = ds + w * (dw - (w * dw).sum(-1, keepdim=True))
         return (k * s) @ ds.mT,(q * s) @ ds,dy @ w
 
+# %% ../nbs/10_gpt.ipynb #d4658ca4
 def attend(q, k, v, dropout=0.): # each [B, H, T, C/H]
     "Causal attention by the way that is fastest for this width and device"
     if q.shape[-1] > 8 or dropout or not q.is_cpu: return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
@@ -231,6 +232,7 @@ def maps(self:GPT,
         x = b(x)
     return torch.stack(maps)
 
+# %% ../nbs/10_gpt.ipynb #f5fedec3
 @patch
 @torch.no_grad()
 def attention(self:GPT, tokens):
@@ -285,6 +287,7 @@ def _hf():
 
 def _turned(state): return {k: v.T.contiguous() if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()}
 
+# %% ../nbs/10_gpt.ipynb #5a145bf4
 def to_hf(
     model:GPT # The model to hand over
 ): # A `transformers.GPT2LMHeadModel` with the same weights, in evaluation mode

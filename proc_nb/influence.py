@@ -56,6 +56,7 @@ def pick_layers(
     _refuse_shared(model, names, found)
     return {n: found[n] for n in names}
 
+# %% ../nbs/60_influence.ipynb #51b27a4c
 def _refuse_shared(model, names, found):
     where = {}
     for n,m in model.named_modules():
@@ -83,6 +84,7 @@ def _note(calls, layer, args, out):
     out.register_hook(lambda g: call.__setitem__(1, g))
     return out.clone() if leaf else out
 
+# %% ../nbs/60_influence.ipynb #20b0b556
 @contextmanager
 def tape(
     layers:dict # Name -> layer
@@ -125,6 +127,7 @@ def layer_pass(
         if logits.requires_grad: F.cross_entropy(logits, labels, reduction='sum').backward()
     return {n: _layer_pass(n, layers[n], c, mask) for n,c in calls.items()}
 
+# %% ../nbs/60_influence.ipynb #489a63f9
 def last_answer(batch):
     "Position of each row's last answer, 0 if it has none: [n]"
     return (batch.loss_mask * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)).amax(1)
@@ -148,6 +151,7 @@ def chunks(
             yield start + i,Batch(*(x[i, :w] for x in (b.tokens, b.targets, b.loss_mask)), task=b.task)
         start += len(b)
 
+# %% ../nbs/60_influence.ipynb #ab740cc0
 def _again(batches):
     if batches is not None and not isinstance(batches, Batch) and iter(batches) is batches:
         raise ValueError('Rows must be a Batch, a list of them or something else that can be gone through twice, not a generator.')
@@ -380,29 +384,34 @@ def _labels(self:EKFAC, stage, k, seed):
 def _round(self:EKFAC, stage, batch, draw):
     for n,got in layer_pass(self.model, self.layers, batch, draw).items(): (self._covariance if stage == 'covariance' else self._eigenvalues)(n, *got)
 
-# %% ../nbs/60_influence.ipynb #fd67af06
+# %% ../nbs/60_influence.ipynb #f980d1c0
 @patch
 def save(self:EKFAC, path):
     "Write the factors, finished or not, to one safetensors file"
     save_tensors(path, self.state, ekfac=dict(self.about, damping=self.damping, layers=self.shapes, model=fingerprint(self.model)))
 
+def _ekfac(path, meta):
+    "What a file's header says of its factors; raises ValueError if there are none"
+    about = meta.get('ekfac')
+    if not (isinstance(about, dict) and {'model', 'layers', 'damping', 'stage', 'done'} <= set(about) and isinstance(about['layers'], dict) and all(isinstance(s, list) for s in about['layers'].values())):
+        raise ValueError(f'{path} does not hold EK-FAC factors.')
+    return about
+
 @patch
 def _take_file(self:EKFAC, path):
     state,meta = load_tensors(path)
-    about = meta.get('ekfac')
-    if about is None: raise ValueError(f'{path} does not hold EK-FAC factors.')
+    about = _ekfac(path, meta)
     if about.pop('model') != fingerprint(self.model): raise ValueError(f'{path} holds factors of another model: its weights are not these.')
     layers = {n: tuple(s) for n,s in about.pop('layers').items()}
     if layers != self.shapes: raise ValueError(f'{path} holds factors of other layers: {", ".join(layers)}.')
     self.damping = about.pop('damping')
     self.about,self.state = about,{k: v.to(device_of(self.model)) for k,v in state.items()}
 
-# %% ../nbs/60_influence.ipynb #1f38957a
+# %% ../nbs/60_influence.ipynb #a2957900
 @patch(cls_method=True)
 def load(cls:EKFAC, path, model):
     "Factors from a file written by `save`; raises ValueError if they are another model's"
-    names = load_tensors(path)[1].get('ekfac', {}).get('layers')
-    if not names: raise ValueError(f'{path} does not hold EK-FAC factors.')
+    names = _ekfac(path, load_tensors(path)[1])['layers']
     self = cls(model, [n for n in names if n in linear_layers(model)] or 'all')
     self._take_file(path)
     return self
@@ -431,6 +440,7 @@ def precondition(self:EKFAC,
     qa,qs,eig = (self.state[f'{name}.{k}'].to(grads) for k in ('QA', 'QS', 'L'))
     return qs @ ((qs.T @ grads @ qa) / (eig + self.damping_of(name))) @ qa.T
 
+# %% ../nbs/60_influence.ipynb #2980ea9e
 @patch
 def _repr_html_(self:EKFAC):
     fitted = self.about['stage'] == 'fitted'
@@ -513,6 +523,7 @@ def estimate(self:GradDot,
     return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=fixed + per_row * documents,
         score_seconds=asking * queries + rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
 
+# %% ../nbs/60_influence.ipynb #b2b9050c
 def _blank(shape, n, rank, device):
     (o,i),zeros = shape,partial(torch.zeros, device=device)
     return zeros(n, o, i) if rank is None or rank >= min(o, i) else (zeros(n, o, rank), zeros(n, rank, i))
@@ -527,6 +538,7 @@ def norms(self:GradDot,
     def size(b): return sum(row_grads(a, g).square().sum((1, 2)) for a,g,_ in layer_pass(self.model, self.layers, b.to(device_of(self.model))).values())
     return _in_order([(i, size(b).sqrt().cpu()[None]) for i,b in chunks(documents, rows, self.causal)])[0]
 
+# %% ../nbs/60_influence.ipynb #4dc56cb1
 def cosine(
     model, # Any model that answers `model(tokens, at=mask)`
     queries:Batch, # One query per row
@@ -592,6 +604,7 @@ class Leaving(ManyRun):
         b,mask = b[i],b.loss_mask[i] & self.task.keep[:, i, None]
         return Batch(b.tokens.repeat(S, 1), b.targets.repeat(S, 1), mask.flatten(0, 1), task=b.task)
 
+# %% ../nbs/60_influence.ipynb #01d52c04
 def train_without(
     rows:Batch, # The training set
     keep:torch.Tensor, # bool [networks, rows]: what each network reads
@@ -633,6 +646,7 @@ def interval(
     means = x[torch.randint(len(x), (n, len(x)), generator=torch.Generator().manual_seed(seed))].mean(1)
     return float(x.mean()),*means.quantile(torch.tensor([.025, .975])).tolist()
 
+# %% ../nbs/60_influence.ipynb #4ddff5c2
 def removal(
     rankings:dict, # Method -> scores [documents], higher is more helpful; e.g. summed over the queries
     documents:Batch, # The training set
@@ -670,6 +684,7 @@ def spearman(
     a,b = (x - x.mean(1, keepdim=True) for x in (_ranks(a), _ranks(b)))
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
 
+# %% ../nbs/60_influence.ipynb #541b2acb
 def lds(
     scores:torch.Tensor, # [queries, documents], positive lowers the loss
     subsets:torch.Tensor, # bool [m, documents]

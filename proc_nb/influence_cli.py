@@ -34,6 +34,7 @@ def open_model(
     model = load_model(path/'model.safetensors' if path.is_dir() else path).eval()
     return model,lambda text: _by_name(text, model.task)
 
+# %% ../nbs/63_influence_cli.ipynb #d49ccee4
 def _by_name(text, task):
     if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text".')
     at = {n: i for i,n in enumerate(task.token_names)}
@@ -46,7 +47,7 @@ def _foreign(path):
     tokenizer = cache(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True))
     return model,lambda text: tokenizer()(text, add_special_tokens=False)['input_ids']
 
-# %% ../nbs/63_influence_cli.ipynb #285ed843
+# %% ../nbs/63_influence_cli.ipynb #b2fd49d2
 class Lines:
     "The rows of a JSON-lines file, in batches, as often as they are wanted"
     def __init__(self,
@@ -62,7 +63,7 @@ class Lines:
         "The same file from line `start` up to `stop`"
         return Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size)
     def __iter__(self):
-        with open(self.path, encoding='utf-8') as f:
+        with open(self.path, 'rb') as f:
             lines = islice(enumerate(f, 1), self.start, self.stop)
             while part := list(islice(lines, self.size)):
                 rows = [self._row(n, l) for n,l in part]
@@ -74,11 +75,12 @@ class Lines:
             return tokens,given
         except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
 
+# %% ../nbs/63_influence_cli.ipynb #3d3e1b89
 def _fits(tokens, given, longest):
     if not 1 <= given < len(tokens) <= longest:
         raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {longest}, and at least one must be asked for')
 
-# %% ../nbs/63_influence_cli.ipynb #675b9386
+# %% ../nbs/63_influence_cli.ipynb #fc850d06
 def read_row(
     row:dict, # One line, read
     encode, # Function text -> list of tokens
@@ -86,9 +88,9 @@ def read_row(
 ) -> tuple: # Tokens, and how many of them are only given
     "Tokens of one document or query"
     if not isinstance(row, dict): raise ValueError(f'a line must be an object, not {type(row).__name__}')
-    if 'tokens' in row: return [whole('token', x, 0, vocab_size and vocab_size - 1) for x in row['tokens']],row.get('given', 1)
-    if 'text' in row: return encode(row['text']),1
-    if 'prompt' not in row or 'answer' not in row: raise ValueError('"text", "tokens", or "prompt" and "answer" is missing')
+    if isinstance(row.get('tokens'), list): return [whole('token', x, 0, vocab_size and vocab_size - 1) for x in row['tokens']],whole('given', row.get('given', 1), 1)
+    if isinstance(row.get('text'), str): return encode(row['text']),1
+    if not all(isinstance(row.get(k), str) for k in ('prompt', 'answer')): raise ValueError('"text", "tokens" (a list), or "prompt" and "answer" is missing')
     given = encode(row['prompt'])
     return given + encode(row['answer']),len(given)
 
@@ -128,19 +130,19 @@ def _keep(top, s, at, k):
     i = s.topk(min(k, s.shape[1])).indices
     return s.gather(1, i),at.gather(1, i)
 
-# %% ../nbs/63_influence_cli.ipynb #fbe3b162
+# %% ../nbs/63_influence_cli.ipynb #a0fd4ea3
 def _same(out, about):
     file = Path(out)/'about.json'
     if file.exists():
-        was = json.loads(file.read_text())
+        was = unsealed(file.read_bytes(), file)
         odd = [f'{k} was {was.get(k)!r} and is now {v!r}' for k,v in about.items() if was.get(k) != v]
         if odd: raise ValueError(f'{out} belongs to another run: {"; ".join(odd)}. Use another --out.')
-    write_atomic(file, lambda p: p.write_text(json.dumps(about, indent=1)))
+    write_atomic(file, lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
 
-# %% ../nbs/63_influence_cli.ipynb #f25f6b86
+# %% ../nbs/63_influence_cli.ipynb #e3e6dd54
 def _report(out, docs, high, low):
     want = {int(i) for _,at in (high, low) for i in at.flatten()}
-    with open(docs, encoding='utf-8') as f: lines = {i: json.loads(l) for i,l in enumerate(f) if i in want}
+    with open(docs, 'rb') as f: lines = {i: json.loads(l) for i,l in enumerate(f) if i in want}
     def row(q, side, s, i):
         "One line of the report"
         said = {k: lines[int(i)][k] for k in ('kind', 'text') if k in lines[int(i)]}
@@ -178,11 +180,11 @@ def influence_cli(
     tracer.fit(lines.part(0, min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
     _finish(tracer, asked, lines, count, out, part, rank, rows, top)
 
-# %% ../nbs/63_influence_cli.ipynb #f05f59da
+# %% ../nbs/63_influence_cli.ipynb #af0d4889
 def _files(net, encode, docs, queries):
     about = net.lm.config if isinstance(net, Foreign) else net.config
     sizes = dict(longest=about.max_position_embeddings if isinstance(net, Foreign) else about.block_size, vocab_size=about.vocab_size)
-    count,asked = sum(1 for _ in open(docs, encoding='utf-8')),list(Lines(queries, encode, size=100_000, **sizes))
+    count,asked = sum(1 for _ in open(docs, 'rb')),list(Lines(queries, encode, size=100_000, **sizes))
     if not asked or not count: raise ValueError(f'{queries if count else docs} is empty.')
     return Lines(docs, encode, **sizes),asked[0],count
 

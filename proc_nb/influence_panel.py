@@ -73,6 +73,7 @@ def documents_html(self:Traced, q, n=4, by_length=False):
     sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
     return f'<table style="width:100%">{sides}</table>'
 
+# %% ../nbs/62_influence_panel.ipynb #d7dc24c3
 @patch
 def _side(self:Traced, q, title, at):
     per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))

@@ -243,6 +243,7 @@ def correlations(
     r = torch.corrcoef(scores).nan_to_num().fill_diagonal_(torch.nan)
     return {(f, h): float(r[i][:, j].nanmean()) for f,i in members(families).items() for h,j in members(families).items()}
 
+# %% ../nbs/61_influence_study.ipynb #3f887fc5
 def heat_table(
     table:dict, # (row, column) -> number
     title:str='' # Title
@@ -441,6 +442,7 @@ def lds_study(
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
     return _compared([scorers(n[0], library) for n in nets], half, losses, library) | dict(accuracy=answered(nets[0][0], library))
 
+# %% ../nbs/61_influence_study.ipynb #5b576403
 def _compared(found, half, losses, library):
     pairs = [(i, j) for i in range(len(losses)) for j in range(len(losses)) if i != j]
     mean = lambda xs: _by_family(torch.stack(xs).mean(0), library)
@@ -482,6 +484,7 @@ def damage(
         out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi))
     return out
 
+# %% ../nbs/61_influence_study.ipynb #dde33152
 def forest(
     rows:list, # Dicts: family, method, mean, lo, hi
     title:str, # What the axis shows
@@ -525,6 +528,7 @@ def practice(
     parts = [(fill(b.tokens, pad), fill(b.targets, pad), fill(b.loss_mask, False)) for b in rows]
     return Batch(*map(torch.cat, zip(*parts)), task=source.task),[k for k in rules for _ in range(n)]
 
+# %% ../nbs/61_influence_study.ipynb #2b4c929f
 def _like(rule, task):
     if rule is type(task): return task
     try: other = rule(n_symbols=task.settings['n_symbols'], length=task.settings['length'] // 2)
@@ -545,6 +549,7 @@ def blurred(
     transfer(hurt, asked, parts)
     return hurt.eval(),asked.eval()
 
+# %% ../nbs/61_influence_study.ipynb #3c98e531
 def repairs(
     source:GPT, # A practised network, with its task
     model:GPT, # A finder that carries its parts

@@ -102,6 +102,7 @@ def _step(self:Runner):
         self.broken = e
         raise
 
+# %% ../nbs/70_lab.ipynb #82b2e789
 @patch
 def _next(self:Runner, ticket):
     "One item; False at the end or when told to stop"
@@ -125,6 +126,7 @@ def _work(self:Runner, ticket, tell):
         if self._alive(ticket): tell(self._end, ticket, self._peeked())
     except Exception as e: tell(self._end, ticket, None, e)
 
+# %% ../nbs/70_lab.ipynb #1400f704
 @patch
 def _peeked(self:Runner):
     with _turn: return self.peek()
@@ -160,6 +162,7 @@ def _interrupt(f):
     try: yield
     finally: signal.signal(signal.SIGINT, was)
 
+# %% ../nbs/70_lab.ipynb #e168792d
 @patch
 def run(self:Runner):
     "Begin, or go on, in this thread until the end or an interrupt"
@@ -211,6 +214,8 @@ def _cell():
     except (ImportError, AttributeError, KeyError, TypeError): return None,0
 
 _made = {}
+
+# %% ../nbs/70_lab.ipynb #2b5f3af5
 class Panel:
     "A widget with a static twin"
     def _enter(self, *children):
@@ -253,6 +258,7 @@ def allowed(
     else: return []
     return [v for v in tried if fine(v)]
 
+# %% ../nbs/70_lab.ipynb #6133b550
 def _words(cls, name, settings):
     try: cls(**{**settings, name: '?'})
     except KeyError as e: return [w.strip() for w in str(e).rsplit('There is: ', 1)[-1].rstrip('.').split(',')]
@@ -470,6 +476,8 @@ def items(self:LabRun):
         yield recs[0]
 
 CONTROL = 'random weights'
+
+# %% ../nbs/70_lab.ipynb #c69b2875
 @patch
 def _practise(self:LabRun, model, records):
     self.phase = f'practising {model.task.name}'
@@ -542,6 +550,7 @@ def _named(self:TransferLab, rule):
     self.own[name] = rule
     return name
 
+# %% ../nbs/70_lab.ipynb #d4c7e190
 @patch
 def _source(self:TransferLab, rule, practice, device):
     "The practised network; or, if there is none yet, a network and the records that practise it"
@@ -628,6 +637,7 @@ def label(self:TransferLab):
     said = parts_said(c['parts'], c['embed']) + (', frozen' if c['freeze'] else '')
     return said if said == CONTROL else f"{c['rule']}: {said}"
 
+# %% ../nbs/70_lab.ipynb #9e8b9ca9
 @patch
 def set(self:TransferLab, **choices):
     "Choose by name, as the controls do; anything that is not a control is an argument of the test"
@@ -655,6 +665,7 @@ def _chosen(self:TransferLab, change=None):
     self._say(self.message, self._fits)
     self._draw()
 
+# %% ../nbs/70_lab.ipynb #6bf5217a
 @patch
 def _fits(self:TransferLab):
     "Draw the network and say what will be carried over; raises if it does not fit"
@@ -737,6 +748,7 @@ def _draw(self:TransferLab):
     self.bar.max,self.bar.value = total,rec.step
     self.status.value = f'<p class="pnb-status" aria-live="polite">{self._figures(run, rec, total)}</p>'
 
+# %% ../nbs/70_lab.ipynb #e3106704
 @patch
 def _figures(self:TransferLab, run, rec, total):
     "Step, loss, accuracy, speed and the time that is left"
@@ -756,6 +768,7 @@ def _mean_length(test):
         _lengths[repr(test)] = float((b.tokens != test.pad).sum() / len(b))
     return _lengths[repr(test)]
 
+# %% ../nbs/70_lab.ipynb #20c66dce
 @patch
 def _paper(self:TransferLab, c):
     "The papers' figures that belong to these choices"
@@ -813,6 +826,7 @@ def code(self:TransferLab) -> str: # Python that does the same
     if c['freeze']: lines += ['for n, p in model.named_parameters():', '    if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)']
     return '\n'.join(lines + [f'for record in fit(model, test, {fits}):', '    if record.accuracy is not None: print(record)'])
 
+# %% ../nbs/70_lab.ipynb #d953f9c5
 @patch
 def _source_code(self:TransferLab, c):
     own = self.own.get(c['rule'])
@@ -835,6 +849,7 @@ def save(self:TransferLab) -> str: # What was written, as HTML
     with _turn: save_model(run.model, self.out/'model.safetensors', task=run.test, steps=len(run.history), seed=run.choices['seed'])
     return f'<p class="pnb-note">Written to {esc(self.out)}: chart.png, chart.html, records.csv, model.safetensors</p>'
 
+# %% ../nbs/70_lab.ipynb #64f9c778
 @patch
 def static(self:TransferLab) -> Html: # The same view without widgets
     "The lab as a picture: the network, the curves, the last look at an example"
@@ -919,6 +934,7 @@ def train_together(
     "Train several models on the same rows as one ensemble"
     for recs in fit_many(list(models.values()), task, seeds=[seed] * len(models), **kwargs): yield dict(zip(models, recs))
 
+# %% ../nbs/70_lab.ipynb #38f37bf4
 def composed(
     attn:GPT, # Practised network that gives attention
     mlp:GPT, # Practised network that gives the MLPs
@@ -971,6 +987,7 @@ def _build(self:Composer):
     self.runner = Runner(self._items, noop, self._seen, self._changed)
     self._enable()
 
+# %% ../nbs/70_lab.ipynb #4b48a6f8
 @patch
 def _items(self:Composer):
     "Train the four networks on one chosen test after the other"
@@ -1012,6 +1029,7 @@ def _seen(self:Composer, _):
     left = '' if self.state != 'running' else f' · {_clock((n - len(self.history)) * self.runner.seconds / max(1, len(self.history)))} left'
     self.status.value = f'<p class="pnb-status" aria-live="polite">{esc(test)}: step {rec.step:,} of {self.c["steps"].value:,} · loss {rec.loss:.3f}{left}</p>'
 
+# %% ../nbs/70_lab.ipynb #19e89891
 @patch
 def _changed(self:Composer, runner):
     self._told(runner)
@@ -1037,6 +1055,7 @@ def lab_notebook(
     write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
     return own
 
+# %% ../nbs/70_lab.ipynb #49ec29ab
 @call_parse
 def open_lab(
     folder:str='.' # Folder to work in

@@ -6,9 +6,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego.html.md"""
 
 # %% auto #0
 __all__ = ['GROUPS', 'ASK', 'LEGO_RATES', 'WORDS', 'group_fault', 'Group', 'cyclic', 'dihedral', 'group_of', 'Lego', 'BothWays',
-           'Reader', 'reader', 'right_by_place', 'accuracy_by_place', 'same_map', 'local_map', 'draw_map', 'mimic_kl',
-           'mimic_steps', 'mimic', 'head_scores', 'HeadScores', 'without', 'ablation', 'watch_places', 'chart_places',
-           'flip', 'flip_effect', 'show_flips', 'branch_effect', 'blocks_of_shortcut', 'start_reader', 'Pretrained']
+           'Reader', 'reader', 'enlarge', 'right_by_place', 'accuracy_by_place', 'same_map', 'local_map', 'draw_map',
+           'mimic_kl', 'mimic_steps', 'mimic', 'head_scores', 'HeadScores', 'without', 'ablation', 'watch_places',
+           'chart_places', 'flip', 'flip_effect', 'show_flips', 'branch_effect', 'blocks_of_shortcut', 'start_reader',
+           'words_of', 'Pretrained']
 
 # %% ../nbs/40_lego.ipynb #55d5caab
 from contextlib import contextmanager
@@ -42,26 +43,39 @@ def group_fault(
     a,b,c = (names[j] for j in bad[0])
     return f'it is not associative: ({a}·{b})·{c} differs from {a}·({b}·{c})'
 
-# %% ../nbs/40_lego.ipynb #56a031a0
+# %% ../nbs/40_lego.ipynb #fc97cd4b
+def _square(t):
+    "Is it a list of lists of whole numbers that fit?"
+    def line(r): return isinstance(r, (list, tuple)) and all(isinstance(x, int) and abs(x) < 2**62 for x in r)
+    return isinstance(t, (list, tuple)) and all(map(line, t))
+
 class Group:
     "A finite group given by its table; raises ValueError for a table that is none"
     def __init__(self,
         table, # Square list of lists: entry (a, b) is a after b
         names=None # One name per element; g0, g1, ... if None
     ):
-        k,names = len(table),ifnone(names, [f'g{i}' for i in range(len(table))])
+        table = table.tolist() if isinstance(table, torch.Tensor) else table
+        if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
+        if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
+        k,names = len(table),[str(n) for n in ifnone(names, [f'g{i}' for i in range(len(table))])]
+        if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
         if k < 2 or any(len(r) != k for r in table): raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
         if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
         table = torch.as_tensor(table, dtype=torch.int64)
         if fault := group_fault(table, names): raise ValueError(f'This table is not a group: {fault}.')
         self.unit = int((table == torch.arange(k)).all(1).nonzero()[0])
-        self.table,self.names,self.inverse = table,list(names),(table == self.unit).long().argmax(1)
-    def __len__(self): return len(self.table)
-    def __repr__(self): return f"Group({' '.join(self.names)})"
-    @property
-    def abelian(self):
-        "Does the order of two operations never matter?"
-        return torch.equal(self.table, self.table.T)
+        self.table,self.names,self.inverse = table,names,(table == self.unit).long().argmax(1)
+
+# %% ../nbs/40_lego.ipynb #f19fd6ac
+@patch
+def __len__(self:Group): return len(self.table)
+@patch
+def __repr__(self:Group): return f"Group({' '.join(self.names)})"
+@patch(as_prop=True)
+def abelian(self:Group):
+    "Does the order of two operations never matter?"
+    return torch.equal(self.table, self.table.T)
 
 # %% ../nbs/40_lego.ipynb #ac6f8b31
 def cyclic(
@@ -97,7 +111,7 @@ def _repr_html_(self:Group):
     rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE) for j,(n,r) in lines]
     return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table').markup
 
-# %% ../nbs/40_lego.ipynb #a6565866
+# %% ../nbs/40_lego.ipynb #9a4957ff
 ASK = 'inside', 'chain', 'text'
 @register('test')
 class Lego(Task):
@@ -111,11 +125,18 @@ class Lego(Task):
         n_distractors:int=0, # Clauses that hang on the chain and are never asked for
         ask:str='inside' # Where answers are asked: 'inside' the clause, or after the row in the order of the 'chain' or the 'text'
     ):
-        self.group,self.n_chains,self.n_distractors = group_of(group),whole('n_chains', n_chains, 1, 26),whole('n_distractors', n_distractors, 0, 25)
-        self.n_vars,self.n_clauses,self.ask = whole('n_vars', n_vars, 1, 26),n_chains * n_vars + n_distractors,choose('place to ask', ask, ASK)
-        if self.n_clauses > 26: raise ValueError(f'{n_chains} x {n_vars} variables and {n_distractors} distractors need {self.n_clauses} letters; there are 26.')
-        self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
+        self.group,self.ask = group_of(group),choose('place to ask', ask, ASK)
+        self._sizes(n_vars, n_supervised, n_chains, n_distractors)
         self._alphabet()
+
+# %% ../nbs/40_lego.ipynb #9ea590aa
+@patch
+def _sizes(self:Lego, n_vars, n_supervised, n_chains, n_distractors):
+    "Check the sizes and keep them"
+    self.n_vars,self.n_chains,self.n_distractors = whole('n_vars', n_vars, 1, 26),whole('n_chains', n_chains, 1, 26),whole('n_distractors', n_distractors, 0, 25)
+    self.n_clauses = n_chains * n_vars + n_distractors
+    if self.n_clauses > 26: raise ValueError(f'{n_chains} x {n_vars} variables and {n_distractors} distractors need {self.n_clauses} letters; there are 26.')
+    self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
 
 # %% ../nbs/40_lego.ipynb #827746b1
 @patch
@@ -127,7 +148,7 @@ def _alphabet(self:Lego):
     self.text_len = 5 * self.n_clauses + 2
     self.seq_len = self.text_len + 2 * self.n_clauses * (self.ask != 'inside')
 
-# %% ../nbs/40_lego.ipynb #e0787b6f
+# %% ../nbs/40_lego.ipynb #ae022d6a
 @patch
 def _parents(self:Lego, n, generator):
     "The column each variable refers to, [n, n_clauses]; -1 is the constant"
@@ -135,6 +156,7 @@ def _parents(self:Lego, n, generator):
     chain = torch.where(i % self.n_vars == 0, -1, i - 1).expand(n, -1)
     return torch.cat([chain, torch.randint(len(i), (n, self.n_distractors), generator=generator, device=generator.device)], 1)
 
+# %% ../nbs/40_lego.ipynb #501290f8
 @patch
 def _draw(self:Lego, n, generator):
     "Letters, operators, right-hand sides and values by column, [n, n_clauses] each"
@@ -146,13 +168,14 @@ def _draw(self:Lego, n, generator):
     ops = table.flatten()[values * len(self.group) + inverse[before]]
     return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
 
-# %% ../nbs/40_lego.ipynb #265a573e
+# %% ../nbs/40_lego.ipynb #078813ac
 @patch
 def _framed(self:Lego, inner, *rest):
     "`inner` between brackets, then what follows the row"
     ends = torch.full_like(inner[:, :1], self.open),torch.full_like(inner[:, :1], self.close)
     return torch.cat([ends[0], inner, ends[1], *rest], 1)
 
+# %% ../nbs/40_lego.ipynb #589f53e0
 @patch
 def batch(self:Lego, n, generator):
     "`n` rows of any split, with the value of each variable where it is asked for"
@@ -218,12 +241,13 @@ def solve(self:Lego,
         out[l] = table[op][out.get(up, self.group.unit)]
     return out
 
-# %% ../nbs/40_lego.ipynb #be4b11a0
+# %% ../nbs/40_lego.ipynb #19e47f61
 @patch
 def valid(self:Lego, tokens):
     "bool [n]: rows of the task's shape whose clauses resolve and whose written answers, if any, are right"
     return torch.tensor([self._fine(r) for r in tokens.tolist()], dtype=torch.bool)
 
+# %% ../nbs/40_lego.ipynb #e7cf1f9f
 @patch
 def _fine(self:Lego, row):
     "Does one row, a list, keep the rule?"
@@ -307,7 +331,7 @@ class BothWays(Attention):
         "How much each position takes from each, [B, H, T, T], with gradients"
         return super().maps(x, causal=False)
 
-# %% ../nbs/40_lego.ipynb #f5133e80
+# %% ../nbs/40_lego.ipynb #8590fc50
 class Reader(GPT):
     "A `GPT` that looks both ways; `shared=True` runs one block at every depth"
     causal = False
@@ -318,17 +342,22 @@ class Reader(GPT):
     ):
         self.shared,self.made = bool(shared),dict(shared=bool(shared))
         super().__init__(config, seed)
-    def _build(self, cfg):
-        super()._build(cfg)
-        if self.shared: self.h = self.h[:1]
-        for b in self.h: b.attn = BothWays(cfg)
-        init_weights(self, cfg.n_layer)
-    @property
-    def blocks(self):
-        "The blocks in the order in which they run; a shared one again and again"
-        return list(self.h) * self.config.n_layer if self.shared else self.h
 
-# %% ../nbs/40_lego.ipynb #2e0f431a
+# %% ../nbs/40_lego.ipynb #992b83c9
+@patch
+def _build(self:Reader, cfg):
+    "Make the parts, with the seed's random numbers"
+    super(Reader, self)._build(cfg)
+    if self.shared: self.h = self.h[:1]
+    for b in self.h: b.attn = BothWays(cfg)
+    init_weights(self, cfg.n_layer)
+
+@patch(as_prop=True)
+def blocks(self:Reader):
+    "The blocks in the order in which they run; a shared one again and again"
+    return list(self.h) * self.config.n_layer if self.shared else self.h
+
+# %% ../nbs/40_lego.ipynb #11dfb2cb
 def reader(
     task:Task, # What it is to read
     shared:bool=False, # ALBERT-like or BERT-like
@@ -336,11 +365,24 @@ def reader(
     n_layer:int=3, # Depth
     n_head:int=4, # Heads
     n_embd:int=64, # Width
-    block_size:int=None # Longest row; the task's if None
+    block_size:int=None, # Longest row; the task's if None
+    std:float=None # Standard deviation of the initial weights; the inverse root of the width if None
 ) -> Reader: # An untrained reader
     "A reader of the right size for `task`"
     cfg = GPTConfig(task.vocab_size, ifnone(block_size, task.seq_len), n_layer, n_head, n_embd)
-    return Reader(cfg, shared, seed)
+    return enlarge(Reader(cfg, shared, seed), ifnone(std, n_embd ** -.5) / .02)
+
+# %% ../nbs/40_lego.ipynb #208c58f3
+@torch.no_grad()
+def enlarge(
+    model, # Any model; changed in place
+    factor:float # What weight matrices are multiplied by
+): # The model
+    "Multiply every weight matrix by `factor`; raises ValueError unless it is above 0"
+    if not factor > 0: raise ValueError(f'Weights are multiplied by a number above 0, not {factor!r}.')
+    for p in model.parameters():
+        if p.dim() > 1: p.mul_(factor)
+    return model
 
 # %% ../nbs/40_lego.ipynb #ff84a715
 @patch
@@ -461,7 +503,13 @@ def mimic(
     "Give `model` local and association heads before it learns anything else"
     return list(mimic_steps(model, task, **kwargs))
 
-# %% ../nbs/40_lego.ipynb #316b6e1b
+# %% ../nbs/40_lego.ipynb #6ebc21fb
+def _near_and_same(tokens, width):
+    "Which positions are neighbours, [T, T], and which hold an equal token elsewhere, [n, T, T]"
+    i = torch.arange(tokens.shape[1], device=tokens.device)
+    return ((i[:, None] - i).abs() <= width // 2).float(),(tokens[:, :, None] == tokens[:, None]).float() * (i[:, None] != i)
+
+# %% ../nbs/40_lego.ipynb #58fcb729
 @torch.no_grad()
 def head_scores(
     model:GPT, # Any model with attention maps
@@ -472,15 +520,14 @@ def head_scores(
     tokens = getattr(batch, 'tokens', batch)
     T,maps = tokens.shape[1],model.attention(tokens)
     if width % 2 == 0 or not 1 <= width <= T: raise ValueError(f'width must be odd and at most the row length {T}, not {width!r}.')
-    i = torch.arange(T, device=tokens.device)
-    near,same = ((i[:, None] - i).abs() <= width // 2).float(),(tokens[:, :, None] == tokens[:, None]).float() * (i[:, None] != i)
+    near,same = _near_and_same(tokens, width)
     has = same.any(-1).float()
     if not has.any(): raise ValueError('No token occurs twice in these rows, so association cannot be measured.')
     mass = torch.einsum('lnhqk,nqk->lnhq', maps, same) * has[None, :, None]
     return HeadScores(mass.sum((1, 3)) / has.sum(), torch.einsum('lnhqk,qk->lh', maps, near) / tokens.numel(),
         float((same.sum(-1) * has).sum() / has.sum() / T), float(near.sum() / T**2))
 
-# %% ../nbs/40_lego.ipynb #5be63b34
+# %% ../nbs/40_lego.ipynb #0a7512ad
 class HeadScores:
     "Association and locality of heads; shows itself as a table"
     def __init__(self,
@@ -489,13 +536,18 @@ class HeadScores:
         association_chance:float, # What looking everywhere alike would score
         local_chance:float # The same for the neighbourhood
     ): store_attr()
-    def best(self, kind='association'):
-        "(layer, head) that scores highest"
-        s = getattr(self, choose('kind of head', kind, ['association', 'local']))
-        return divmod(int(s.argmax()), s.shape[1])
     def __repr__(self): return '; '.join(f'{k}: highest {getattr(self, k).max():.2f} at layer, head {self.best(k)}' for k in ('association', 'local'))
     def _repr_html_(self):
         return ''.join(_table(f'{k} (by chance {getattr(self, k + "_chance"):.2f})', getattr(self, k)) for k in ('association', 'local'))
+
+# %% ../nbs/40_lego.ipynb #af4c3331
+@patch
+def best(self:HeadScores,
+    kind:str='association' # 'association' or 'local'
+) -> tuple: # (layer, head)
+    "The head that scores highest"
+    s = getattr(self, choose('kind of head', kind, ['association', 'local']))
+    return divmod(int(s.argmax()), s.shape[1])
 
 # %% ../nbs/40_lego.ipynb #699a8191
 def _table(title, s, row='layer', column='head', first=0):
@@ -536,8 +588,8 @@ def ablation(
             with without(model, [(l, h)]): out[l, h] = full - accuracy()
     return out
 
-# %% ../nbs/40_lego.ipynb #22152915
-LEGO_RATES = dict(batch_size=64, lr=2e-3, lr_scale=dict(tok=2, pos=2), weight_decay=0., warmup=50)
+# %% ../nbs/40_lego.ipynb #547e2416
+LEGO_RATES = dict(batch_size=64, lr=1e-3, lr_scale={}, weight_decay=0., warmup=50)
 def watch_places(
     model, # A reader; trained in place
     task:Lego, # What it learns
@@ -618,12 +670,21 @@ def show_flips(effect):
     "The table of `flip_effect`: rows are operators changed, columns answers"
     return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer', first=1))
 
-# %% ../nbs/40_lego.ipynb #c8127150
+# %% ../nbs/40_lego.ipynb #12b4eb1e
 def _beside(task):
     k = min(task.n_vars, task.n_clauses - 1)
     return Lego(task.settings['group'], k, k, n_distractors=task.n_clauses - k)
 
-# %% ../nbs/40_lego.ipynb #b384c5f3
+def _flip_branch(task, b):
+    "Rows with the operator of their first side clause changed"
+    branch,other = torch.zeros_like(b.score_mask),b.tokens.clone()
+    branch[:, task.asked()] = True
+    first = branch & ~b.score_mask
+    at = (first & (first.cumsum(1) == 1)).roll(2, 1)
+    other[at] = task.group.table.to(other.device)[1, other[at]]
+    return other
+
+# %% ../nbs/40_lego.ipynb #0365e697
 @torch.no_grad()
 def branch_effect(
     model, # A reader
@@ -635,13 +696,8 @@ def branch_effect(
     if task.n_clauses < 2: raise ValueError('A side branch needs rows of at least two clauses.')
     side = _beside(task)
     b = side.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
-    end,other = b.score_mask & (side.places(b.tokens) == side.n_vars - 1),b.tokens.clone()
-    branch = torch.zeros_like(end)
-    branch[:, side.asked()] = True
-    first = branch & ~b.score_mask
-    at = (first & (first.cumsum(1) == 1)).roll(2, 1)
-    other[at] = side.group.table.to(other.device)[1, other[at]]
-    said,then = (model(x, at=end).argmax(-1) for x in (b.tokens, other))
+    end = b.score_mask & (side.places(b.tokens) == side.n_vars - 1)
+    said,then = (model(x, at=end).argmax(-1) for x in (b.tokens, _flip_branch(side, b)))
     return dict(right=float((said == b.targets[end]).float().mean()), moved=float((said != then).float().mean()))
 
 # %% ../nbs/40_lego.ipynb #1ba1f303
@@ -653,28 +709,39 @@ def blocks_of_shortcut(
     return {'all places trained': Lego('Z2', n, n), 'last place not trained': Lego('Z2', n, whole('n', n, 2) - 1), **two,
         'a side branch': Lego('Z2', n - 1, n - 1, n_distractors=1), 'order matters (D3)': Lego('D3', n, n)}
 
-# %% ../nbs/40_lego.ipynb #3a1d68ae
+# %% ../nbs/40_lego.ipynb #bbcd8c41
 def start_reader(
     start:str, # 'random', 'mimicked', or a name in `zoo`
     task:Task, # What is to be read
     shared:bool=False, # ALBERT-like or BERT-like
     seed:int=0, # Seed of weights and of mimicking
-    mimic_for:int=300, # Steps of mimicking
+    mimic_for:int=400, # Steps of mimicking
+    std:float=None, # As for `reader`
     **sizes # n_layer, n_head, n_embd; a practised network brings its own
 ) -> Reader: # Ready for `watch_places`
     "A reader with a given start"
     choose('start', start, ['random', 'mimicked', *zoo])
-    if start in ('random', 'mimicked'):
-        model = reader(task, shared, seed, **sizes)
-        if start == 'mimicked': mimic(model, task, steps=mimic_for, lr=3e-3, seed=seed + 1000)
-        return model
-    source = load_zoo(start)
-    model = reader(task, shared, seed, source.config.n_layer, source.config.n_head, source.config.n_embd)
-    transfer(source, model, {'attn': list(range(len(model.h)))})
+    source = load_zoo(start) if start in zoo else None
+    if source: sizes = {k: getattr(source.config, k) for k in ('n_layer', 'n_head', 'n_embd')}
+    model = reader(task, shared, seed, std=std, **sizes)
+    if source: transfer(source, model, {'attn': list(range(len(model.h)))})
+    if start == 'mimicked': mimic(model, task, steps=mimic_for, batch_size=16, lr=2e-3, seed=seed + 1000)
     return model
 
-# %% ../nbs/40_lego.ipynb #ebb3bbd2
+# %% ../nbs/40_lego.ipynb #2292db1c
+def _transformers():
+    try: import transformers
+    except ImportError: raise ImportError('Pretrained readers need transformers: pip install proc-nb[hf].') from None
+    return transformers
+
 WORDS = {'[': '[CLS]', ']': '[SEP]', '·': '[PAD]', ';': ',', '+': 'val', '-': 'not'}
+def words_of(
+    task:Lego # Any task
+) -> list: # A word of BERT's vocabulary per token
+    "The words for a task's tokens, as in the released code"
+    return [WORDS.get(t, t if len(t) == 1 else str(2 + i)) for i,t in enumerate(task.token_names)]
+
+# %% ../nbs/40_lego.ipynb #ae0864dc
 class Pretrained(torch.nn.Module):
     "A BERT or ALBERT of `transformers` as a reader of `Lego` rows"
     causal = False
@@ -685,19 +752,19 @@ class Pretrained(torch.nn.Module):
         seed:int=0 # Seed of fresh weights and of the head
     ):
         super().__init__()
-        try: from transformers import AutoConfig, AutoModel, AutoTokenizer
-        except ImportError: raise ImportError('Pretrained readers need transformers: pip install proc-nb[hf].') from None
-        words = [WORDS.get(t, t if len(t) == 1 else str(2 + i)) for i,t in enumerate(task.token_names)]
-        self.register_buffer('ids', _word_ids(AutoTokenizer.from_pretrained(name), words))
+        t = _transformers()
+        self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.base = AutoModel.from_config(AutoConfig.from_pretrained(name)) if fresh else AutoModel.from_pretrained(name)
+            self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else t.AutoModel.from_pretrained(name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
-    def forward(self, tokens, at=None):
-        x = self.base(self.ids[tokens]).last_hidden_state
-        return self.head(x if at is None else x[at])
 
-# %% ../nbs/40_lego.ipynb #3b038c9f
+# %% ../nbs/40_lego.ipynb #74ecc506
+@patch
+def forward(self:Pretrained, tokens, at=None): # int64 [n, T] -> [n, T, vocab], or [at.sum(), vocab]
+    x = self.base(self.ids[tokens]).last_hidden_state
+    return self.head(x if at is None else x[at])
+
 def _word_ids(tokenizer, words):
     ids = tokenizer.convert_tokens_to_ids(words)
     gone = [w for w,i in zip(words, ids) if i is None or (i == tokenizer.unk_token_id and w != tokenizer.unk_token)]

@@ -79,7 +79,7 @@ def local_mix(
     v = F.pad(v.mT, (w // 2, 0 if causal else w // 2))
     return F.conv1d(v, kernel[:, None], groups=len(kernel)).mT
 
-# %% ../nbs/41_lego_attention.ipynb #be448e7b
+# %% ../nbs/41_lego_attention.ipynb #72a387e8
 class LegoAttention(nn.Module):
     "Attention in which some heads are hard-wired; stands where `Attention` stands (our reading of 2206.04301)"
     def __init__(self,
@@ -95,10 +95,15 @@ class LegoAttention(nn.Module):
         self.n_head,self.dropout,self.causal,self.sight = cfg.n_head,cfg.dropout,causal,sight
         self.free,self.local,self.association = _roles(cfg.n_head, association, local)
         self.back = sorted(range(cfg.n_head), key=(self.free + self.local + self.association).__getitem__)
-        d,k = cfg.n_embd // cfg.n_head,_kernel(kernel).repeat(len(self.local), 1)
-        self.c_attn,self.c_proj = nn.Linear(cfg.n_embd, 2 * d * len(self.free) + cfg.n_embd),nn.Linear(cfg.n_embd, cfg.n_embd)
-        if learn: self.kernel = nn.Parameter(k)
-        else: self.register_buffer('kernel', k)
+        self._weights(cfg.n_embd, _kernel(kernel).repeat(len(self.local), 1), learn)
+
+# %% ../nbs/41_lego_attention.ipynb #d767ccf7
+@patch
+def _weights(self:LegoAttention, C, kernel, learn):
+    "Queries and keys for the ordinary heads, values for all, and the local weights, which are parameters if they learn"
+    self.c_attn,self.c_proj = nn.Linear(C, 2 * C // self.n_head * len(self.free) + C),nn.Linear(C, C)
+    if learn: self.kernel = nn.Parameter(kernel)
+    else: self.register_buffer('kernel', kernel)
 
 # %% ../nbs/41_lego_attention.ipynb #78a5ba9d
 def _roles(n_head, association, local):
@@ -115,13 +120,14 @@ def _kernel(kernel):
     if not k.sum().abs() > 1e-6: raise ValueError(f'The weights of a kernel must not sum to zero: {kernel!r}.')
     return k / k.sum()
 
-# %% ../nbs/41_lego_attention.ipynb #651903cb
+# %% ../nbs/41_lego_attention.ipynb #897f21ab
 @patch
 def qkv(self:LegoAttention, x):
     "Queries and keys of the ordinary heads, values of all; [B, heads, T, C/H] each"
     parts = self.c_attn(x).unflatten(-1, (-1, x.shape[-1] // self.n_head)).transpose(1, 2)
     return parts.split([len(self.free), len(self.free), self.n_head], 1)
 
+# %% ../nbs/41_lego_attention.ipynb #b5d2dbe7
 @patch
 def forward(self:LegoAttention, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
     "Each kind of head in its own way, then all of them in their order"
@@ -149,7 +155,7 @@ def maps(self:LegoAttention, x):
     out[:, self.association] = same_weights(self.sight.tokens, self.causal)[:, None]
     return out
 
-# %% ../nbs/41_lego_attention.ipynb #5deffd29
+# %% ../nbs/41_lego_attention.ipynb #bebff7ad
 @torch.no_grad()
 def hardwire(
     model:GPT, # A `GPT` or `Reader`; changed in place
@@ -162,15 +168,18 @@ def hardwire(
     layers,sight = list(ifnone(layers, range(len(model.h)))),Sight()
     for l in layers: whole('layer', l, 0, len(model.h) - 1)
     new = {l: LegoAttention(model.config, sight, association, local, causal=model.causal, **kwargs).to(device_of(model)) for l in layers}
-    for l,attn in new.items():
-        attn.take(model.h[l].attn)
-        model.h[l].attn = attn
+    for l,attn in new.items(): model.h[l].attn = attn.take(model.h[l].attn)
     model.wte.register_forward_pre_hook(sight)
-    if 'kernel' in kwargs: kwargs['kernel'] = torch.as_tensor(kwargs['kernel']).tolist()
-    model.wired = [*getattr(model, 'wired', []), dict(kwargs, association=list(association), local=list(local), layers=layers)]
+    _note(model, dict(kwargs, association=list(association), local=list(local), layers=layers))
     return model
 
-# %% ../nbs/41_lego_attention.ipynb #c2bbcd6f
+# %% ../nbs/41_lego_attention.ipynb #a2739e3c
+def _note(model, wiring):
+    "Keep in the model how it was wired, in values a file can hold"
+    if 'kernel' in wiring: wiring['kernel'] = torch.as_tensor(wiring['kernel']).tolist()
+    model.wired = [*getattr(model, 'wired', []), wiring]
+
+# %% ../nbs/41_lego_attention.ipynb #e1e8ab30
 @patch
 def take(self:LegoAttention, old):
     "Copy the weights of `old` that still have a place"
@@ -179,6 +188,7 @@ def take(self:LegoAttention, old):
     for k in 'weight', 'bias':
         getattr(self.c_attn, k).copy_(getattr(old.c_attn, k).unflatten(0, (3 * H, d))[rows].flatten(0, 1))
         getattr(self.c_proj, k).copy_(getattr(old.c_proj, k))
+    return self
 
 # %% ../nbs/41_lego_attention.ipynb #684ce566
 def attention_flops(
@@ -211,7 +221,7 @@ def _seconds(f, tries=3):
         took.append(time.perf_counter() - start)
     return min(took)
 
-# %% ../nbs/41_lego_attention.ipynb #065b17ab
+# %% ../nbs/41_lego_attention.ipynb #a0b50701
 def time_heads(
     T:int, # Row length
     n_head:int=2, # Heads
@@ -223,8 +233,7 @@ def time_heads(
     "Time `LegoAttention` beside `Attention` on the CPU"
     cfg,sight,g = GPTConfig(64, T, 1, n_head, n_embd),Sight(),torch.Generator().manual_seed(0)
     plain,lego = BothWays(cfg),LegoAttention(cfg, sight, range(wired // 2, wired), range(wired // 2))
-    x = torch.randn(B, T, n_embd, generator=g)
-    tokens = torch.randint(64, (B, T), generator=g)
+    x,tokens = torch.randn(B, T, n_embd, generator=g),torch.randint(64, (B, T), generator=g)
     def with_sight():
         sight(None, (tokens,))
         lego(x).sum().backward()

@@ -18,33 +18,42 @@ from .lego import *
 from .lego_attention import *
 from .plots import *
 
-# %% ../nbs/42_lego_panel.ipynb #8b3a88ec
+# %% ../nbs/42_lego_panel.ipynb #545a42f7
 READERS = {'BERT-like': False, 'ALBERT-like (shared)': True}
 STARTS = 'random', 'mimicked', 'wired'
 class LegoPanel:
     "Train a LEGO reader and watch; the last line of a cell shows it"
     def __init__(self,
-        steps:int=1500, # Steps of a run
+        steps:int=900, # Steps of a run
         every:int=50, # Steps between pictures
         **kwargs # Arguments of `fit`, over `LEGO_RATES`
     ):
         self.steps,self.every,self.kwargs,self.rows,self.thread,self.stopping = steps,every,kwargs,[],None,False
         self.group,self.reader,self.start = (w.Dropdown(options=o, description=d) for o,d in ((list(GROUPS), 'group'), (list(READERS), 'reader'), (STARTS, 'start')))
-        self.n_vars,self.trained,self.depth = (w.IntSlider(v, 1, top, description=d) for v,top,d in ((4, 12, 'variables'), (3, 12, 'trained'), (4, 12, 'layers')))
+        sliders = (2, 2, 'chains'), (3, 12, 'variables'), (3, 12, 'trained'), (6, 12, 'layers')
+        self.chains,self.n_vars,self.trained,self.depth = (w.IntSlider(v, 1, top, description=d) for v,top,d in sliders)
         self.go,self.stop = w.Button(description='Train', button_style='primary'),w.Button(description='Stop', disabled=True)
-        self.said,self.view = w.Label('Choose, then press Train.'),w.HTML(self.task().picture(self.example()).markup)
-        self.go.on_click(lambda _: self.begin())
-        self.stop.on_click(lambda _: setattr(self, 'stopping', True))
-        choices = w.HBox([w.VBox([self.group, self.reader, self.start]), w.VBox([self.n_vars, self.trained, self.depth])])
-        self.box = w.VBox([choices, w.HBox([self.go, self.stop, self.said]), self.view])
-        for o in (self.group, self.n_vars, self.trained): o.observe(self.preview, 'value')
-    def _repr_mimebundle_(self, **kwargs): return self.box._repr_mimebundle_(**kwargs)
+        self._arrange()
 
-# %% ../nbs/42_lego_panel.ipynb #b0dc790c
+# %% ../nbs/42_lego_panel.ipynb #84e1a35b
+@patch
+def _arrange(self:LegoPanel):
+    "Put the widgets together and listen to them"
+    self.said,self.view = w.Label('Choose, then press Train.'),w.HTML(self.task().picture(self.example()).markup)
+    self.go.on_click(lambda _: self.begin())
+    self.stop.on_click(lambda _: setattr(self, 'stopping', True))
+    choices = w.HBox([w.VBox([self.group, self.reader, self.start]), w.VBox([self.chains, self.n_vars, self.trained, self.depth])])
+    self.box = w.VBox([choices, w.HBox([self.go, self.stop, self.said]), self.view])
+    for o in (self.group, self.chains, self.n_vars, self.trained): o.observe(self.preview, 'value')
+
+@patch
+def _repr_mimebundle_(self:LegoPanel, **kwargs): return self.box._repr_mimebundle_(**kwargs)
+
+# %% ../nbs/42_lego_panel.ipynb #3026ac05
 @patch
 def task(self:LegoPanel):
     "The task that is chosen"
-    return Lego(self.group.value, self.n_vars.value, min(self.trained.value, self.n_vars.value))
+    return Lego(self.group.value, self.n_vars.value, min(self.trained.value, self.n_vars.value), self.chains.value)
 
 @patch
 def example(self:LegoPanel):
@@ -56,20 +65,21 @@ def preview(self:LegoPanel, change=None):
     "Show a chain of the chosen kind"
     if self.stop.disabled: self.view.value = self.task().picture(self.example()).markup
 
-# %% ../nbs/42_lego_panel.ipynb #51d82165
+# %% ../nbs/42_lego_panel.ipynb #3393d402
 @patch
 def model(self:LegoPanel, task):
     "The reader that is chosen"
     kind = 'random' if self.start.value == 'wired' else self.start.value
-    m = start_reader(kind, task, READERS[self.reader.value], mimic_for=200, n_layer=self.depth.value, n_embd=32)
+    m = start_reader(kind, task, READERS[self.reader.value], n_layer=self.depth.value)
     return hardwire(m) if self.start.value == 'wired' else m
 
-# %% ../nbs/42_lego_panel.ipynb #6e6209d6
+# %% ../nbs/42_lego_panel.ipynb #e70f06d9
 @patch
 def _ready(self:LegoPanel):
     "Forget the last run and give the buttons their meaning"
     self.stopping,self.go.disabled,self.stop.disabled,self.rows = False,True,False,[]
 
+# %% ../nbs/42_lego_panel.ipynb #95059b69
 @patch
 def _loop(self:LegoPanel):
     "Train until done or stopped; what goes wrong is said"

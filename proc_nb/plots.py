@@ -62,6 +62,7 @@ def curves(
     lines = _lines(alt.Chart(alt.Data(values=list(rows))), names, 'carried over')
     return alt.layer(*_rule(baseline), *lines).properties(title=title, width=width, height=height)
 
+# %% ../nbs/20_plots.ipynb #56699ce9
 def _rule(y):
     if not y: return []
     return _ruled(alt.Chart(alt.Data(values=[dict(y=y, said=f'published {y:.1%}')])))
@@ -131,6 +132,7 @@ def _key(i):
     return (f'<svg width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" '
         f'stroke-dasharray="{dash}"/><text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text></svg>')
 
+# %% ../nbs/20_plots.ipynb #fb7976e5
 def legend(
     rows # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
 ) -> Html: # A table
@@ -160,14 +162,22 @@ def heat(
     ring = base.mark_point(shape='circle', size=30, color=COLORS[5]).transform_filter('datum.top')
     return alt.layer(fill, ring).properties(title=title, width=size * len(names), height=size * len(names))
 
-# %% ../nbs/20_plots.ipynb #1608c017
+# %% ../nbs/20_plots.ipynb #45ed7d41
+_LESS = '\uf8fe' # stands for < until the page is written
+def _no_tags(x):
+    "The same chart without a < in it"
+    if isinstance(x, dict): return {_no_tags(k): _no_tags(v) for k,v in x.items()}
+    if isinstance(x, list): return [_no_tags(o) for o in x]
+    return x.replace('<', _LESS) if isinstance(x, str) else x
+
 def save_chart(
     chart:alt.TopLevelMixin, # Any Altair chart
     stem, # Path without ending
 ) -> list: # The two files
     "Write `stem`.png and a self-contained `stem`.html"
     import vl_convert as vlc
-    spec,page = chart.to_dict(),vlc.vegalite_to_html(chart.to_dict(), bundle=True)
+    spec = chart.to_dict()
+    page = vlc.vegalite_to_html(_no_tags(spec), bundle=True).replace(_LESS, r'\u003c')
     write_atomic(f'{stem}.png', lambda p: p.write_bytes(vlc.vegalite_to_png(spec, scale=2)))
     write_atomic(f'{stem}.html', lambda p: p.write_text(page, encoding='utf-8'))
     return [f'{stem}.png', f'{stem}.html']

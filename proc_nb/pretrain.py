@@ -10,7 +10,7 @@ __all__ = ['LM_SIZES', 'PEAKS', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Si
            'load_released', 'RuleMix', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
            'pretrain_main']
 
-# %% ../nbs/51_pretrain.ipynb #9b484e20
+# %% ../nbs/51_pretrain.ipynb #b4c3a69c
 import contextlib, importlib.util, json, math, os, platform, re, shutil, sys, time, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from .controls import shuffled
 from .corpus import *
-from .corpus import full_disk
 from .draw import *
 from .gpt import *
 from .ready import MISTAKES
@@ -78,7 +77,7 @@ def own_document(
     doc = F.pad(ends.cumsum(1), (1, 0))
     return (doc[:, :, None] == doc[:, None]).tril()[:, None]
 
-# %% ../nbs/51_pretrain.ipynb #587402de
+# %% ../nbs/51_pretrain.ipynb #3634a8c7
 @dataclass
 class Size:
     "A network and how it is trained unless told otherwise"
@@ -92,6 +91,7 @@ class Size:
 LM_SIZES = {'tiny': Size(2, 4, 64, 128, 16, 2e-3), 'laptop': Size(4, 4, 128, 256, 16, 1e-3), '12-12-768': Size(12, 12, 768, 1024, 64, 5e-4),
     '24-16-1024': Size(24, 16, 1024, 1024, 128, 5e-4), '24-16-2048': Size(24, 16, 2048, 1024, 256, 5e-4)}
 
+# %% ../nbs/51_pretrain.ipynb #b225a7bb
 def lm_config(
     size:str, # A name in `LM_SIZES`
     vocab_size:int, # Tokens
@@ -102,7 +102,7 @@ def lm_config(
     s = LM_SIZES[choose('size', size, LM_SIZES)]
     return LMConfig(vocab_size, ifnone(block_size, s.block_size), s.n_layer, s.n_head, s.n_embd, **kwargs)
 
-# %% ../nbs/51_pretrain.ipynb #3fce55d8
+# %% ../nbs/51_pretrain.ipynb #35d507ee
 PEAKS = dict(H200=989e12, H100=989e12, A100=312e12, L40S=362e12, L4=121e12, T4=65e12)
 def peak_flops(
     device='cpu' # Where
@@ -118,6 +118,7 @@ def peak_flops(
         best = min(best, time.perf_counter() - start)
     return 2 * 1024 ** 3 / best
 
+# %% ../nbs/51_pretrain.ipynb #22c236dc
 def flops_per_token(
     cfg:LMConfig # Sizes of the network
 ) -> int: # Operations in forward and backward pass
@@ -125,7 +126,7 @@ def flops_per_token(
     C = cfg.n_embd
     return 6 * (12 * cfg.n_layer * C * C + C * cfg.vocab_size) + 12 * cfg.n_layer * C * cfg.block_size
 
-# %% ../nbs/51_pretrain.ipynb #02427f50
+# %% ../nbs/51_pretrain.ipynb #fedf9f0d
 class Plan:
     "What a run will need"
     def __init__(self,
@@ -146,13 +147,15 @@ class Plan:
         self.tokens = steps * batch_size * cfg.block_size
         self.operations = flops_per_token(cfg) * (self.tokens + warm_tokens)
         self.hours = self.operations / (flops * share * devices) / 3600
-    @property
-    def memory(self):
-        "Bytes on one device, by kind"
-        c,n,b = self.cfg,self.micro * self.cfg.block_size,2 if self.bf16 else 4
-        each = n * c.n_embd * b
-        kept = each * c.n_layer + 17 * each if c.remat else 17 * each * c.n_layer
-        return {'weights, gradients, AdamW': 16 * self.parameters // (self.devices if self.sharded else 1), 'activations': kept, 'logits': n * c.vocab_size * (4 + 2 * b)}
+
+# %% ../nbs/51_pretrain.ipynb #aee62b14
+@patch(as_prop=True)
+def memory(self:Plan):
+    "Bytes on one device, by kind"
+    c,n,b = self.cfg,self.micro * self.cfg.block_size,2 if self.bf16 else 4
+    each = n * c.n_embd * b
+    kept = each * c.n_layer + 17 * each if c.remat else 17 * each * c.n_layer
+    return {'weights, gradients, AdamW': 16 * self.parameters // (self.devices if self.sharded else 1), 'activations': kept, 'logits': n * c.vocab_size * (4 + 2 * b)}
 
 # %% ../nbs/51_pretrain.ipynb #e9d3ee70
 @patch
@@ -211,7 +214,7 @@ def rows_for(
     if isinstance(task, Corpus): return task.rows_of(task.rows_at(step, size, seed)[part])
     return task.sample(size, torch.Generator().manual_seed(seed * 1_000_003 + step))[part]
 
-# %% ../nbs/51_pretrain.ipynb #2717f8f2
+# %% ../nbs/51_pretrain.ipynb #f295a418
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
@@ -234,10 +237,17 @@ class LMRun:
         opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay, fused=True)
         self.model,self.opt = acc.prepare(model, opt)
         self.spent = self.waited = self.seen = 0
-    @property
-    def now(self): return self.lr * rate(self.done, self.warmup, self.schedule, self.decay_steps)
-    @property
-    def bare(self): return self.acc.unwrap_model(self.model)
+
+# %% ../nbs/51_pretrain.ipynb #7fb1ccbc
+@patch(as_prop=True)
+def now(self:LMRun):
+    "The learning rate of the next step"
+    return self.lr * rate(self.done, self.warmup, self.schedule, self.decay_steps)
+
+@patch(as_prop=True)
+def bare(self:LMRun):
+    "The network itself"
+    return self.acc.unwrap_model(self.model)
 
 # %% ../nbs/51_pretrain.ipynb #91374783
 @patch
@@ -254,7 +264,7 @@ def inputs(self:LMRun, batch):
     seen = None if end is None else own_document(x, end)
     return x,dict(targets=y, **({} if seen is None else dict(seen=seen)))
 
-# %% ../nbs/51_pretrain.ipynb #29d69868
+# %% ../nbs/51_pretrain.ipynb #a0328bea
 @patch
 def step(self:LMRun):
     "One step; returns the mean loss before it, over all processes"
@@ -268,6 +278,7 @@ def step(self:LMRun):
     self.spent += time.perf_counter() - begun
     return loss
 
+# %% ../nbs/51_pretrain.ipynb #107dbf56
 @patch
 def total(self:LMRun, x):
     "The sum of a number over all processes"
@@ -292,7 +303,14 @@ def update(self:LMRun, batch, n):
     self.opt.zero_grad()
     return float(self.total(loss) / n)
 
-# %% ../nbs/51_pretrain.ipynb #d6ba0662
+# %% ../nbs/51_pretrain.ipynb #d09ba44b
+@patch
+def _sums(self:LMRun, batch):
+    "Loss in nats, positions asked and bytes of their answers, for some rows"
+    x,kw = self.inputs(batch)
+    size = torch.from_numpy(self.task.tokenizer.lengths)[batch.targets[batch.loss_mask]].sum()
+    return torch.tensor([float(self.model(x, **kw)), int(batch.loss_mask.sum()), int(size)], dtype=torch.float64)
+
 @patch
 @torch.no_grad()
 def measure(self:LMRun,
@@ -306,17 +324,13 @@ def measure(self:LMRun,
     n = min(rows, c.n_rows(split)) // k * k
     if not n: raise ValueError(f'{c} has too little text for {k} row(s) of {c.seq_len} tokens in the split {split!r}. Use more text or a smaller block_size.')
     mine = torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
-    lengths,sums = torch.from_numpy(c.tokenizer.lengths),torch.zeros(3, dtype=torch.float64)
-    for p in mine.split(ifnone(self.micro, 16)):
-        b = c.rows_of(p.numpy(), split)
-        x,kw = self.inputs(b)
-        sums += torch.tensor([float(self.model(x, **kw)), int(b.loss_mask.sum()), int(lengths[b.targets[b.loss_mask]].sum())], dtype=torch.float64)
+    sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in mine.split(ifnone(self.micro, 16)))
     nll,count,size = self.total(sums).tolist()
     out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1, size) / math.log(2))
     if c.about.get('problems') and problems: out['accuracy'] = float(right_rows(self.model, c.problems(problems, split).to(self.acc.device)).float().mean())
     return out
 
-# %% ../nbs/51_pretrain.ipynb #3bea7841
+# %% ../nbs/51_pretrain.ipynb #96cbd97a
 class LMRecord(Record):
     "What one step of a language-model run reports"
     def __init__(self,
@@ -333,14 +347,20 @@ class LMRecord(Record):
     ):
         super().__init__(step, loss, ifnone(found, {}).get('accuracy'), lr, seconds)
         store_attr('phase,tokens,speed,mfu,waiting,found')
-    def asdict(self):
-        more = dict(phase=self.phase, tokens=self.tokens, speed=round(self.speed), mfu=self.mfu and round(self.mfu, 4), waiting=round(self.waiting, 4))
-        return {**super().asdict(), **more, **ifnone(self.found, {})}
-    def __repr__(self):
-        more = ''.join(f', {k.replace("_", " ")} {v:.3f}' for k,v in ifnone(self.found, {}).items())
-        return f'{self.phase}, step {self.step:,}: loss {self.loss:.3f}{more}'
 
-# %% ../nbs/51_pretrain.ipynb #0135f738
+# %% ../nbs/51_pretrain.ipynb #a193ed86
+@patch
+def asdict(self:LMRecord):
+    "What is logged, as JSON values"
+    more = dict(phase=self.phase, tokens=self.tokens, speed=round(self.speed), mfu=self.mfu and round(self.mfu, 4), waiting=round(self.waiting, 4))
+    return {**Record.asdict(self), **more, **ifnone(self.found, {})}
+
+@patch
+def __repr__(self:LMRecord):
+    more = ''.join(f', {k.replace("_", " ")} {v:.3f}' for k,v in ifnone(self.found, {}).items())
+    return f'{self.phase}, step {self.step:,}: loss {self.loss:.3f}{more}'
+
+# %% ../nbs/51_pretrain.ipynb #850e613e
 @patch
 def tensors(self:LMRun, fill=False):
     "Weights and AdamW's means by name; with `fill`, the means are made where there are none yet"
@@ -351,6 +371,7 @@ def tensors(self:LMRun, fill=False):
     means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg', 'exp_avg_sq')}
     return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
 
+# %% ../nbs/51_pretrain.ipynb #4de9297b
 @patch
 def about(self:LMRun):
     "The settings that must be the same for a run to go on, as JSON"
@@ -359,12 +380,13 @@ def about(self:LMRun):
     config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
 
-# %% ../nbs/51_pretrain.ipynb #e6ae02b7
+# %% ../nbs/51_pretrain.ipynb #64a58667
 def _calm(f, *args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return f(*args, **kwargs)
 
+# %% ../nbs/51_pretrain.ipynb #343779a7
 @patch
 def save(self:LMRun,
     folder, # Where the checkpoints of this phase go
@@ -385,12 +407,14 @@ def save(self:LMRun,
     self.acc.wait_for_everyone()
     return path
 
+# %% ../nbs/51_pretrain.ipynb #2e891eaa
 @patch
 def _seal(self:LMRun, folder, tmp, path, extra):
+    "Make a written folder a checkpoint"
     files = {f.name: f.stat().st_size for f in tmp.glob('*.safetensors')}
     if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
-    about = dict(done=self.done, run=self.about(), files=files, processes=self.acc.num_processes, torch=torch.__version__, **extra)
-    (tmp/'run.json').write_text(json.dumps(about, indent=1))
+    about = dict(done=self.done, run=self.about(), files=files, sha256={f: sha256(tmp/f) for f in files}, processes=self.acc.num_processes, torch=torch.__version__, **extra)
+    write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(tmp, path)
     for old in checkpoints(folder)[:-2]: shutil.rmtree(old)
@@ -402,21 +426,28 @@ def checkpoints(
     "The whole checkpoints in a folder"
     return sorted(p for p in Path(folder).glob('step-*') if (p/'run.json').is_file())
 
-# %% ../nbs/51_pretrain.ipynb #fd1e0601
+# %% ../nbs/51_pretrain.ipynb #4e934451
 def _about(path):
     "run.json of a checkpoint, after a look at its files"
-    about = json.loads((Path(path)/'run.json').read_text())
+    path,rest = Path(path),f'Remove {path} to go on from the checkpoint before it.'
+    try: about = unsealed((path/'run.json').read_bytes(), path/'run.json')
+    except ValueError as e: raise ValueError(f'{e} {rest}') from None
+    if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict): raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
     for f,size in about['files'].items():
-        have = (Path(path)/f).stat().st_size if (Path(path)/f).exists() else 0
-        if have != size: raise ValueError(f'{Path(path)/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. Remove {path} to go on from the checkpoint before it.')
+        have = (path/f).stat().st_size if (path/f).exists() else 0
+        if have != size: raise ValueError(f'{path/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. {rest}')
+        if about.get('sha256', {}).get(f) not in (None, sha256(path/f)): raise ValueError(f'{path/f} is damaged: its SHA-256 is not the recorded one. {rest}')
     return about
 
+# %% ../nbs/51_pretrain.ipynb #683acd3a
 def _differences(was, now, before=''):
+    "A line for each setting that is not the same"
     for k in {**was, **now}:
         a,b = was.get(k),now.get(k)
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{k}.')
         elif a != b: yield f'{before}{k} was {a!r} and is now {b!r}'
 
+# %% ../nbs/51_pretrain.ipynb #d5fdbe17
 @patch
 def load(self:LMRun,
     path # A checkpoint
@@ -430,7 +461,7 @@ def load(self:LMRun,
     _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
 
-# %% ../nbs/51_pretrain.ipynb #ee3ad74d
+# %% ../nbs/51_pretrain.ipynb #b61e6915
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
 ) -> LM: # The network
@@ -441,11 +472,21 @@ def load_lm(
     if (path/'config.json').is_file(): return _as_lm(from_hf(str(path)))
     at = path if (path/'run.json').is_file() else (checkpoints(path/'language') or [None])[-1]
     if at is None: raise FileNotFoundError(f'{path} holds neither a checkpoint nor a config.json.')
-    model = LM(LMConfig(**_about(at)['run']['config']))
-    into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
-    _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    try:
+        cfg = LMConfig(**_about(at)['run']['config'])
+        _no_more(at, cfg)
+        model = LM(cfg)
+        into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
+        _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
+    except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
     return model
 
+def _no_more(at, cfg):
+    "Raise ValueError if the sizes claim more weights than the files have bytes"
+    claimed,there = (12 * cfg.n_layer * cfg.n_embd + cfg.vocab_size + cfg.block_size) * cfg.n_embd,sum(f.stat().st_size for f in at.glob('*.safetensors'))
+    if claimed > there: raise ValueError(f'{at} claims {claimed:,} weights, but its files hold {there:,} bytes.')
+
+# %% ../nbs/51_pretrain.ipynb #a266fe4b
 def _as_lm(gpt):
     "The same network as an `LM`, with a tied head if head and embedding are equal"
     tied = torch.equal(gpt.wte.weight, gpt.lm_head.weight)
@@ -472,7 +513,7 @@ def load_released(
     except RuntimeError as e: raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
     return _as_lm(gpt)
 
-# %% ../nbs/51_pretrain.ipynb #849bf0cb
+# %% ../nbs/51_pretrain.ipynb #ba1e63d6
 class RuleMix(Task):
     "Rows of several rules, each with its share"
     def __init__(self,
@@ -485,15 +526,19 @@ class RuleMix(Task):
         self.pad,self.seq_len = len(self.token_names) - 1,1 + max(t.seq_len for t in self.parts)
         at = {n: i for i,n in enumerate(self.token_names)}
         self.codes = [torch.tensor([self.pad if i == t.pad else at[n] for i,n in enumerate(t.token_names)]) for t in self.parts]
-    def rows(self, n, generator):
-        which = torch.multinomial(torch.tensor(list(self.shares.values())), n, True, generator=generator)
-        x,mask = torch.full((n, self.seq_len), self.pad),torch.zeros(n, self.seq_len, dtype=torch.bool)
-        for i,(t,code) in enumerate(zip(self.parts, self.codes)):
-            mine = (which == i).nonzero()[:, 0]
-            if not len(mine): continue
-            b = t.batch(len(mine), generator)
-            x[mine, 0],x[mine, 1:1 + t.seq_len],mask[mine, 1:1 + t.seq_len] = i,code[b.tokens],b.loss_mask
-        return x,mask
+
+# %% ../nbs/51_pretrain.ipynb #45cb995d
+@patch
+def rows(self:RuleMix, n, generator):
+    "Tokens int64 [n, T] and which of them are answers, bool [n, T]"
+    which = torch.multinomial(torch.tensor(list(self.shares.values())), n, True, generator=generator)
+    x,mask = torch.full((n, self.seq_len), self.pad),torch.zeros(n, self.seq_len, dtype=torch.bool)
+    for i,(t,code) in enumerate(zip(self.parts, self.codes)):
+        mine = (which == i).nonzero()[:, 0]
+        if not len(mine): continue
+        b = t.batch(len(mine), generator)
+        x[mine, 0],x[mine, 1:1 + t.seq_len],mask[mine, 1:1 + t.seq_len] = i,code[b.tokens],b.loss_mask
+    return x,mask
 
 # %% ../nbs/51_pretrain.ipynb #b5b1b1ba
 def warm_task(
@@ -540,9 +585,11 @@ class Pretraining:
         if not data.n_rows(): raise ValueError(f"{data} has too little text for a row of {data.seq_len} tokens in the split 'train'.")
         if self.task or self.source: self._meets()
 
-# %% ../nbs/51_pretrain.ipynb #434e6c69
+# %% ../nbs/51_pretrain.ipynb #2a76397a
 @patch
-def warm_config(self:Pretraining): return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat)
+def warm_config(self:Pretraining):
+    "The network of the warm-up: the same size, the rule's vocabulary"
+    return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat)
 
 @patch
 def _meets(self:Pretraining):
@@ -574,7 +621,7 @@ def plan(self:Pretraining, devices=1, sharded=False, flops=None, share=.4):
     flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu')))
     return Plan(self.config, self.steps, self.batch_size, ifnone(self.micro, self.batch_size // devices), devices, sharded, self.bf16, flops, share, warm)
 
-# %% ../nbs/51_pretrain.ipynb #0ed2c0b9
+# %% ../nbs/51_pretrain.ipynb #a2a5329d
 @patch
 def start(self:Pretraining):
     "Make the engine; a new run takes away what an old one left in its folder"
@@ -589,6 +636,7 @@ def start(self:Pretraining):
     if self.acc.log_with: self.acc.init_trackers('log')
     return self
 
+# %% ../nbs/51_pretrain.ipynb #0b78a148
 @patch
 def records(self:Pretraining): # Yields an `LMRecord` per step
     "Run warm-up and language, one record at a time"
@@ -602,6 +650,7 @@ def records(self:Pretraining): # Yields an `LMRecord` per step
     self.run = LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, seed=self.seed, **self.kwargs)
     yield from self._phase('language', self.run, self.steps, dirs['language'])
 
+# %% ../nbs/51_pretrain.ipynb #6362435a
 @patch
 def _plain(self:Pretraining, run):
     "The network of a run in one piece, wherever its parts are"
@@ -610,7 +659,7 @@ def _plain(self:Pretraining, run):
     model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
     return model
 
-# %% ../nbs/51_pretrain.ipynb #611d3a73
+# %% ../nbs/51_pretrain.ipynb #391fb036
 @patch
 def _phase(self:Pretraining, name, run, steps, folder):
     "The steps of one phase: measure, save, report"
@@ -630,26 +679,31 @@ def _phase(self:Pretraining, name, run, steps, folder):
         if folder and run.done > saved: run.save(folder)
         raise
 
+# %% ../nbs/51_pretrain.ipynb #2de1153c
 @patch
 def _record(self:Pretraining, name, run, loss, found):
+    "What a step gave, logged"
     speed = run.seen / max(run.spent, 1e-9)
     mfu = speed * flops_per_token(run.config) / (self.peak * self.acc.num_processes)
     tokens,waiting = run.done * run.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
     rec = LMRecord(name, run.done, loss, tokens, run.now, time.perf_counter() - self.began, speed, mfu, waiting, found)
     if self.run_dir and self.acc.is_main_process:
-        with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(rec.asdict()) + '\n')
+        with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(sealed(rec.asdict())) + '\n')
     if self.acc.trackers: self.acc.log({f'{name}/{k}': v for k,v in rec.asdict().items() if isinstance(v, (int, float))}, step=run.done)
     return rec
 
+# %% ../nbs/51_pretrain.ipynb #b9dcc9f8
 @patch
 def _cut_log(self:Pretraining, name, done):
     "Take out of the log what a killed run wrote after its last checkpoint"
     log = Path(self.run_dir or '.')/'log.jsonl'
     if not (self.run_dir and self.acc.is_main_process): return
     log.parent.mkdir(parents=True, exist_ok=True)
-    lines = [l for l in (log.read_text().splitlines() if log.exists() else []) if l.endswith('}')]
-    keep = [l for l in lines if (r := json.loads(l))['phase'] != name or r['step'] <= done]
-    write_atomic(log, lambda p: p.write_text(''.join(l + '\n' for l in keep)))
+    *lines,_ = log.read_bytes().split(b'\n') if log.exists() else [b'']
+    rows = [unsealed(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
+    keep = [l for l,r in zip(lines, rows) if r['phase'] != name or r['step'] <= done]
+    if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
+    write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
 
 # %% ../nbs/51_pretrain.ipynb #18048f3f
 def pretrain(
@@ -663,7 +717,7 @@ def pretrain(
     s = LM_SIZES[choose('size', size, LM_SIZES)]
     return Pretraining(corpus(data, block_size=s.block_size) if isinstance(data, str) else data, rule, size, parts, **kwargs).records()
 
-# %% ../nbs/51_pretrain.ipynb #f2769d72
+# %% ../nbs/51_pretrain.ipynb #4841f68d
 def circumstances(
     p:Pretraining # A run
 ) -> dict: # JSON
@@ -674,6 +728,7 @@ def circumstances(
     how = dict(size=p.size, rule=repr(p.task), parts=list(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
     return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
 
+# %% ../nbs/51_pretrain.ipynb #1a9d28ce
 def _watch(p, records):
     "Show the records of a run; returns the last"
     before,rec,bar = p.warm_steps if p.task else 0,None,None
@@ -747,12 +802,14 @@ def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded
     warm = warm_steps * 64 * rule.seq_len if rule else 0
     return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #5f40c199
+# %% ../nbs/51_pretrain.ipynb #f269287d
 def _end(p, rec, out):
     "Say and write down how it ended"
     if p.acc.is_main_process:
-        if rec is None: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
-        else: write_atomic(Path(out)/'results.json', lambda f: f.write_text(json.dumps(dict(circumstances(p), last=rec.asdict()), indent=1)))
+        results,log = Path(out)/'results.json',Path(out)/'log.jsonl'
+        last = rec.asdict() if rec else None if results.exists() else unsealed(log.read_bytes().splitlines()[-1], log)
+        if last: write_atomic(results, lambda f: f.write_text(json.dumps(dict(circumstances(p), last=last), indent=1)))
+        else: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')
     p.acc.end_training()
 

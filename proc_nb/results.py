@@ -7,14 +7,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/results.html.md"""
 # %% auto #0
 __all__ = ['RESULTS', 'T95', 'machine', 'keep', 'stored', 'wilson', 'student']
 
-# %% ../nbs/17_results.ipynb #911bfb25
+# %% ../nbs/17_results.ipynb #cef3038a
 import json, os, platform, re
 from pathlib import Path
 
 import torch
 
 from .task import choose
-from .train import write_atomic
+from .train import unsealed, write_atomic
 
 # %% ../nbs/17_results.ipynb #8ae7c916
 def _cpu():
@@ -38,14 +38,15 @@ def keep(
     "Write measurements and what they were made with"
     write_atomic(path, lambda p: p.write_text(json.dumps(dict(about=about, rows=rows), indent=1) + '\n'))
 
-# %% ../nbs/17_results.ipynb #254bce8a
+# %% ../nbs/17_results.ipynb #3e80caf1
 RESULTS = Path(__file__).parent/'data/results' if '__file__' in globals() else Path('../proc_nb/data/results')
 def stored(
     name:str, # Such as 'needle'; raises KeyError for one that is not there
     path=RESULTS # Folder of the files
 ) -> dict: # What the file holds; 'about' says how it was made
     "A result that comes with the package"
-    return json.loads((Path(path)/f"{choose('stored result', name, sorted(p.stem for p in Path(path).glob('*.json')))}.json").read_text())
+    file = Path(path)/f"{choose('stored result', name, sorted(p.stem for p in Path(path).glob('*.json')))}.json"
+    return unsealed(file.read_bytes(), file)
 
 # %% ../nbs/17_results.ipynb #5c06f734
 def wilson(

@@ -58,5 +58,6 @@ def score(
     model.train(was)
     return float(right.float().mean())
 
+# %% ../nbs/15_scores.ipynb #77c1deb6
 @torch.no_grad()
 def _right_tokens(model, b): return model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]

@@ -44,6 +44,7 @@ def read(self:Stack, n, generator):
         depth = depth + push * 2 - 1
     return [(torch.cat(ops, 1), torch.arange(self.length, device=size.device) < size)]
 
+# %% ../nbs/04_stack.ipynb #bc2d9eff
 @patch
 def _swap(self:Stack, line, a, b):
     x,y = line.gather(1, a),line.gather(1, b)

@@ -9,7 +9,7 @@ __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'CELL', 'HEAD', 'ENGINES', 'SAME', 'TI
            'recipe', 'key', 'control', 'parts_of', 'sizes', 'altered', 'assemble', 'learns', 'Study', 'in_words',
            'check', 'Table', 'percent', 'span', 'as_table', 'Store', 'alone', 'net_key', 'learn', 'copied', 'local',
            'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan', 'in_time', 'the_tests', 'modular',
-           'diagnostic', 'tour', 'lengths']
+           'diagnostic', 'tour', 'lengths', 'spoilt']
 
 # %% ../nbs/30_study.ipynb #18ce2244
 import hashlib, json, math, os, re, shutil, sys, time, warnings
@@ -35,7 +35,7 @@ from .train import *
 from .transfer import *
 from .zoo import *
 
-# %% ../nbs/30_study.ipynb #3adc2773
+# %% ../nbs/30_study.ipynb #afb99bf3
 def spec(
     task, # A task, or the name of one
     kind:str='rule' # 'rule' or 'test': which names are allowed
@@ -51,11 +51,13 @@ def made(
     "The task again"
     return tasks[spec[0]](**spec[1])
 
+# %% ../nbs/30_study.ipynb #f41256d7
 def told(
     spec:list # What `spec` gives
 ) -> str: # Name, and the settings that are not the default
     "A task in few words"
     name,settings = spec
+    if name == 'shuffled': return 'shuffled ' + told([settings['rule'], ifnone(settings['settings'], {})])
     plain = json.loads(json.dumps(tasks[name]().settings))
     odd = [f'{k}={v}' for k,v in settings.items() if v != plain[k]]
     return name + (f'({", ".join(odd)})' if odd else '')
@@ -148,10 +150,14 @@ def learns(
     frozen = [q for p in parts for q in (('attn', 'mlp', 'ln') if p == 'all' else (p,))] if run['control'] == 'frozen' else []
     return dict(lr_scale=fresh_rates(parts, run['embed']) if run['rates'] == 'fresh' else None, freeze=frozen)
 
-# %% ../nbs/30_study.ipynb #3e4481fd
+# %% ../nbs/30_study.ipynb #c3eeec53
 PAPERS = dict(steps=10_000, batch_size=1000, rates='equal', warmup=500, schedule='cosine')
 SMALL = dict(n_layer=2, n_head=4, n_embd=16)
 
+def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
+def _once(runs): return list({key(r): r for r in runs}.values())
+
+# %% ../nbs/30_study.ipynb #23d9c0ff
 class Study:
     "A grid of runs"
     def __init__(self,
@@ -184,9 +190,6 @@ class Study:
         cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
         for c in cells: check(c)
         self.runs = _once(dict(c, seed=whole('seed', s, 0)) for c in cells for s in seeds)
-
-def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
-def _once(runs): return list({key(r): r for r in runs}.values())
 
 # %% ../nbs/30_study.ipynb #1c4818ef
 @patch
@@ -263,6 +266,17 @@ def __add__(self:Study, other:Study):
     out.runs = _once(self.runs + other.runs)
     return out
 
+# %% ../nbs/30_study.ipynb #a00cd441
+@patch
+def only(self:Study,
+    *tests:str # Names of tests
+) -> Study: # The runs on them
+    "A part of a study; raises KeyError for a test that it has not"
+    for t in tests: choose('test', t, dict.fromkeys(r['test'][0] for r in self.runs))
+    out = Study(tests=())
+    out.runs = [r for r in self.runs if r['test'][0] in tests]
+    return out
+
 # %% ../nbs/30_study.ipynb #8ac246f8
 @patch
 def axes(self:Study) -> dict: # 'practised', 'carried over', 'tests', 'controls' -> names
@@ -279,7 +293,7 @@ def _repr_html_(self:Study):
     lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
     return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
-# %% ../nbs/30_study.ipynb #747aedf1
+# %% ../nbs/30_study.ipynb #d6aa8295
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
     "Rows of runs"
@@ -296,7 +310,9 @@ class Table(list):
     def cells(self):
         "Rows by cell: what they share -> rows"
         out = {}
-        for r in self: out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
+        for r in self:
+            if odd := [k for k in (*CELL, 'accuracy', 'found') if k not in r]: raise ValueError(f'A row says nothing of {", ".join(odd)}.')
+            out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
         return out
     def summary(self):
         "One dict per cell: what its runs share, how many, mean, low, high, lowest, highest, found"
@@ -343,38 +359,50 @@ def as_table(
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
-# %% ../nbs/30_study.ipynb #2e6aa8f4
+# %% ../nbs/30_study.ipynb #2ed69b87
 class Store:
     "A folder of results: `rows.jsonl`, practised networks, checkpoints of the group in flight"
     def __init__(self,
         out # The folder
     ):
         self.out,self.path = Path(out),Path(out)/'rows.jsonl'
-    def rows(self):
-        "All rows; a torn last line is cut off"
-        if not self.path.exists(): return Table()
-        *lines,last = self.path.read_bytes().split(b'\n')
-        if last: self._repair(lines, last)
-        return Table(self._read(i, l) for i,l in enumerate(lines, 1))
-    def _read(self, i, line):
-        try: return json.loads(line)
-        except ValueError: raise ValueError(f'{self.path}, line {i}, is no row of a study.') from None
-    def _repair(self, lines, last):
-        warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
-        write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
     def append(self, rows):
         "Write rows in one go, to the disk"
         self.out.mkdir(parents=True, exist_ok=True)
         with open(self.path, 'ab') as f:
-            f.write(''.join(json.dumps(r) + '\n' for r in rows).encode())
+            f.write(''.join(json.dumps(sealed(r)) + '\n' for r in rows).encode())
             f.flush()
             os.fsync(f.fileno())
-    def of(self,
-        runs # Runs of a study
-    ) -> Table: # Their rows, as far as there are
-        "The rows of these runs"
-        have = {r['id']: r for r in self.rows()}
-        return Table(have[k] for k in map(key, runs) if k in have)
+
+# %% ../nbs/30_study.ipynb #f29a14d5
+@patch
+def rows(self:Store) -> Table:
+    "All rows; a torn last line is cut off. Raises ValueError for a line that is no row"
+    if not self.path.exists(): return Table()
+    *lines,last = self.path.read_bytes().split(b'\n')
+    if last: self._repair(lines, last)
+    return Table(self._read(i, l) for i,l in enumerate(lines, 1))
+
+@patch
+def _read(self:Store, i, line):
+    row = unsealed(line, where := f'{self.path}, line {i},')
+    odd = [k for k in CELL if not isinstance(row.get(k), (str, int, float, type(None)))]
+    if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
+    return row
+
+@patch
+def _repair(self:Store, lines, last):
+    warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
+    write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
+
+# %% ../nbs/30_study.ipynb #4cf68326
+@patch
+def of(self:Store,
+    runs # Runs of a study
+) -> Table: # Their rows, as far as there are
+    "The rows of these runs"
+    have = {r['id']: r for r in self.rows()}
+    return Table(have[k] for k in map(key, runs) if k in have)
 
 # %% ../nbs/30_study.ipynb #3cf4c934
 @contextmanager
@@ -409,7 +437,7 @@ def net(self:Store,
     "A practised network, from the zoo or from this folder"
     return load_zoo(source['rule'][0]) if run['practice'] == 'zoo' else load_model(self.net_path(source, run))
 
-# %% ../nbs/30_study.ipynb #101e585b
+# %% ../nbs/30_study.ipynb #eddcbe96
 def learn(
     job:dict, # 'task', 'models', 'fit' (arguments of `fit_many`), 'folder', 'deadline', 'threads', 'device'
     tick=lambda n: None # Called with the number of steps done
@@ -424,6 +452,7 @@ def learn(
     halves = [learn(j, tick) for j in _halves(job)]
     return None if None in halves else tuple(a + b for a,b in zip(*halves))
 
+# %% ../nbs/30_study.ipynb #5f392024
 def copied(model):
     "The same network with weights of its own"
     new = GPT(model.config)
@@ -436,26 +465,27 @@ def _halves(job):
         fit = {k: v[part] if isinstance(v, list) and len(v) == n else v for k,v in job['fit'].items()}
         yield dict(job, models=job['models'][part], fit=fit, folder=f'{job["folder"]}/{i}')
 
-# %% ../nbs/30_study.ipynb #417de110
+# %% ../nbs/30_study.ipynb #942f7c5c
 def _learn(job, models, tick):
-    task,kept = made(job['task']),Path(job['folder'])/'evals.json'
-    evals = json.loads(kept.read_text()) if kept.exists() else []
-    spent = evals[-1]['seconds'] if evals else 0
+    task,evals = made(job['task']),_evals(Path(job['folder']))
     try:
         with closing(fit_many(models, task, run_dir=job['folder'], resume=True, **job['fit'])) as recs:
             for rec in recs:
                 tick(len(models))
-                if rec.accuracy is not None: evals.append(_kept(kept, evals, rec, spent))
+                if rec.accuracy is not None: evals.append(dict(step=rec.step, seconds=rec.seconds, accuracy=rec.accuracy))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
-    except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=spent, accuracy=[None] * len(models)))
+    except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=evals[-1]['seconds'] if evals else 0, accuracy=[None] * len(models)))
     results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
 
-def _kept(path, evals, rec, spent):
-    new = dict(step=rec.step, seconds=spent + rec.seconds, accuracy=rec.accuracy)
-    write_atomic(path, lambda p: p.write_text(json.dumps([*evals, new])))
-    return new
+def _evals(folder):
+    "The evaluations in the checkpoint of a group that was cut; what an earlier version began is begun again"
+    file = folder/'checkpoint.safetensors'
+    found = load_tensors(file)[1].get('evals') if file.exists() else []
+    if found is None: shutil.rmtree(folder)
+    return found or []
 
+# %% ../nbs/30_study.ipynb #0ebfc8c3
 def _result(job, task, model, i, evals, members):
     curve = [[e['step'], e['accuracy'][i] and round(e['accuracy'][i], 4)] for e in evals]
     fine = bool(curve) and curve[-1][1] is not None
@@ -463,7 +493,7 @@ def _result(job, task, model, i, evals, members):
     accuracy = evaluate(model, task, 2000, 'test') if fine else None
     return dict(accuracy=accuracy, found=found, curve=curve, seconds=round(evals[-1]['seconds'] / members, 1), members=members, **machine(job['device']))
 
-# %% ../nbs/30_study.ipynb #1766089c
+# %% ../nbs/30_study.ipynb #0e50483e
 def local(
     jobs, # Jobs, made when they are asked for
     tick, # Called with steps done
@@ -472,6 +502,7 @@ def local(
     "One job after the other, in this process"
     for job in jobs: yield job,learn(job, tick)
 
+# %% ../nbs/30_study.ipynb #07b66728
 def on_ray(jobs, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     try: import ray
@@ -544,7 +575,7 @@ def _test_job(group, net):
         schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
     return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
 
-# %% ../nbs/30_study.ipynb #233f3c50
+# %% ../nbs/30_study.ipynb #a624431f
 class Work:
     "The groups of a study that are still to do"
     def __init__(self,
@@ -560,25 +591,30 @@ class Work:
         self.runs = [r for r in study.runs if key(r) not in have]
         self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
         self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
-    def _waves(self, most):
-        waves,seen = {},set()
-        for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
-        for runs in waves.values():
-            need = [p for p in self.store.practices(runs) if key(p) not in seen]
-            seen.update(map(key, need))
-            yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
-                grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
     def steps(self):
         "Steps of all networks together"
         return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
-    def jobs(self, groups, make, deadline):
-        "Jobs for groups, made one by one while there is time"
-        for g in groups:
-            if time.time() > deadline: return
-            folder = (self.store.out/'flying'/key(g)).absolute()
-            yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
-# %% ../nbs/30_study.ipynb #9b3433c8
+# %% ../nbs/30_study.ipynb #3b48a407
+@patch
+def _waves(self:Work, most):
+    waves,seen = {},set()
+    for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
+    for runs in waves.values():
+        need = [p for p in self.store.practices(runs) if key(p) not in seen]
+        seen.update(map(key, need))
+        yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
+            grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
+
+@patch
+def jobs(self:Work, groups, make, deadline):
+    "Jobs for groups, made one by one while there is time"
+    for g in groups:
+        if time.time() > deadline: return
+        folder = (self.store.out/'flying'/key(g)).absolute()
+        yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
+
+# %% ../nbs/30_study.ipynb #a842e7d3
 def seconds(
     budget # '90s', '10m', '2h', a number of seconds, or None
 ) -> float: # Seconds; infinite for None
@@ -588,6 +624,7 @@ def seconds(
     if not m: raise ValueError(f"A budget is '90s', '10m' or '2h', not {budget!r}.")
     return float(m[1]) * dict(s=1, m=60, h=3600).get(m[2], 1)
 
+# %% ../nbs/30_study.ipynb #67bdd26a
 @patch
 def run(self:Study,
     out='_runs/study', # Folder of results; studies may share it
@@ -628,66 +665,69 @@ def _said(store, run):
     practised = [round(store.net(s, run).meta['accuracy'], 4) for s in run['sources']]
     return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, settings=run, practised=practised)
 
-# %% ../nbs/30_study.ipynb #0c3533d1
+# %% ../nbs/30_study.ipynb #bad46b13
 def step_seconds(
     task:Task, # What is learnt
     batch_size:int, # Rows in a step
     shape:dict, # Sizes of a network
     members:int, # Networks side by side
-    device='cpu' # Where
+    device='cpu', # Where
+    measured:int=1 # Steps to time
 ) -> float: # Seconds for one step of all of them
-    "Time one training step, after those that warm up"
+    "Time training steps, after those that warm up"
     models = [GPT(sizes(task, shape), seed=i).to(device) for i in range(members)]
     run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
     wait = torch.cuda.synchronize if 'cuda' in str(device) else lambda: None
     for _ in range(3 if 'cuda' in str(device) else 1): run.step()
     wait()
     start = time.perf_counter()
-    run.step()
+    for _ in range(whole('measured', measured, 1)): run.step()
     wait()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / measured
 
-# %% ../nbs/30_study.ipynb #9b89a3d8
+# %% ../nbs/30_study.ipynb #13228826
 class Plan:
     "What a study will take"
     def __init__(self,
         study, # The study
-        work:Work # What is to do
+        work:Work, # What is to do
+        measured:int=1 # Steps to time of each kind of group
     ):
         store_attr()
-        self.lines = [_line_of(what, groups, batch, work.device) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
+        self.lines = [_line_of(what, groups, batch, work.device, measured) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
             ('learn', lambda g: g['batch_size'], _kinds(work.tests, 'test'))) for groups in kinds]
     @property
     def seconds(self): return sum(l['seconds'] for l in self.lines)
     def __str__(self):
-        head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from one measured step of each kind:'
+        head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from {self.measured if self.measured > 1 else "one"} measured step{"s" * (self.measured > 1)} of each kind:'
         return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks, {l["groups"]} group{"s" * (l["groups"] > 1)}, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
     __repr__ = __str__
     def _repr_html_(self): return f'<pre>{esc(self)}</pre>'
 
-# %% ../nbs/30_study.ipynb #a3502c84
+# %% ../nbs/30_study.ipynb #9132d6ae
 def _kinds(groups, task):
     out = {}
     for g in groups: out.setdefault(json.dumps([g[0][task], g[0]['steps'], g[0].get('batch_size'), g[0]['shape']]), []).append(g)
     return out.values()
 
-def _line_of(what, groups, batch, device):
+def _line_of(what, groups, batch, device, measured):
     g,name = groups[0],'test' if what == 'learn' else 'rule'
-    step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device)
+    step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device, measured)
     n,steps = sum(map(len, groups)),g[0]['steps']
     return dict(what=f'{what} {told(g[0][name])}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
 
-# %% ../nbs/30_study.ipynb #117f57a9
+# %% ../nbs/30_study.ipynb #4582382e
 def in_time(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} minutes' if s < 7200 else f'{s/3600:.1f} hours'
 
 @patch
 def plan(self:Study,
     out='_runs/study', # Folder of results
     device=None, # Where to train; CUDA if there is one
-    members:int=None # Most networks in a group
+    members:int=None, # Most networks in a group
+    measured:int=1 # Steps to time of each kind of group
 ) -> Plan: # Shows itself
     "Count runs and groups and estimate the time"
-    return Plan(self, Work(self, Store(out), device, members))
+    return Plan(self, Work(self, Store(out), device, members), measured)
 
 # %% ../nbs/30_study.ipynb #4988e683
 SIX,TEN = 'dyck dyck_shuffle stack identity set eca'.split(),'identity reverse sort set union delete stack dyck dyck_shuffle eca'.split()
@@ -744,3 +784,15 @@ def lengths(
     copies = [tasks['identity'](length=length, lengths=l) for l in ('fixed', 'uniform')]
     own = dict(rules=copies, parts=['attn', ['attn', 'pos']], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400)
     return Study(**{**own, **kwargs})
+
+# %% ../nbs/30_study.ipynb #e8979284
+def spoilt(
+    length:int=10, # Longest row to copy
+    n_pairs:int=10, # Most pairs of the haystack
+    **kwargs # Arguments of `Study`
+) -> Study: # With ten seeds
+    "What is left of a practice that is spoilt, too short or too long"
+    own = dict(rules=[tasks['identity'](length=length)], parts=['attn'], tests=[tasks['haystack'](n_pairs=n_pairs)], seeds=10, steps=1000, batch_size=400)
+    kinds = dict(practice_steps=10_000, controls=['random', 'shuffled rows', 'shuffled weights', 'frozen', 'sharpened', 'noise 0.1', 'noise 0.3', 'noise 1'])
+    amounts = dict(practice_steps=[500, 2000, 5000, 10_000, 20_000], controls=[])
+    return Study(**{**own, **kinds, **kwargs}) + Study(**{**own, **amounts, **kwargs})

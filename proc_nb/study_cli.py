@@ -15,8 +15,8 @@ from .reference import *
 from .study import *
 from .task import *
 
-# %% ../nbs/92_study_cli.ipynb #2b5506a3
-STUDIES = dict(tour=tour, lengths=lengths, published=published, modular=modular, diagnostic=diagnostic)
+# %% ../nbs/92_study_cli.ipynb #8e089e6f
+STUDIES = dict(tour=tour, lengths=lengths, spoilt=spoilt, published=published, modular=modular, diagnostic=diagnostic)
 
 def named(
     name:str, # A name in `STUDIES`
@@ -25,15 +25,17 @@ def named(
     "A named study, smaller or larger than its own budget"
     return STUDIES[choose('study', name, STUDIES)](**{k: v for k,v in kwargs.items() if v is not None})
 
-# %% ../nbs/92_study_cli.ipynb #b179fdfe
+# %% ../nbs/92_study_cli.ipynb #175353e4
 def _state(study, table):
     left = len(study.runs) - len(table)
     return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'
 
 @call_parse
 def study_cli(
-    name:str, # tour, lengths, published, modular or diagnostic
+    name:str, # tour, lengths, spoilt, published, modular or diagnostic
+    tests:str=None, # Only these of its tests, as in haystack,addition
     plan:bool=False, # Only say how many runs there are and how long they would take
+    measured:int=1, # With --plan: steps to time of each kind
     seeds:int=None, # Seeds, 0, 1, ...; the study's own number if left out
     budget:str=None, # Stop after this time, such as 10m, and go on next time
     steps:int=None, # Steps on a test
@@ -52,8 +54,9 @@ def study_cli(
     "Run a named study, or as much of it as the budget allows"
     study = named(name, seeds=seeds, steps=steps, batch_size=batch_size, rates=rates, warmup=warmup, schedule=schedule, practice=practice,
         practice_steps=practice_steps)
+    if tests: study = study.only(*tests.split(','))
     dev = str(pick_device(device))
-    if plan: return print(study.plan(out, dev, members))
+    if plan: return print(study.plan(out, dev, members, measured))
     try: table = study.run(out, budget, engine, dev, members, workers)
     except KeyboardInterrupt: return print(f'\nStopped. Finished groups are in {out}, the one in flight goes on next time.')
     print(f'\n{table}\n\n{_state(study, table)} Rows: {out}/rows.jsonl')

@@ -112,6 +112,7 @@ def row_hash(
     for _ in range(2): h = (h ^ ((h >> 32) & 0xffffffff)) * 0x2545F4914F6CDD1D
     return h ^ ((h >> 32) & 0xffffffff)
 
+# %% ../nbs/01_task.ipynb #bf69f8e0
 def split_of(
     tokens:torch.Tensor, # int64 [n, T]
     pad:int # The padding token
@@ -203,6 +204,7 @@ def sample(self:Task,
         if empty == 200: self._too_few(split, generator)
     return got[0] if len(got) == 1 else _join(got)
 
+# %% ../nbs/01_task.ipynb #e5e90204
 def _join(bs): return Batch(*(torch.cat([getattr(b, k) for b in bs]) for k in ('tokens', 'targets', 'loss_mask', 'score_mask')), bs[0].task)
 
 @patch
@@ -237,6 +239,7 @@ def picture(self:Task,
     row = self.trim(row).tolist()
     return joined([self.token_names[i] for i in row], [], [color(i) for i in row], marks=marked(mask))
 
+# %% ../nbs/01_task.ipynb #9c48c469
 @patch
 def show(self:Task,
     batch:Batch, # Rows to draw

@@ -6,11 +6,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'KINDS', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate',
-           'param_groups', 'Record', 'write_atomic', 'save_tensors', 'load_tensors', 'save_model', 'load_model',
-           'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
+           'param_groups', 'Record', 'full_disk', 'write_atomic', 'sealed', 'unsealed', 'save_tensors', 'load_tensors',
+           'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
 
-# %% ../nbs/11_train.ipynb #aeffa73c
-import json, math, os, time, warnings
+# %% ../nbs/11_train.ipynb #fdacbfea
+import errno, hashlib, json, math, os, time, warnings
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -136,35 +136,92 @@ class Record:
         "The record as JSON"
         return dict(step=self.step, loss=self.loss, accuracy=self.accuracy, lr=self.lr, seconds=round(self.seconds, 3))
 
-# %% ../nbs/11_train.ipynb #43c993b2
+# %% ../nbs/11_train.ipynb #d2c43802
+def full_disk(
+    e:Exception, # What a library raised while writing
+    what # What was being written
+) -> Exception: # An OSError in words if the disk is full or closed, else `e` itself
+    "What went wrong with the disk, whichever library met it"
+    told = f'{e} {e.__cause__} {e.__context__} {getattr(e, "failures", "")}'
+    def met(*ns): return any(os.strerror(n) in told for n in ns)
+    if met(errno.ENOSPC, errno.EDQUOT, errno.EFBIG): return OSError(errno.ENOSPC, f'The disk is full: {what} could not be written. What was there before is whole.')
+    if met(errno.EACCES, errno.EROFS): return PermissionError(errno.EACCES, f'{what} may not be written. What was there before is whole.')
+    return e
+
+# %% ../nbs/11_train.ipynb #022215cb
 def write_atomic(
     path, # The file to write
     write # Function that writes to the temporary path it is given
 ):
-    "Write a file so that it is there whole or not at all"
+    "Write a file so that it is there whole or not at all; raises OSError in words if the disk is full"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(tmp)
+        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    except Exception as e: raise full_disk(e, path) from None
+    finally: _gone(tmp)
 
+def _gone(path):
+    try: path.unlink(missing_ok=True)
+    except OSError: pass
+
+# %% ../nbs/11_train.ipynb #eca0edae
+def sealed(
+    row:dict # JSON values
+) -> dict: # The same, with its 'sum'
+    "`row` with a sum of its contents"
+    return {**row, 'sum': _sum(json.dumps(row, sort_keys=True))}
+
+def unsealed(
+    text, # JSON, as text or bytes
+    where # The file and place, for the message
+) -> dict: # Without the sum
+    "The object in `text` if it is what was written; raises ValueError if it is not"
+    row = _object(text, where)
+    plain = {k: v for k,v in row.items() if k != 'sum'}
+    if 'sum' in row and row['sum'] != _sum(json.dumps(plain, sort_keys=True)): raise ValueError(f'{where} is damaged: its sum is not the recorded one.')
+    return plain
+
+def _sum(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+def _object(text, path):
+    "The JSON object in `text`; a ValueError in words for anything else"
+    try: found = json.loads(text)
+    except (ValueError, RecursionError) as e: raise ValueError(f'{path} is damaged: it holds no JSON ({type(e).__name__}).') from None
+    if not isinstance(found, dict): raise ValueError(f'{path} is damaged: it holds {type(found).__name__}, not an object.')
+    return found
+
+# %% ../nbs/11_train.ipynb #61067b0b
 def save_tensors(path, tensors, **meta):
     "Tensors and a JSON header, as one safetensors file"
-    tensors = {k: v.detach().contiguous().cpu() for k,v in tensors.items()}
-    write_atomic(path, lambda p: save_file(tensors, p, dict(proc_nb=json.dumps(meta))))
+    tensors,text = {k: v.detach().contiguous().cpu() for k,v in tensors.items()},json.dumps(meta)
+    write_atomic(path, lambda p: save_file(tensors, p, dict(proc_nb=text, sha256=_sha256(tensors, text))))
 
-# %% ../nbs/11_train.ipynb #7ebf515c
+def _sha256(tensors, text):
+    "The SHA-256 of names, types, shapes and numbers"
+    sha = hashlib.sha256(text.encode())
+    for k,v in sorted(tensors.items()):
+        sha.update(f'{k} {v.dtype} {list(v.shape)}'.encode())
+        sha.update(v.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+# %% ../nbs/11_train.ipynb #8b968e9f
 def load_tensors(
     path # A safetensors file written by this package
 ) -> tuple: # Tensors by name, and the header
     "Read a file written by `save_tensors`; raises ValueError if it is anything else"
     if not Path(path).is_file(): raise FileNotFoundError(f'There is no file {path}.')
-    try:
-        with safe_open(str(path), 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()},json.loads(f.metadata()['proc_nb'])
+    try: tensors,text,sha = _read_tensors(path)
     except Exception as e:
         raise ValueError(f'{path} is not a whole safetensors file of proc-nb ({type(e).__name__}: {e}). Pickled files are never read.') from None
+    if sha not in (None, _sha256(tensors, text)): raise ValueError(f'{path} is damaged: its SHA-256 is not the recorded one.')
+    return tensors,_object(text, path)
+
+def _read_tensors(path):
+    with safe_open(str(path), 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()},f.metadata()['proc_nb'],f.metadata().get('sha256')
 
 # %% ../nbs/11_train.ipynb #62dca078
 KINDS = dict(GPT='gpt', Reader='lego')
@@ -180,25 +237,35 @@ def save_model(
     about = dict(config=asdict(model.config), kind=kind, task=task and [task.name, task.settings], **made, **meta)
     save_tensors(path, model.state_dict(), **about)
 
-# %% ../nbs/11_train.ipynb #7086f33b
-def _build(meta):
+# %% ../nbs/11_train.ipynb #b99c9224
+def _sizes(meta, state):
+    "The sizes a header names, if they are those of its tensors"
+    cfg,(vocab,width) = GPTConfig(**meta['config']),state['wte.weight'].shape
+    have = dict(vocab_size=vocab, n_embd=width, block_size=len(state['wpe.weight']), n_layer=1 + max(layer_of(k) or 0 for k in state))
+    if meta.get('made', {}).get('shared'): have['n_layer'] = min(cfg.n_layer, 1000)
+    for k,n in have.items():
+        if getattr(cfg, k) != n: raise ValueError(f'its header says {k} {getattr(cfg, k):,}, its tensors {n:,}')
+    return cfg
+
+def _build(meta, state):
     "An untrained model of the kind and sizes that a file's header names"
     kind = choose('kind of model', meta.get('kind', 'GPT'), KINDS)
-    model = getattr(import_module(f'proc_nb.{KINDS[kind]}'), kind)(GPTConfig(**meta['config']), **meta.get('made', {}))
+    model = getattr(import_module(f'proc_nb.{KINDS[kind]}'), kind)(_sizes(meta, state), **meta.get('made', {}))
     for w in meta.get('wired', []): import_module('proc_nb.lego_attention').hardwire(model, **w)
     return model
 
+# %% ../nbs/11_train.ipynb #47624bd3
 def load_model(
     path # A file written by `save_model`
 ) -> GPT: # The model, of the class that was saved, with `.task` (or None) and `.meta`
     "Read a model; raises ValueError if the file does not hold one"
     state,meta = load_tensors(path)
     try:
-        model = _build(meta)
+        model = _build(meta, state)
         model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} does not hold a model: {e}') from None
-    name,settings = meta.get('task') or (None, {})
-    model.task,model.meta = name and tasks[name](**settings),meta
+        name,settings = meta.get('task') or (None, {})
+        model.task,model.meta = name and tasks[name](**settings),meta
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as e: raise ValueError(f'{path} does not hold a model: {e}') from None
     return model
 
 # %% ../nbs/11_train.ipynb #745ad33f
@@ -230,6 +297,7 @@ def record_cuda(f):
     with torch.cuda.graph(graph): out = f()
     return graph.replay,out
 
+# %% ../nbs/11_train.ipynb #82b98b00
 class Captured:
     "A step that is recorded once and then replayed"
     def __init__(self,
@@ -263,6 +331,7 @@ def _try(self:Captured, key, inputs):
         self.failed = True
         warnings.warn(f'No CUDA graph: {str(e).splitlines()[0]}. Training goes on without, only slower.')
 
+# %% ../nbs/11_train.ipynb #89f0ed24
 @patch
 @torch.no_grad()
 def _dry(self:Captured, f):
@@ -334,21 +403,23 @@ def save(self:Run, path):
     state = {f'model.{k}': v for k,v in self.model.state_dict().items()}
     save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, run=self.about())
 
-# %% ../nbs/11_train.ipynb #05bc999c
+# %% ../nbs/11_train.ipynb #1dadb715
 @patch
 def load(self:Run, path):
     "Continue from a file written by `save`; raises ValueError if it belongs to another run"
     state,meta = load_tensors(path)
-    mine,theirs = self.about(),meta.get('run', {})
+    mine,theirs = self.about(),meta['run'] if isinstance(meta.get('run'), dict) else {}
     odd = [f'{k} was {theirs.get(k)!r} and is now {v!r}' for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
     if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False to start again.')
     try: self.model.load_state_dict({k[6:]: v for k,v in state.items() if k.startswith('model.')})
     except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
     for n,p in self.model.named_parameters():
         own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')}
+        if any(v.shape not in (p.shape, ()) for v in own.values()): raise ValueError(f"{path} holds another optimiser's state for {n}.")
         if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
-    self.generator.set_state(state['generator'])
-    self.done = meta['done']
+    try: self.generator.set_state(state['generator'])
+    except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} holds no state of the generator: {e}') from None
+    self.done = whole(f'done in {path}', meta.get('done'), 0)
 
 # %% ../nbs/11_train.ipynb #1c01e6f1
 def fit(
@@ -390,6 +461,7 @@ def _records(run, steps, path, eval_every, eval_rows):
     finally:
         if path and run.done > saved and math.isfinite(float(loss)): run.save(path)
 
+# %% ../nbs/11_train.ipynb #edda2b7d
 def _finite(loss, run, path):
     if math.isfinite(float(loss)): return
     kept = f' The last good state is in {path}.' if path and path.exists() else ''

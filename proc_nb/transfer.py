@@ -96,6 +96,7 @@ def transfer(
     for n,rows,v in todo: t[n][slice(None) if rows is None else rows.to(t[n].device)] = v.to(t[n])
     return Report({n: v.numel() for n,_,v in todo}, {n: p.numel() for n,p in t.items()})
 
+# %% ../nbs/12_transfer.ipynb #b9e6fb1c
 def _whole(name, a, b):
     if name == 'wpe.weight' and a.shape[1] == b.shape[1]:
         n = min(len(a), len(b))

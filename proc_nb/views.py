@@ -27,6 +27,7 @@ def _png(rgba): # uint8 [h, w, 4]
     raw = b''.join(b'\0' + bytes(r.flatten().tolist()) for r in rgba)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 6, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(raw)) + chunk(b'IEND', b'')
 
+# %% ../nbs/21_views.ipynb #0ed2bd07
 def pixels(
     m:torch.Tensor, # float [h, w]; full colour at 1 and at -1
     x:float=0, # Left edge, pixels
@@ -82,6 +83,7 @@ def _head_line(y, share, want, name):
     said = f'<tspan font-weight="{"bold" if got > .5 else "normal"}">{got:4.0%}</tspan>' if want else ''
     return f'{cells}<text x="{len(share)*SIZE+8}" y="{y+15}" text-anchor="start" font-size="11">{name} {said}</text>'
 
+# %% ../nbs/21_views.ipynb #298658d9
 def strip(
     att:torch.Tensor, # float [n_layer, n_head, T]: where one position looks
     want=() # Columns that hold the answer
@@ -143,6 +145,7 @@ def _names(names, x, y, cell):
     def at(i): return f'{x+(i+.8)*cell:g} {y-3}'
     return down + ''.join(f'<text transform="translate({at(i)}) rotate(-90)" text-anchor="start" font-size="9">{esc(n)}</text>' for i,n in enumerate(names))
 
+# %% ../nbs/21_views.ipynb #495bf9fc
 def attention_maps(
     att:torch.Tensor, # float [n_layer, n_head, T, T], or a difference of two
     names, # T token names
@@ -181,6 +184,7 @@ def guessing(
     answers = batch.targets[batch.score_mask]
     return 1 / batch.task.vocab_size,float(answers.bincount().max() / len(answers))
 
+# %% ../nbs/21_views.ipynb #59de849c
 def token_chart(
     batch:Batch, # Many rows
     n:int=30 # Most tokens to show

@@ -8,8 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/zoo.html.md"""
 __all__ = ['zoo', 'STARTS', 'PAPER', 'RATES', 'PRACTICE', 'RECIPES', 'Zoo', 'load_zoo', 'sharpness', 'start', 'fresh_rates',
            'race', 'practise', 'add']
 
-# %% ../nbs/13_zoo.ipynb #876072fb
-import hashlib, json
+# %% ../nbs/13_zoo.ipynb #3567e3fb
+import hashlib, json, re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,13 +19,18 @@ from .task import *
 from .train import *
 from .transfer import *
 
-# %% ../nbs/13_zoo.ipynb #6779cb65
+# %% ../nbs/13_zoo.ipynb #d1148e19
 class Zoo(Mapping):
     "Practised networks by name; a value is a loaded `GPT`"
     def __init__(self,
         path=Path(__file__).parent/'data/zoo' if '__file__' in globals() else Path('../proc_nb/data/zoo') # Folder of the files
     ): self.path = Path(path)
-    def _sums(self): return json.loads((self.path/'SHA256.json').read_text())
+    def _sums(self):
+        file = self.path/'SHA256.json'
+        sums = unsealed(file.read_bytes(), file)
+        odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
+        if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
+        return sums
     def __iter__(self): return iter(self._sums())
     def __len__(self): return len(self._sums())
     def __getitem__(self, name):

@@ -4,6 +4,7 @@ import numpy as np, pytest, torch
 from pathlib import Path
 from proc_nb.all import *
 from proc_nb.corpus import *
+from proc_nb.language import *
 from proc_nb.pretrain import *
 
 pytest.importorskip('accelerate')
@@ -77,11 +78,12 @@ def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
     c = corpus(str(d), block_size=32, cache=tmp_path/'cache', progress=False)
     assert set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {t.strip() for t in texts}
 
-def test_preparing_goes_on_after_an_interruption(tmp_path):
+@pytest.mark.parametrize('shuffle', [3, None])
+def test_preparing_goes_on_after_an_interruption(tmp_path, shuffle):
     pytest.importorskip('datasets')
     path, b = jsonl(tmp_path/'d.jsonl', [f'This is document {i}.' for i in range(400)]), Bytes()
     about = dict(source='d')
-    prepare(Stream(path, shuffle=3, buffer=50), tmp_path/'whole', b, about, shard=1000, progress=False)
+    prepare(Stream(path, shuffle=shuffle, buffer=50), tmp_path/'whole', b, about, shard=1000, progress=False)
     def cut(s):
         for i, t in enumerate(s):
             if i == 230: raise KeyboardInterrupt
@@ -89,12 +91,53 @@ def test_preparing_goes_on_after_an_interruption(tmp_path):
     class Cut:
         def __init__(self, s): self.s, self.where = s, s.where
         def __iter__(self): return cut(self.s)
-    with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=3, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
+    with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=shuffle, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
     state = json.loads((tmp_path/'cut/part.json').read_text())['source']
     assert 0 < state['done'] < 230
-    prepare(Stream(path, shuffle=3, buffer=50, state=state), tmp_path/'cut', b, about, shard=1000, progress=False)
+    prepare(Stream(path, shuffle=shuffle, buffer=50, state=state), tmp_path/'cut', b, about, shard=1000, progress=False)
     a, c = (Corpus(tmp_path/k, 16) for k in ('whole', 'cut'))
     assert a.sha256 == c.sha256
+
+def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_path, monkeypatch):
+    datasets = pytest.importorskip('datasets')
+    path, load, asked = str(tmp_path/'0000.parquet'), datasets.load_dataset, []
+    pairs = [doc.split('\n') for doc in maths_problems(50)]
+    datasets.Dataset.from_dict({k: [f'{(p[i] + chr(10)).encode()}' for p in pairs] for i, k in enumerate(('question', 'answer'))}).to_parquet(path) # as on the hub: b'...'
+    def hub(name, *args, **kwargs):
+        asked.append((name, kwargs.get('data_files')))
+        if name != 'parquet': raise RuntimeError('Dataset scripts are no longer supported, but found math_dataset.py')
+        return load('parquet', data_files=path, split='train', streaming=True)
+    monkeypatch.setattr(datasets, 'load_dataset', hub)
+    c = corpus('mathematics', block_size=96, cache=tmp_path/'cache', progress=False)
+    assert asked[:2] == [('deepmind/math_dataset', None), ('parquet', 'hf://datasets/deepmind/math_dataset@refs/convert/parquet/algebra__linear_1d/train/*.parquet')]
+    assert c.about['problems'] and set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {'\n'.join(p) for p in pairs}
+
+def test_the_published_problems_from_their_files(tmp_path):
+    pytest.importorskip('datasets')
+    texts = list(maths_problems(200))
+    for i, name in enumerate(('algebra__linear_1d', 'numbers__gcd_composed')): (tmp_path/f'{name}.txt').write_text('\n'.join(texts[100 * i:100 * i + 100]) + '\n')
+    c = corpus(str(tmp_path), block_size=96, cache=tmp_path/'cache', progress=False)
+    assert c.about['problems'] and set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == set(texts)
+
+class Oracle(torch.nn.Module):
+    "Answers every question of `batch` right, but for those in `wrong`"
+    def __init__(self, batch, vocab, wrong):
+        super().__init__()
+        self.known = {r.tobytes(): i for i, r in enumerate(batch.tokens.numpy())}
+        self.logits = torch.nn.functional.one_hot(batch.targets.clamp(min=0), vocab).float()
+        for i in wrong: self.logits[i, batch.score_mask[i].nonzero()[-2, 0]] *= -1 # the last sign of the answer
+    def forward(self, tokens, at=None):
+        out = self.logits[[self.known[r.tobytes()] for r in tokens.numpy()]]
+        return out if at is None else out[at]
+
+def test_a_problem_is_right_only_if_all_of_its_answer_is(tmp_path):
+    c = corpus('maths', block_size=96, n=3000, cache=tmp_path, progress=False)
+    b, docs = c.problems(40), documents(c, 'validation')
+    for x, y, m in zip(b.tokens, b.targets, b.score_mask):
+        question = c.tokenizer.decode(x).split('\n')[0]
+        assert f'{question}\n{c.tokenizer.decode(y[m])}' in docs and y[m][-1] == c.end
+    assert right_rows(Oracle(b, c.vocab_size, []), b).all()
+    assert (~right_rows(Oracle(b, c.vocab_size, [3, 17]), b)).nonzero()[:, 0].tolist() == [3, 17]
 
 def test_tokenizers_agree_with_the_text(tmp_path):
     pytest.importorskip('tokenizers')
@@ -276,6 +319,24 @@ def test_only_named_parts_are_carried_over(data):
     now, fresh = p.begin().state_dict(), LM(p.config, seed=0).state_dict()
     assert all(torch.equal(now[k], p.source.state_dict()[k] if part_of(k) == 'mlp' else fresh[k]) for k in now if part_of(k) != 'pos')
 
+@pytest.mark.full
+def test_a_compiled_network_learns_the_same(data, tmp_path):
+    found = torch._dynamo.utils.counters
+    found.clear()
+    runs = [LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, compile=k) for k in (False, True)]
+    eager, compiled = ([r.step() for _ in range(6)] for r in runs)
+    assert found['stats']['unique_graphs'] > 0, 'nothing was compiled'
+    assert np.allclose(eager, compiled, rtol=1e-4)
+    assert math.isclose(runs[0].measure(16)['validation'], runs[1].measure(16)['validation'], rel_tol=1e-4)
+    again = LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=5), data, engine('cpu'), batch_size=8)
+    again.load(runs[1].save(tmp_path)) # saved compiled, goes on as it is
+    assert math.isclose(again.step(), runs[1].step(), rel_tol=1e-4)
+    done = go(tmp_path/'run', '--steps', 4, '--eval-every', 4, '--compile')
+    assert done.returncode == 0, done.stderr
+    eager = go(tmp_path/'eager', '--steps', 4, '--eval-every', 4)
+    assert eager.returncode == 0, eager.stderr
+    same_curve(logged(tmp_path/'run'), logged(tmp_path/'eager'), rtol=1e-3)
+
 @pytest.mark.parametrize('kw', [dict(bf16=True), dict(remat=True), dict(micro=3), dict(isolate=False)])
 def test_other_ways_to_train_learn_alike(data, kw):
     usual, other = ([r.loss for r in pretrain(data, **small(**k))] for k in ({}, kw))
@@ -336,3 +397,21 @@ def test_the_largest_plan(capsys):
 def test_mistakes_on_the_command_line():
     done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Did you mean 'laptop'?" in done.stderr and 'Traceback' not in done.stderr
+
+# ---- stored results
+
+def test_stored_runs_say_where_they_come_from():
+    kept = stored('language')
+    assert {'commands', 'seeds', 'hardware', 'torch', 'python'} <= set(kept['about'])
+    for r in kept['rows']:
+        assert len(r['sha256']) == 64 and r['python'].startswith('3.') and r['seed'] in kept['about']['seeds']
+        assert all(len(v) == len(r['curve']['tokens']) for v in r['curve'].values())
+        assert r['curve']['tokens'][-1] >= r.get('tuned', r['steps']) * r['per_step']
+
+@pytest.mark.parametrize('domain', RULES)
+@pytest.mark.parametrize('question', ['additive', 'substitutive', 'parts'])
+def test_three_seeds_of_every_arm(domain, question):
+    rows = stored_language(domain, question)
+    assert {(r['label'], r['seed']) for r in rows} == {(l, s) for l in arms(question, RULES[domain], 500) for s in range(3)}
+    assert ('shuffled rows' in {r['label'] for r in rows}) == (question != 'parts')
+    if question == 'additive': assert {r['label'] for r in additive(rows)} >= {'shuffled rows', 'more of the target'}

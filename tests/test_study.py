@@ -5,6 +5,7 @@ from proc_nb import study as module
 from proc_nb.all import *
 from proc_nb.study import *
 from proc_nb.study import key
+from proc_nb.study_cli import named
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
 def small(**kwargs): return Study([RULE], **{**dict(parts=['attn', 'all'], tests=[TEST], seeds=2, steps=30, batch_size=16, practice_steps=40, warmup=5), **kwargs})
@@ -84,6 +85,22 @@ def test_killed_and_continued(tmp_path):
     assert (out/'rows.jsonl').read_bytes().startswith(before)
     assert len(after) == len(whole) == 6 and figures(after) == figures(whole)
 
+class Died(BaseException): "The process is gone"
+
+@pytest.mark.parametrize('where,name,after', [(module, '_keep', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
+    real, calls = getattr(where, name), []
+    def dies(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > after: raise Died
+        return real(*args, **kwargs)
+    with monkeypatch.context() as m:
+        m.setattr(where, name, dies)
+        with pytest.raises(Died): small().run(tmp_path, progress=False)
+    before = figures(module.Store(tmp_path).rows())
+    table = small().run(tmp_path, progress=False)
+    assert figures(table) == figures(done[0]) and before.items() <= figures(table).items()
+
 def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
     clock, ticks = time.time, iter(range(10**9))
     monkeypatch.setattr(module.time, 'time', lambda: clock() + next(ticks))
@@ -135,8 +152,8 @@ def test_sums_and_subsets():
 def call(*args, cwd): return subprocess.run([sys.executable, '-m', 'proc_nb.study_cli', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):
-    plan = call('tour', '--plan', '--seeds', '1', cwd=tmp_path)
-    assert plan.returncode == 0 and '10 runs, 0 of them done' in plan.stdout and 'one measured step' in plan.stdout, plan.stderr
+    plan = call('tour', '--plan', '--measured', '2', '--seeds', '1', cwd=tmp_path)
+    assert plan.returncode == 0 and '10 runs, 0 of them done' in plan.stdout and '2 measured steps' in plan.stdout, plan.stderr
     assert not (tmp_path/'_runs').exists()
     cut = call('tour', '--budget', '0s', cwd=tmp_path)
     assert cut.returncode == 0 and '0 of 20 runs are done; the same command goes on' in cut.stdout, cut.stderr
@@ -144,14 +161,25 @@ def test_command_plans_stops_and_refuses(tmp_path):
         bad = call(*args, cwd=tmp_path)
         assert bad.returncode != 0 and words in bad.stderr
 
-def test_stored_rows_are_whole():
-    names = [p.stem for p in RESULTS.glob('*.jsonl')]
-    assert 'lengths' in names
-    for name in names:
-        for r in stored_table(name):
-            assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
-            assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
-        for line in compare(stored_table(name)): assert line['verdict'] in ('agrees', 'differs', 'not published', 'no interval')
+def meant(command):
+    _, name, *rest = command.split()
+    return named(name, **{k[2:].replace('-', '_'): int(v) if v.isdigit() else v for k, v in zip(rest[::2], rest[1::2])})
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_stored_rows_are_what_their_command_makes(name):
+    table = stored_table(name)
+    assert [r['id'] for r in table] == [key(r) for r in meant(COMMANDS[name]).runs]
+    for r in table:
+        assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
+        assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
+        assert len(r['practised']) == len(r['settings']['sources']) and (r['practice'] == 'zoo') == ('zoo' in COMMANDS[name])
+
+def test_every_stored_study_has_a_command(): assert {p.stem for p in RESULTS.glob('*.jsonl')} == set(COMMANDS)
+
+def test_stored_cells_stand_beside_published_ones():
+    lines = compare(stored_table('published'))
+    assert sum(c['published'] is not None for c in lines) == len(lines) == len([p for p in PUBLISHED if p['parts'] and 'multi' not in p['test']])
+    assert all(c['runs'] == 3 and c['verdict'] in ('agrees', 'differs') for c in lines)
 
 @pytest.mark.parametrize('error, words', [('WorkerCrashedError', 'died before it was done'), ('OutOfMemoryError', 'for want of memory')])
 def test_a_worker_that_dies_is_told_in_words(error, words):

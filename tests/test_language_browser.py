@@ -1,0 +1,43 @@
+"Tutorial 06 in a real JupyterLab: two loss curves that grow while the networks train. A screenshot is kept in _artifacts/."
+import json
+from pathlib import Path
+import pytest
+from lab_page import LabPage, chromium, jupyterlab
+
+pytestmark = [pytest.mark.browser, pytest.mark.full]
+pytest.importorskip('accelerate')
+POINTS = "paths => paths.map(p => (p.getAttribute('d') || '').split(/[ML]/).length - 1)"
+
+def cells():
+    "The code of the tutorial up to the chart that grows, without the line that installs the package"
+    book = json.loads((Path(__file__).parent.parent/'tutorials/06_language.ipynb').read_text())
+    code = [''.join(c['source']) for c in book['cells'] if c['cell_type'] == 'code']
+    end = next(i for i, c in enumerate(code) if 'watch(runs, live)' in c)
+    return [c for c in code[:end + 1] if 'eval: false' not in c] + ["print('trained', len(rows))"]
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); the live loss chart was not tested in a page')
+    playwright = pytest.importorskip('playwright.sync_api')
+    monkeypatch.setenv('PROC_NB_SHORT', '10')
+    with playwright.sync_playwright() as p, jupyterlab(tmp_path) as server:
+        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
+        yield LabPage(b, *server)
+        b.close()
+
+def test_two_loss_curves_grow_while_one_watches(page):
+    page.open('language.ipynb', *cells())
+    def points(): return sorted(page.page.eval_on_selector_all('.vega-embed .mark-line path', POINTS))
+    def done(): return page.page.get_by_text('trained 2', exact=True).count()
+    page.run_all()
+    page.wait(lambda: len(points()) == 2 and points()[0] >= 3, 300)
+    few = points()
+    assert not done(), 'the curves were drawn only when the training was over'
+    page.shoot('language_growing')
+    page.wait(lambda: points()[0] > few[0] + 2, 120)
+    page.wait(done, 120)
+    page.wait(lambda: points() == [15, 15])
+    page.shoot('language_grown')
+    said = page.page.locator('.vega-embed').first.inner_text()
+    assert 'bits per byte' in said and 'warm-up on set' in said and 'no warm-up' in said
+    assert page.errors == [] and page.outside == []
