@@ -155,6 +155,19 @@ def test_means_and_intervals_by_hand():
     a, b = torch.tensor([[1., 2, 3, 4]]), torch.tensor([[1., 3, 2, 4]])
     assert abs(float(spearman(a, b)) - (1 - 6 * 2 / (4 * 15))) < 1e-6
 
+def t_beyond(t, df):
+    "Share of Student's distribution beyond +-t, by adding up its density"
+    x = torch.linspace(0, t, 200_001, dtype=torch.float64)
+    y = (1 + x * x / df) ** (-(df + 1) / 2) * math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    return 1 - 2 * float(torch.trapezoid(y, x))
+
+def test_students_quantiles():
+    for df in (*range(1, 21), 21, 25, 30, 50, 120):
+        mean, lo, hi = student([0.] * df + [math.sqrt(df + 1)]) # a standard error of 1, but for a factor
+        xs = torch.tensor([0.] * df + [math.sqrt(df + 1)], dtype=torch.float64)
+        t = (hi - mean) / float(xs.std() / math.sqrt(df + 1))
+        assert abs(t_beyond(t, df) - .05) < 5e-4, (df, t)
+
 # ---- intervals that hold what they promise
 
 def test_students_interval_covers_the_mean():
