@@ -104,7 +104,7 @@ def test_no_door_for_code(path):
         assert kwargs.get('trust_remote_code') in (None, 'False'), where
         if name == 'torch.load': assert kwargs.get('weights_only') == 'True', where
         if last in ('load', 'loads') and name.split('.')[0] in ('np', 'numpy', 'pd', 'pickle'): assert kwargs.get('allow_pickle') == 'False', where
-ALLOWED = {('corpus', '__import__'), ('course', 'exec')} # a module of ours by name; the reader's own answer
+ALLOWED = {('corpus', '__import__')} # a requirement by its name
 
 # ---- what is shown is text
 
