@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/reference.html.md"""
 __all__ = ['PUBLISHED', 'COMMANDS', 'ALONG', 'published', 'stored_table', 'Comparison', 'verdict', 'compare', 'Figure',
            'heat_map', 'dot_chart', 'comparison_chart', 'composition_table', 'line_chart']
 
-# %% ../nbs/31_reference.ipynb #313442c5
+# %% ../nbs/31_reference.ipynb #41915060
 import json
 
 import altair as alt
@@ -18,12 +18,12 @@ from .draw import *
 from .plots import *
 from .results import *
 from .study import *
-from .study import as_table, in_words, percent, span, spec, the_tests
+from .study import as_table, percent, span, spec, the_tests, told
 from .task import *
 
-# %% ../nbs/31_reference.ipynb #3fa58368
+# %% ../nbs/31_reference.ipynb #233c6403
 def _cells():
-    four,both = ['haystack', 'addition(metric=paper)', 'reversed_addition(metric=paper)', 'sorting(metric=paper)'],'author-stated'
+    four,both = [told(spec(t)) for t in the_tests()],'author-stated'
     yield from (('none', 'nothing', t, v, both) for t,v in zip(four, [.113, .591, .764, .827]))
     yield from (('identity', p, four[0], v, 'second-hand') for p,v in (('all', .188), ('attn', .990)))
     yield from (('set', 'all', t, v, 'second-hand') for t,v in ((four[0], .189), (four[2], .446)))
@@ -38,12 +38,12 @@ def _cells():
 
 PUBLISHED = [dict(rule=r, parts=p, test=t, accuracy=a, grade=g) for r,p,t,a,g in _cells()]
 
-# %% ../nbs/31_reference.ipynb #28a12974
+# %% ../nbs/31_reference.ipynb #fed5cc50
 def published(
     **kwargs # Arguments of `Study`, over the papers' budget
 ) -> Study: # With ten seeds
     "The cells of 2505.22308 that are published, and no others"
-    kwargs,tests = {**PAPERS, **kwargs},{in_words(dict(test=spec(t), sources=[]))['test']: t for t in the_tests()}
+    kwargs,tests = {**PAPERS, **kwargs},{told(spec(t)): t for t in the_tests()}
     study = Study(tests=list(tests.values()), **kwargs)
     for p in PUBLISHED:
         if p['test'] not in tests or p['parts'] in (None, 'nothing'): continue
@@ -180,7 +180,7 @@ def _points(cells, along):
     names = [name(s) for s in some]
     return [dict(_drawn(s), x=at(s), line=f'{s["rule"]}: {s["parts"]}') for s in some if names.count(name(s)) > 1]
 
-# %% ../nbs/31_reference.ipynb #3aef4474
+# %% ../nbs/31_reference.ipynb #34ebd627
 def line_chart(
     table, # Rows of a study
     along:str, # 'practice_steps' or 'noise'
@@ -189,9 +189,9 @@ def line_chart(
     "Accuracy on one test along something"
     title,cells = ALONG[choose('axis', along, ALONG)][0],Table(table).where(test=test).summary()
     some = _points(cells, along)
-    base = alt.Chart(alt.Data(values=some)).encode(x=alt.X('x:Q', title=title), color=alt.Color('line:N', scale=alt.Scale(range=COLORS), legend=None))
+    base,tint = alt.Chart(alt.Data(values=some)).encode(x=alt.X('x:Q', title=title)),alt.Color('line:N', scale=alt.Scale(range=COLORS), legend=None)
     y = alt.Y('mean:Q', title='accuracy', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
-    drawn = base.mark_line(point=True).encode(y=y, strokeDash=alt.StrokeDash('line:N', scale=alt.Scale(range=DASHES), legend=None))
+    drawn = base.mark_line(point=True).encode(y=y, color=tint, strokeDash=alt.StrokeDash('line:N', scale=alt.Scale(range=DASHES), legend=None))
     ends = base.transform_joinaggregate(last='max(x)', groupby=['line']).transform_filter('datum.x == datum.last').mark_text(align='left', dx=8).encode(y='mean:Q', text='line:N')
-    chart = alt.layer(_dashed(cells, 'y'), base.mark_rule().encode(y='left:Q', y2='right:Q'), drawn, ends).properties(width=380, height=220, title=test)
+    chart = alt.layer(_dashed(cells, 'y'), base.mark_rule().encode(y='left:Q', y2='right:Q', color=tint), drawn, ends).properties(width=380, height=220, title=test)
     return Figure(chart, as_table([title, 'start', 'accuracy, % (95 %)', 'runs'], ([s['x'], s['line'], span(s), s['runs']] for s in some)), f'accuracy on {test} along {title}')
