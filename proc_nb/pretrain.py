@@ -357,7 +357,7 @@ def about(self:LMRun):
     config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
 
-# %% ../nbs/51_pretrain.ipynb #faa79abd
+# %% ../nbs/51_pretrain.ipynb #bda45a76
 def _calm(f, *args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -387,7 +387,8 @@ def save(self:LMRun,
 def _seal(self:LMRun, folder, tmp, path, extra):
     files = {f.name: f.stat().st_size for f in tmp.glob('*.safetensors')}
     if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
-    about = dict(done=self.done, run=self.about(), files=files, sha256={f: sha256(tmp/f) for f in files}, processes=self.acc.num_processes, torch=torch.__version__, **extra)
+    sums = {f: sha256(tmp/f) for f in files}
+    about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
     write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(tmp, path)
