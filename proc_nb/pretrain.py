@@ -413,7 +413,8 @@ def _seal(self:LMRun, folder, tmp, path, extra):
     "Make a written folder a checkpoint"
     files = {f.name: f.stat().st_size for f in tmp.glob('*.safetensors')}
     if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
-    about = dict(done=self.done, run=self.about(), files=files, sha256={f: sha256(tmp/f) for f in files}, processes=self.acc.num_processes, torch=torch.__version__, **extra)
+    sums = {f: sha256(tmp/f) for f in files}
+    about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
     write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(tmp, path)

@@ -9,9 +9,10 @@ __all__ = ['SCHEDULES', 'KINDS', 'check_fit', 'device_of', 'by_length', 'groups_
            'param_groups', 'Record', 'full_disk', 'write_atomic', 'sealed', 'unsealed', 'save_tensors', 'load_tensors',
            'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
 
-# %% ../nbs/11_train.ipynb #fdacbfea
+# %% ../nbs/11_train.ipynb #2d33114e
 import errno, hashlib, json, math, os, time, warnings
 from dataclasses import asdict
+from glob import escape
 from importlib import import_module
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def full_disk(
     if met(errno.EACCES, errno.EROFS): return PermissionError(errno.EACCES, f'{what} may not be written. What was there before is whole.')
     return e
 
-# %% ../nbs/11_train.ipynb #022215cb
+# %% ../nbs/11_train.ipynb #d345d08d
 def write_atomic(
     path, # The file to write
     write # Function that writes to the temporary path it is given
@@ -158,23 +159,32 @@ def write_atomic(
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         write(tmp)
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         os.replace(tmp, path)
     except Exception as e: raise full_disk(e, path) from None
     finally: _gone(tmp)
 
+def _sweep(path):
+    "Take away what writers that were killed left more than an hour ago"
+    for old in path.parent.glob(f'.{escape(path.name)}.*'):
+        if old.suffix[1:].isdigit() and old.exists() and time.time() - old.stat().st_mtime > 3600: _gone(old)
+
 def _gone(path):
     try: path.unlink(missing_ok=True)
     except OSError: pass
 
-# %% ../nbs/11_train.ipynb #eca0edae
+# %% ../nbs/11_train.ipynb #0ece1c65
 def sealed(
     row:dict # JSON values
 ) -> dict: # The same, with its 'sum'
     "`row` with a sum of its contents"
     return {**row, 'sum': _sum(json.dumps(row, sort_keys=True))}
 
+def _sum(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+# %% ../nbs/11_train.ipynb #3680b021
 def unsealed(
     text, # JSON, as text or bytes
     where # The file and place, for the message
@@ -184,8 +194,6 @@ def unsealed(
     plain = {k: v for k,v in row.items() if k != 'sum'}
     if 'sum' in row and row['sum'] != _sum(json.dumps(plain, sort_keys=True)): raise ValueError(f'{where} is damaged: its sum is not the recorded one.')
     return plain
-
-def _sum(text): return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 def _object(text, path):
     "The JSON object in `text`; a ValueError in words for anything else"

@@ -46,3 +46,60 @@ def test_parts_that_do_not_match_leave_the_target_alone():
     before = copied(target)
     with pytest.raises(ValueError, match='wte.weight is'): transfer(source, target, ['attn', 'tok'])
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
+
+def test_the_report_counts_what_moved():
+    source, target = models(sizes=((60, 20), (60, 30)))
+    report = transfer(source, target, ['attn', 'pos'])
+    assert report.shares() == dict(attn=1., mlp=0., ln=0., tok=0., pos=20 / 30)
+    assert sum(report.sizes.values()) == sum(p.numel() for p in target.parameters())
+    assert sum(report.moved.values()) == 20 * 16 + sum(p.numel() for n, p in target.named_parameters() if part_of(n) == 'attn')
+    half = transfer(*models(layers=4), {'mlp': [1, 3]})
+    assert half.shares()['mlp'] == .5 and sum(half.shares().values()) == .5 and '0 of' not in repr(half)
+
+def test_embeddings_by_the_mean():
+    source, target = models(sizes=((60, 20), (40, 30)))
+    before = copied(target)
+    transfer(source, target, 'all', 'mean')
+    after, mean = target.state_dict(), source.wte.weight.mean(0)
+    for k in 'wte.weight', 'lm_head.weight': assert torch.allclose(after[k], mean.expand(40, -1))
+    assert torch.equal(after['wpe.weight'][:20], source.wpe.weight) and torch.equal(after['wpe.weight'][20:], before['wpe.weight'][20:])
+    source, target = models(sizes=((60, 20), (60, 30)))
+    transfer(source, target, ['tok', 'pos'], 'mean') # what is named is carried over as it is
+    assert torch.equal(target.wte.weight, source.wte.weight) and torch.equal(target.wpe.weight[:20], source.wpe.weight)
+
+def test_embeddings_by_name():
+    source, target = models(sizes=((4, 20), (3, 20)))
+    class Named:
+        def __init__(self, names): self.token_names = names
+    source.task, target.task = Named(['a', 'b', 'c', 'd']), Named(['x', 'd', 'b'])
+    before = copied(target)
+    transfer(source, target, [], 'matched')
+    for k in 'wte.weight', 'lm_head.weight':
+        now = target.state_dict()[k]
+        assert torch.equal(now[0], before[k][0]) and torch.equal(now[1], source.state_dict()[k][3]) and torch.equal(now[2], source.state_dict()[k][1])
+    assert torch.equal(target.wpe.weight, before['wpe.weight'])
+    target.task = Named(['x', 'y', 'z'])
+    with pytest.raises(ValueError, match='no token with the same name'): transfer(source, target, [], 'matched')
+    source.task = None
+    with pytest.raises(ValueError, match='needs to know'): transfer(source, target, [], 'matched')
+
+def test_put_together():
+    (a, b), target = models(sizes=((60, 20), (60, 20))), GPT(GPTConfig(vocab_size=60, block_size=20), seed=9)
+    before = copied(target)
+    compose(target, {'attn': a, ('mlp', 'ln'): b})
+    for k, v in target.state_dict().items(): assert torch.equal(v, dict(attn=a, mlp=b, ln=b).get(part_of(k), target).state_dict()[k] if part_of(k) in ('attn', 'mlp', 'ln') else before[k])
+    with pytest.raises(ValueError, match='same part: attn'): compose(target, {'attn': a, ('attn', 'mlp'): b})
+
+def test_perturbed(g):
+    a, b = models(sizes=((60, 20), (60, 20)))
+    before = copied(a)
+    perturb(a, 'shuffle', g, ['mlp'])
+    for k, v in a.state_dict().items():
+        assert torch.equal(v.flatten().sort().values, before[k].flatten().sort().values)
+        assert torch.equal(v, before[k]) != (part_of(k) == 'mlp' and k.endswith('weight'))
+    before = copied(b)
+    perturb(b, 'noise', g, 'attn', 2.)
+    for k, v in b.state_dict().items():
+        if part_of(k) != 'attn': assert torch.equal(v, before[k])
+        elif k.endswith('weight'): assert abs(float((v - before[k]).std() / before[k].std(correction=0)) - 2) < .3
+    with pytest.raises(KeyError): perturb(a, 'blur', g)

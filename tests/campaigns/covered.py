@@ -1,0 +1,53 @@
+"""Lines and branches that the notebooks' own cells and the quick tests run: python tests/campaigns/covered.py --modules task,train --out coverage.json
+
+The cells of a notebook run against the exported module, as a user would; then the named tests. Needs the package `coverage`.
+"""
+import argparse, ast, contextlib, io, json, os, sys, time, warnings
+from pathlib import Path
+import coverage
+sys.path.insert(0, str(Path(__file__).parent))
+from mutate import BOOKS, ROOT, cells
+
+TESTS = 'test_transfer test_samplers test_tasks test_files test_input test_honest test_exercises'.split()
+
+def functions(path, lines):
+    "The functions in which `lines` stand"
+    spans = [(n.lineno, n.end_lineno, n.name) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    inner = lambda l: min(((b - a, n) for a, b, n in spans if a <= l <= b), default=(0, 'module'))[1]
+    return list(dict.fromkeys(inner(l) for l in lines))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument('--modules', default='task,brackets,sequences,stack,automata,haystack,arithmetic,controls,gpt,train,transfer,zoo,ensemble,scores,sampling,results,study,exercises')
+    p.add_argument('--seconds', type=float, default=400)
+    p.add_argument('--out')
+    a = p.parse_args()
+    names, end = a.modules.split(','), time.time() + a.seconds
+    os.environ.setdefault('PROC_NB_SHORT', '50')
+    cov = coverage.Coverage(branch=True, source_pkgs=['proc_nb'], data_file=None, concurrency=['thread'])
+    cov.start()
+    warnings.simplefilter('ignore')
+    for m in names:
+        os.chdir(ROOT/'nbs')
+        space, done = {'__name__': '__main__'}, 0
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                exec(f'import proc_nb.{m} as _m\nglobals().update({{k: v for k, v in vars(_m).items() if not k.startswith("__")}})', space)
+                for s in cells(BOOKS[m]):
+                    if time.time() > end: break
+                    exec(s, space)
+                    done += 1
+            except Exception as e: sys.__stderr__.write(f'{m}: cell {done}: {type(e).__name__}: {e}\n')
+    os.chdir(ROOT)
+    import pytest
+    for t in TESTS:
+        if time.time() < end: pytest.main(['-q', '-x', '-m', 'not full', '-k', 'not 100_000 and not little and not made_again and not process', '-p', 'no:cacheprovider', f'tests/{t}.py'])
+    cov.stop()
+    rows = []
+    for m in names:
+        path = ROOT/f'proc_nb/{m}.py'
+        found = cov._analyze(str(path))
+        n, branches = found.numbers, sorted({l for l, ends in found.missing_branch_arcs().items()} | set(found.missing))
+        rows.append(dict(module=m, percent=round(n.pc_covered), lines=n.n_statements, missing=', '.join(functions(path, branches))))
+        print(rows[-1], flush=True)
+    if a.out: Path(a.out).write_text(json.dumps(rows, indent=1))
