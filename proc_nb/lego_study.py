@@ -268,15 +268,15 @@ def _shuffled(model, seed):
 
 STUDIES['lego_rules'] = rules_study
 
-# %% ../nbs/43_lego_study.ipynb #43b62f08
+# %% ../nbs/43_lego_study.ipynb #1eef356b
 def shortcut_look(model, task):
     "`links`, and how far the last answer depends on what lies beside the chain"
     return {**links(model, task), **branch_effect(model, task)}
 
 def shortcuts_study():
     "The unprotected chain of four signs and the ways to protect it"
-    def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=64)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=1500 if len(t.group) > 2 else 700) for k,t in blocks_of_shortcut(4).items()}
+    def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
+    return {k: Setting(t, make(t), look=shortcut_look, steps=1500 if len(t.group) > 2 else 600, lr=2e-3) for k,t in blocks_of_shortcut(4).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 
