@@ -20,6 +20,12 @@ def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT
 
 def title(page): return next((s for c in json.loads((ROOT/page).read_text())['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
 
+def unseen(page):
+    "Cells that end in a picture but have no stored output"
+    for c in json.loads((ROOT/page).read_text())['cells']:
+        lines = ''.join(c['source']).strip().splitlines()
+        if c['cell_type'] == 'code' and lines and lines[-1].startswith('show(') and not c['outputs']: yield lines[-1]
+
 def wrong(page):
     "What is wrong with one page"
     text = prose(page)
@@ -28,6 +34,7 @@ def wrong(page):
     for link in LINK.findall(text):
         if re.match(r'[a-z]+:|#', link): continue
         if not ((ROOT/page).parent/link.split('#')[0]).exists(): yield f'links to {link}, which is not there'
+    for line in unseen(page): yield f'shows nothing for {line}'
     if any('alt=' not in i for i in re.findall(r'<img\b[^>]*>', text)): yield 'has an <img> without a text'
     for alt, target in (m.groups() for m in IMAGE.finditer(text) if m[2]):
         if not alt: yield f'picture {target} has no text'
