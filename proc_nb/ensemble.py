@@ -315,21 +315,23 @@ def fit_many(
     if path and resume and path.exists(): run.load(path)
     return _many(run, whole('steps', steps, 1), path, whole('eval_every', eval_every, 1), whole('eval_rows', eval_rows, 1))
 
-# %% ../nbs/14_ensemble.ipynb #8c5a6be6
+# %% ../nbs/14_ensemble.ipynb #248d8c80
 def _many(run, steps, path, eval_every, eval_rows):
-    start,told,saved = time.perf_counter() - (run.evals[-1]['seconds'] if run.evals else 0),set(),run.done
+    start,told,saved,clean = time.perf_counter() - (run.evals[-1]['seconds'] if run.evals else 0),set(),run.done,True
     lrs = per_member('lr', run.lr, run.net.members)
     run.net.train()
     try:
         while run.done < steps:
+            clean = False
             loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
             if ends or run.device.type == 'cpu': _tell(run, told)
             acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
             if ends: run.evals.append(dict(step=run.done, seconds=time.perf_counter() - start, accuracy=acc))
+            clean = True
             if ends and path: saved = run.save(path) or run.done
             yield Records(run.done, loss, acc, [l * run.now for l in lrs], time.perf_counter() - start)
     finally:
-        if path and run.done > saved: run.save(path)
+        if clean and path and run.done > saved: run.save(path)
 
 # %% ../nbs/14_ensemble.ipynb #c580c61a
 def _tell(run, told):

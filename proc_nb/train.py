@@ -455,19 +455,21 @@ def fit(
     if path and resume and path.exists(): run.load(path)
     return _records(run, whole('steps', steps, 1), path, whole('eval_every', eval_every, 1), whole('eval_rows', eval_rows, 1))
 
-# %% ../nbs/11_train.ipynb #a6f9e25a
+# %% ../nbs/11_train.ipynb #b51e5b43
 def _records(run, steps, path, eval_every, eval_rows):
-    start,saved = time.perf_counter(),run.done
+    start,saved,clean = time.perf_counter(),run.done,True
     run.model.train()
     try:
         while run.done < steps:
+            clean = False
             loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
             if ends or run.device.type == 'cpu': _finite(loss, run, path)
             acc = evaluate(run.model, run.task, eval_rows) if ends else None
+            clean = True
             if ends and path: saved = run.save(path) or run.done
             yield Record(run.done, loss, acc, run.now, time.perf_counter() - start)
     finally:
-        if path and run.done > saved and math.isfinite(float(loss)): run.save(path)
+        if clean and path and run.done > saved and math.isfinite(float(loss)): run.save(path)
 
 # %% ../nbs/11_train.ipynb #edda2b7d
 def _finite(loss, run, path):

@@ -9,10 +9,9 @@ def campaign(script, *args): return subprocess.run([sys.executable, HERE/script,
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 
 def test_a_few_faults(tmp_path):
-    for kind in 'influence', 'practise':
-        done = campaign('faults.py', '--kind', kind, '--count', 7, '--seed', 0, '--out', tmp_path/'f.jsonl')
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert len((tmp_path/'f.jsonl').read_text().splitlines()) == 14
+    done = campaign('faults.py', '--kind', 'influence', '--count', 7, '--seed', 0, '--out', tmp_path/'f.jsonl')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((tmp_path/'f.jsonl').read_text().splitlines()) == 7
 
 @pytest.mark.full
 @pytest.mark.parametrize('kind', 'practise demo study ray language language2 influence lab kernel'.split())

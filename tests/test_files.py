@@ -53,6 +53,35 @@ def test_resumed_equals_uninterrupted(tmp_path_factory, stop, seed):
     assert len(last) == 25 - stop
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
 
+@pytest.mark.parametrize('when', ['before', 'after', 'evaluating'])
+@pytest.mark.parametrize('many', [False, True])
+def test_an_interrupt_within_a_step_spoils_nothing(tmp_path, when, many, monkeypatch):
+    import proc_nb.ensemble as E, proc_nb.train as T
+    kind, module = (E.ManyRun, E) if many else (T.Run, T)
+    kw = dict(warmup=2, eval_every=5, eval_rows=20, **(dict(seeds=[4]) if many else dict(seed=4)))
+    def new(): return [GPT(GPTConfig(vocab_size=12, block_size=11), seed=1)]
+    def go(models, **more): return list((fit_many if many else fit)(models if many else models[0], small(), 12, 8, **kw, **more))
+    whole, cut = new(), new()
+    go(whole)
+    real, judge = kind.update, module.evaluate_many if many else module.evaluate
+    def stops(self, batch):
+        if self.done == 8 and when == 'before': raise KeyboardInterrupt
+        out = real(self, batch)
+        if self.done == 8 and when == 'after': raise KeyboardInterrupt
+        return out
+    def looks(*args, **kwargs):
+        if when == 'evaluating': raise KeyboardInterrupt
+        return judge(*args, **kwargs)
+    monkeypatch.setattr(kind, 'update', stops)
+    monkeypatch.setattr(module, 'evaluate_many' if many else 'evaluate', looks)
+    with pytest.raises(KeyboardInterrupt): go(cut, run_dir=tmp_path)
+    monkeypatch.undo()
+    again = new()
+    recs = go(again, run_dir=tmp_path, resume=True)
+    assert all(torch.equal(v, again[0].state_dict()[k]) for k, v in whole[0].state_dict().items())
+    assert recs[0].step == (1 if when == 'evaluating' else 6) and recs[-1].step == 12
+    if many: assert [e['step'] for e in load_tensors(tmp_path/'checkpoint.safetensors')[1]['evals']] == [5, 10, 12]
+
 def test_a_checkpoint_of_another_shape(tmp_path):
     list(fit(fresh(), small(), steps=2, run_dir=tmp_path))
     with pytest.raises(ValueError, match='another shape'): fit(fresh(32), small(), steps=3, run_dir=tmp_path, resume=True)

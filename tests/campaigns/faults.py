@@ -392,8 +392,8 @@ def in_kernel(job, fault, whole, r):
     again = got if fault == 'int' else job.drive()
     return dict(row, outcome='equal') if again == whole else dict(row, outcome='violated', why=f'other losses: {str(again)[:80]} / {whole[:80]}')
 
-def campaign(kind, count, seed, say=print):
-    "Rows of `count` faults in one kind of job"
+def campaign(kind, count, seed, say=print, keep=lambda row: None):
+    "Rows of `count` faults in one kind of job; each is kept as it comes"
     job, r, rows = JOBS[kind], random.Random(f'{kind} {seed}'), []
     SHARED.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -416,6 +416,7 @@ def campaign(kind, count, seed, say=print):
             begun, own = time.time(), random.Random(f'{kind} {seed} {i}')
             row = in_kernel(job, fault, whole, own) if kind == 'kernel' else one(job, fault, folder, whole, own)
             rows.append(dict(row, seed=seed, number=i, took=round(time.time() - begun, 2)))
+            keep(rows[-1])
             if row['outcome'] == 'violated': say(json.dumps(rows[-1]))
     finally: shutil.rmtree(folder, ignore_errors=True)
     return rows
@@ -427,9 +428,10 @@ if __name__ == '__main__':
     p.add_argument('--seed', type=int, default=0)
     p.add_argument('--out', help='file of JSON lines to add the faults to')
     a = p.parse_args()
-    rows = campaign(a.kind, a.count, a.seed)
-    if a.out:
-        with open(a.out, 'a') as f: f.write(''.join(json.dumps(r) + '\n' for r in rows))
+    def keep(row):
+        if not a.out: return
+        with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+    rows = campaign(a.kind, a.count, a.seed, keep=keep)
     bad = sum(r['outcome'] == 'violated' for r in rows)
     print(f'{a.kind}: {len(rows)} faults, {bad} promises violated, {sum(r["took"] for r in rows) / max(1, len(rows)):.1f} s each')
     sys.exit(bad > 0)
