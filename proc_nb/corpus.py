@@ -364,7 +364,7 @@ def prepare(
     write_atomic(Path(folder)/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1)))
     return found
 
-# %% ../nbs/50_corpus.ipynb #8babb966
+# %% ../nbs/50_corpus.ipynb #f7705df5
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -382,7 +382,7 @@ class Corpus(Task):
         self.maps = {k: [_memory(self.folder/s['file'], 'tokens') for s in v] for k,v in self.shards.items()}
         self.starts = {k: np.cumsum([0] + [(len(m) - 1) // block_size for m in v]) for k,v in self.maps.items()}
     def _whole(self, s, verify):
-        file = self.folder/s['file']
+        file = self.folder/str(s['file'])
         if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
         if verify and sha256(file) != s['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
     @property
