@@ -803,12 +803,13 @@ def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded
     warm = warm_steps * 64 * rule.seq_len if rule else 0
     return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #f269287d
+# %% ../nbs/51_pretrain.ipynb #bb729457
 def _end(p, rec, out):
     "Say and write down how it ended"
     if p.acc.is_main_process:
         results,log = Path(out)/'results.json',Path(out)/'log.jsonl'
-        last = rec.asdict() if rec else None if results.exists() else unsealed(log.read_bytes().splitlines()[-1], log)
+        lines = log.read_bytes().splitlines() if log.exists() and not results.exists() else []
+        last = rec.asdict() if rec else unsealed(lines[-1], log) if lines else None
         if last: write_atomic(results, lambda f: f.write_text(json.dumps(dict(circumstances(p), last=last), indent=1)))
         else: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')

@@ -359,7 +359,7 @@ def as_table(
     def row(cells, tag): return '<tr>' + ''.join(f'<{tag} style="text-align:left;padding:.1em .7em .1em 0">{esc(c)}</{tag}>' for c in cells) + '</tr>'
     return Html(f'<div style="overflow-x:auto"><table>{row(head, "th")}{"".join(row(l, "td") for l in lines)}</table></div>')
 
-# %% ../nbs/30_study.ipynb #2ed69b87
+# %% ../nbs/30_study.ipynb #b7c6b702
 class Store:
     "A folder of results: `rows.jsonl`, practised networks, checkpoints of the group in flight"
     def __init__(self,
@@ -387,6 +387,7 @@ def rows(self:Store) -> Table:
 def _read(self:Store, i, line):
     row = unsealed(line, where := f'{self.path}, line {i},')
     odd = [k for k in CELL if not isinstance(row.get(k), (str, int, float, type(None)))]
+    odd += [k for k in ('accuracy', 'found') if not isinstance(row.get(k), (int, float, type(None)))]
     if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
     return row
 

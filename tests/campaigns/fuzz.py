@@ -14,7 +14,7 @@ guided = atheris is not None and '--plain' not in sys.argv and __name__ == '__ma
 with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.nullcontext():
     import torch
     from proc_nb.all import *
-    from proc_nb import cli, corpus as corpora, influence_cli, pretrain as lm, study, study_cli, train
+    from proc_nb import cli, corpus as corpora, influence_cli, pretrain as lm, study, study_cli
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError
 LIMIT, MEMORY = 10, 2**31
@@ -85,9 +85,9 @@ def valid():
     v.checkpoint = load_tensors(ROOT/'run/checkpoint.safetensors')
     v.corpus = corpus('maths', block_size=16, n=200, cache=ROOT/'corpora', progress=False)
     v.tokens = (v.corpus.folder/v.corpus.shards['train'][0]['file']).read_bytes()
-    v.row = study.sealed(dict(id='a', test='haystack', rule='identity', parts='attn', embed='random', control='practised', practice='fresh', practice_steps=3, rates='fresh', steps=3, batch_size=4,
+    v.row = sealed(dict(id='a', test='haystack', rule='identity', parts='attn', embed='random', control='practised', practice='fresh', practice_steps=3, rates='fresh', steps=3, batch_size=4,
         accuracy=.5, found=None, curve=[[3, .5]], seed=0, seconds=1.))
-    v.run = dict(done=3, run=dict(config=dict(vocab_size=257, block_size=16, n_layer=1, n_head=1, n_embd=4, dropout=0., tied=True, remat=False)), files={}, processes=1)
+    v.run = dict(done=3, run=dict(config=dict(vocab_size=257, block_size=16, n_layer=1, n_head=1, n_embd=4, dropout=0., tied=True, remat=False)), files={}, processes=1) # chkstyle: ignore
     return v
 
 V = None
@@ -191,7 +191,7 @@ def arguments(b):
 
 def table(b):
     n = b.byte() % 5
-    g = Group([[b.byte() % max(1, n) if b.byte() < 250 else b.value() for _ in range(n)] for _ in range(n)] if b.byte() & 7 else b.value(), b.choice([None, None, b.value()]))
+    g = Group([[b.byte() % max(1, n) if b.byte() < 250 else b.value() for _ in range(n)] for _ in range(n)] if b.byte() & 7 else b.value(), b.choice([None, None, b.value()])) # chkstyle: ignore
     repr(g), g._repr_html_()
 
 class Sly:
@@ -204,7 +204,7 @@ class Sly:
 
 def answer(b):
     name, k = b.choice([*exercises]), b.byte()
-    given = [Sly(b.byte()), b.value(), lambda *a: b.value(), lambda *a: a[0] if a else None, lambda: 1, Sly, int, len, torch.nn.Linear, hash, lambda *a: (_ for _ in ()).throw(SystemExit(3))][k % 11]
+    given = [Sly(b.byte()), b.value(), lambda *a: b.value(), lambda *a: a[0] if a else None, lambda: 1, Sly, int, len, torch.nn.Linear, hash, lambda *a: (_ for _ in ()).throw(SystemExit(3))][k % 11] # chkstyle: ignore
     out = exercises[name].check(given, seed=0) # must raise nothing at all
     assert out.status in ('right', 'wrong', 'not tried') and '<script>alert' not in (out._repr_html_() or ''), out.status
     str(out)
@@ -226,7 +226,7 @@ def words(b):
     elif k == 5: corpora.document(b.choice([{}, {'text': b.value()}, {'question': b.value(), 'answer': b.value()}]))
     elif k == 6: lm.lm_config(b.text(), b.value(), b.value())
     elif k == 7: tasks[b.text()]
-    elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False)
+    elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False) # chkstyle: ignore
 
 def command(b):
     "Command lines of the study and of pretraining, as far as they only plan"
@@ -246,7 +246,7 @@ def STUDY_MAIN(args):
     study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
     study_cli.named(**{**given, 'seeds': min(given['seeds'] or 1, 3)})
 
-TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, lm_checkpoint, released, definition, arguments, table, answer, line, words, command)}
+TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, lm_checkpoint, released, definition, arguments, table, answer, line, words, command)} # chkstyle: ignore
 
 # ---- running them
 

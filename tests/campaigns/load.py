@@ -5,7 +5,7 @@
 `--scale 1` is the whole load (10,000 updates, 50 restarts, a study of 10,000 runs, an hour of a lab); a smaller scale is that share of it. Fails if the second half grows
 by more than the kind's allowance.
 """
-import argparse, contextlib, io, json, os, shutil, subprocess, sys, tempfile, threading, time
+import argparse, contextlib, io, json, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
@@ -16,7 +16,7 @@ from proc_nb.lab import TransferLab
 torch.set_num_threads(1)
 ME = psutil.Process()
 def disk(folder): return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()) if folder else 0
-def now(done, folder=None): return dict(done=done, mib=round(ME.memory_info().rss / 2**20, 1), threads=ME.num_threads(), handles=ME.num_fds(), disk=disk(folder), seconds=round(time.time() - BEGUN, 1))
+def now(done, folder=None): return dict(done=done, mib=round(ME.memory_info().rss / 2**20, 1), threads=ME.num_threads(), handles=ME.num_fds(), disk=disk(folder), seconds=round(time.time() - BEGUN, 1)) # chkstyle: ignore
 BEGUN = time.time()
 
 def updates(n):
@@ -90,7 +90,7 @@ def measured(what, scale):
     curve = list(make(n))
     half = curve[len(curve) // 2:]
     grown = {k: round(half[-1][k] - half[0][k], 1) for k in ('mib', 'threads', 'handles')}
-    return dict(what=what, about=make.__doc__, load=n, whole=whole, seconds=curve[-1]['seconds'], curve=curve, second_half=grown, flat=grown['mib'] <= allowed and grown['threads'] <= 2 and grown['handles'] <= 2)
+    return dict(what=what, about=make.__doc__, load=n, whole=whole, seconds=curve[-1]['seconds'], curve=curve, second_half=grown, flat=grown['mib'] <= allowed and grown['threads'] <= 2 and grown['handles'] <= 2) # chkstyle: ignore
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
