@@ -442,7 +442,7 @@ class Corpus(Task):
 @patch
 def _whole(self:Corpus, shard, verify):
     "Raise FileNotFoundError or ValueError if a shard is missing or damaged"
-    file = self.folder/shard['file']
+    file = self.folder/str(shard['file'])
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
     if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
 

@@ -26,7 +26,8 @@ def test_accepts_or_refuses(n, m, chains, side, group, ask, seed):
         found = task.solve(row)
         assert [found[t] for t in row[at].tolist()] == target[at].tolist()
 
-KINDS = [(100_000, dict()), (100_000, dict(group='D3')), (20_000, dict(n_vars=6, n_chains=3)), (20_000, dict(n_vars=8, n_distractors=6)), (20_000, dict(n_vars=8, ask='text'))]
+KINDS = [(100_000, dict()), (100_000, dict(group='D3')), (20_000, dict(n_vars=6, n_chains=3)),
+    (20_000, dict(n_vars=8, n_distractors=6)), (20_000, dict(n_vars=8, ask='text'))]
 @pytest.mark.parametrize('n, kw', KINDS)
 def test_solver_agrees_with_sampler_on_100_000_chains(n, kw):
     task = tasks['lego'](**kw)
