@@ -113,13 +113,13 @@ def demo(
     out:str='_runs/demo' # Folder for results
 ):
     "A tiny GPT that practised copying finds the needle in the haystack; from random weights it does not"
-    dev,out,test = pick_device(device),Path(out),tasks['haystack'](n_pairs=n_pairs)
+    dev,out,test,at = pick_device(device),Path(out),tasks['haystack'](n_pairs=n_pairs),'' if shutil.which('proc-nb-demo') else '.venv/bin/'
     starts,rows,rates = _starts(parts),[],{**RATES, **(dict(lr_scale=None) if equal else {})}
     about = dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, equal=equal, **rates, **machine(dev))
     whole('steps', steps, 1)
     whole('seeds', seeds, 1)
     for p,embed in starts.values(): start(rule, test, p, embed)
-    print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} starts x {seeds} seed(s) x {steps:,} steps on {about["hardware"]}\nCtrl-C keeps what is done. Quicker: --n-pairs 10 --steps 1000')
+    print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} networks, {steps:,} steps each{f", {seeds} seeds" * (seeds > 1)}, on {about["hardware"]}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000')
     often = 1 if sys.stderr.isatty() else 30
     bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step', mininterval=often)
     try:
@@ -132,7 +132,6 @@ def demo(
     except KeyboardInterrupt: print('\nStopped; what was done is kept.')
     finally: bar.close()
     _finish(rows, out, n_pairs)
-    at = '' if shutil.which('proc-nb-demo') else '.venv/bin/'
     print(f'\nTry next: {at}proc-nb-demo --rule dyck --parts all      another practice\n'
         f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
         '          make lab                                    the tutorials in JupyterLab')

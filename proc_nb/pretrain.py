@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .controls import shuffled
 from .corpus import *
+from .corpus import _need
 from .draw import *
 from .gpt import *
 from .ready import MISTAKES
@@ -776,9 +777,9 @@ def pretrain_cli(
 ):
     "Practise on a rule, carry parts over, learn a corpus"
     if plan and choose('size', size, LM_SIZES) not in ('tiny', 'laptop'):
-        task = rule and warm_task(rule, length)
-        return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, task, warm_steps))
-    data = _shared(corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens, device)
+        return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule and warm_task(rule, length), warm_steps))
+    what = corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens
+    data = _open(*what) if plan else _shared(*what, device)
     how = dict(schedule=schedule, decay_steps=None if schedule == 'constant' else steps, compile=compile, isolate=not joined)
     p = Pretraining(data, rule, size, _many(parts), steps, warm_steps, length=length, init=init, seed=seed, batch_size=batch_size, micro=micro, lr=lr,
         bf16=bf16, remat=remat, eval_every=eval_every, device=device, run_dir=out, resume=resume, **how)
@@ -792,9 +793,9 @@ def _many(s): return [o for o in s.split(',') if o]
 
 def _shared(name, tokenizer, block, max_tokens, device):
     "The corpus; of several processes the first prepares it"
-    from accelerate import PartialState
+    state = _need('accelerate').PartialState
     cpu = (device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
-    with PartialState(cpu=cpu).main_process_first(): return _open(name, tokenizer, block, max_tokens)
+    with state(cpu=cpu).main_process_first(): return _open(name, tokenizer, block, max_tokens)
 
 def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule, warm_steps):
     "The plan of a large run, without its data"
