@@ -10,8 +10,8 @@ __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'FORMATS', 'ENDS', 'SPLIT_NAME
            'library_code', 'polynomial', 'maths_problems', 'local_files', 'document', 'Stream', 'document_key',
            'split_by_key', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
 
-# %% ../nbs/50_corpus.ipynb #c403c428
-import ast, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
+# %% ../nbs/50_corpus.ipynb #6e84a6c2
+import ast, gzip, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
 from itertools import islice
 from pathlib import Path
 
@@ -211,20 +211,20 @@ def maths_problems(n=60_000, seed=0): # Yields documents: a question, a line bre
 # %% ../nbs/50_corpus.ipynb #2c797bcc
 EMBEDDED = dict(text=library_english, code=library_code, maths=maths_problems)
 
-# %% ../nbs/50_corpus.ipynb #449ecc4e
+# %% ../nbs/50_corpus.ipynb #a68bd18e
 HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None), mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
     wikitext=('Salesforce/wikitext', 'wikitext-103-raw-v1'))
-FORMATS = dict(text=('.txt', '.md'), json=('.jsonl', '.json'), parquet=('.parquet',))
+FORMATS = dict(text=('.txt', '.md'), json=('.jsonl', '.json', '.jsonl.gz', '.json.gz'), parquet=('.parquet',))
 
 ENDS = tuple(e for o in FORMATS.values() for e in o)
 
-# %% ../nbs/50_corpus.ipynb #1017759b
+# %% ../nbs/50_corpus.ipynb #06f8c0ff
 def local_files(
     path # A file or a folder
 ) -> tuple: # The kind ('text', 'json' or 'parquet') and the files
     "What there is to read under `path`; raises ValueError if nothing, or several kinds"
     files = sorted(p for p in ([Path(path)] if Path(path).is_file() else Path(path).rglob('*')) if p.is_file())
-    found = {k: fs for k,ends in FORMATS.items() if (fs := [str(f) for f in files if f.suffix in ends])}
+    found = {k: fs for k,ends in FORMATS.items() if (fs := [str(f) for f in files if f.name.endswith(ends)])}
     if len(found) == 1: return next(iter(found.items()))
     raise ValueError(f'{path} holds {" and ".join(found) or "no"} documents; a corpus needs files of one kind: {", ".join(ENDS)}.')
 
@@ -284,7 +284,7 @@ def _fetched(self:Stream, load):
             return load('parquet', data_files=parquet, split='train', streaming=True)
     except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
 
-# %% ../nbs/50_corpus.ipynb #f68caa3e
+# %% ../nbs/50_corpus.ipynb #eb7ef903
 @patch
 def __iter__(self:Stream):
     try:
@@ -298,7 +298,7 @@ def __iter__(self:Stream):
 
 def _undecodable(source):
     for f in local_files(source)[1] if os.path.exists(source) else []:
-        try: Path(f).suffix == '.parquet' or Path(f).read_text('utf-8')
+        try: f.endswith('.parquet') or (gzip.open if f.endswith('.gz') else open)(f, 'rb').read().decode()
         except UnicodeDecodeError as e:
             return f'{f} is not UTF-8: byte {e.object[e.start]:#04x} at place {e.start:,}. Convert it first, for example with: iconv -f latin1 -t utf-8'
 

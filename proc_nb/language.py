@@ -346,12 +346,12 @@ def paper_curves(
     data = [dict(arm=k, seed=0, tokens=s / 1000, value=v) for k in names for s,v in zip(c['steps'], c[k]) if s >= skip * c['steps'][-1]]
     return _loss_lines(alt.Chart(alt.Data(values=data)), names, c['metric'], 'thousand steps').properties(title=f'2601.21725: {domain}', width=240, height=170)
 
-# %% ../nbs/52_language.ipynb #12376f59
+# %% ../nbs/52_language.ipynb #f945599c
 def _growing_losses(width, height):
     rows = _given('rows', 'setting', 'seed', 'step', 'value').transform_calculate(arm='datum.setting', tokens='datum.step')
     span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(tokens='datum.i * steps').mark_point(opacity=0).encode(x='tokens:Q')
     lines = _loss_lines(rows, None, 'bits per byte', 'million tokens')
-    legend = alt.Legend(orient='bottom', title=None)
+    legend = alt.Legend(orient='bottom', title='run')
     def by(channel, values): return channel('arm:N', legend=legend, scale=alt.Scale(range=values))
     lines,given = lines.encode(color=by(alt.Color, COLORS), strokeDash=by(alt.StrokeDash, DASHES)),dict(rows=[], paper=[], steps=1)
     return alt.layer(span, lines).add_params(*(alt.param(name=k, value=v) for k,v in given.items())).properties(width=width, height=height)

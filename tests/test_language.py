@@ -1,6 +1,7 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import json, math, os, signal, subprocess, sys, time
+import gzip, json, math, os, signal, subprocess, sys, time
 import numpy as np, pytest, torch
+from itertools import islice
 from pathlib import Path
 from proc_nb.all import *
 from proc_nb.corpus import *
@@ -66,17 +67,22 @@ def test_mathematics_is_right_by_another_way():
         elif ' divided by ' in body: assert parse(body.split(maxsplit=body.split('divided')[0].count(' ') - 1)[-1].replace(' divided by ', '/(') + ')') == int(a)
     assert seen == {'solve', 'derivative', 'evaluate'}
 
-@pytest.mark.parametrize('kind', ['jsonl', 'parquet', 'txt'])
+@pytest.mark.parametrize('kind', ['jsonl', 'json.gz', 'parquet', 'txt'])
 def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
     datasets = pytest.importorskip('datasets')
     texts, d = [f'Row {i}: ' + 'words and words ' * (i % 5 + 1) for i in range(120)], tmp_path/'data'
     d.mkdir()
     if kind == 'jsonl': jsonl(d/'x.jsonl', texts)
+    if kind == 'json.gz': # as C4 is published, in several files
+        for i in range(3): (d/f'c4-train.{i:05d}-of-00003.json.gz').write_bytes(gzip.compress(''.join(json.dumps(dict(text=t, timestamp='2019', url='u')) + '\n' for t in texts[i::3]).encode()))
     if kind == 'parquet': datasets.Dataset.from_dict(dict(content=texts)).to_parquet(d/'x.parquet')
     if kind == 'txt':
         for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t)
     c = corpus(str(d), block_size=32, cache=tmp_path/'cache', progress=False)
     assert set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {t.strip() for t in texts}
+    s = Stream(str(d)) # stopped and gone on with, between files too
+    first = list(islice(s, 50))
+    assert first + list(Stream(str(d), state=s.where())) == list(Stream(str(d)))
 
 @pytest.mark.parametrize('shuffle', [3, None])
 def test_preparing_goes_on_after_an_interruption(tmp_path, shuffle):

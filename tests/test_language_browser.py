@@ -29,7 +29,11 @@ def test_two_loss_curves_grow_while_one_watches(page):
     page.open('language.ipynb', *cells())
     def points(): return sorted(page.page.eval_on_selector_all('.vega-embed .mark-line path', POINTS))
     def done(): return page.page.get_by_text('trained 2', exact=True).count()
+    chart = page.page.locator('.vega-embed').first
     page.run_all()
+    page.wait(chart.count, 240)
+    assert 300 < chart.bounding_box()['width'] < 1000, 'the chart has no size before it has a line'
+    chart.scroll_into_view_if_needed()
     page.wait(lambda: len(points()) == 2 and points()[0] >= 3, 300)
     few = points()
     assert not done(), 'the curves were drawn only when the training was over'
@@ -38,6 +42,6 @@ def test_two_loss_curves_grow_while_one_watches(page):
     page.wait(done, 120)
     page.wait(lambda: points() == [15, 15])
     page.shoot('language_grown')
-    said = page.page.locator('.vega-embed').first.inner_text()
+    said = chart.inner_text()
     assert 'bits per byte' in said and 'warm-up on set' in said and 'no warm-up' in said
     assert page.errors == [] and page.outside == []
