@@ -3,6 +3,7 @@ import os, signal, subprocess, sys, time
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *
+from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 from proc_nb.study import key
 from proc_nb.study_cli import named
@@ -64,6 +65,7 @@ def test_a_mixture_is_practised_too(tmp_path):
 
 SCRIPT = '''import sys
 from proc_nb.all import *
+from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
 
@@ -87,7 +89,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(module, '_keep', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(ManyRun, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
