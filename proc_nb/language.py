@@ -346,7 +346,7 @@ def paper_curves(
     data = [dict(arm=k, seed=0, tokens=s / 1000, value=v) for k in names for s,v in zip(c['steps'], c[k]) if s >= skip * c['steps'][-1]]
     return _loss_lines(alt.Chart(alt.Data(values=data)), names, c['metric'], 'thousand steps').properties(title=f'2601.21725: {domain}', width=240, height=170)
 
-# %% ../nbs/52_language.ipynb #f945599c
+# %% ../nbs/52_language.ipynb #e90bcd7e
 def _growing_losses(width, height):
     rows = _given('rows', 'setting', 'seed', 'step', 'value').transform_calculate(arm='datum.setting', tokens='datum.step')
     span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(tokens='datum.i * steps').mark_point(opacity=0).encode(x='tokens:Q')
@@ -354,7 +354,8 @@ def _growing_losses(width, height):
     legend = alt.Legend(orient='bottom', title='run')
     def by(channel, values): return channel('arm:N', legend=legend, scale=alt.Scale(range=values))
     lines,given = lines.encode(color=by(alt.Color, COLORS), strokeDash=by(alt.StrokeDash, DASHES)),dict(rows=[], paper=[], steps=1)
-    return alt.layer(span, lines).add_params(*(alt.param(name=k, value=v) for k,v in given.items())).properties(width=width, height=height)
+    how = dict(width=width, height=height, autosize=alt.AutoSizeParams(type='pad', resize=True))
+    return alt.layer(span, lines).add_params(*(alt.param(name=k, value=v) for k,v in given.items())).properties(**how)
 
 class LossChart(LiveChart):
     "Bits per byte over tokens, growing while one watches"

@@ -25,6 +25,8 @@ def page(tmp_path, monkeypatch):
         yield LabPage(b, *server)
         b.close()
 
+def inside(a, b): return b['x'] <= a['x'] and b['y'] <= a['y'] and a['x'] + a['width'] <= b['x'] + b['width'] + 1 and a['y'] + a['height'] <= b['y'] + b['height'] + 1
+
 def test_two_loss_curves_grow_while_one_watches(page):
     page.open('language.ipynb', *cells())
     def points(): return sorted(page.page.eval_on_selector_all('.vega-embed .mark-line path', POINTS))
@@ -42,6 +44,6 @@ def test_two_loss_curves_grow_while_one_watches(page):
     page.wait(done, 120)
     page.wait(lambda: points() == [15, 15])
     page.shoot('language_grown')
-    said = chart.inner_text()
-    assert 'bits per byte' in said and 'warm-up on set' in said and 'no warm-up' in said
+    whole = chart.locator('svg').bounding_box()
+    for said in 'bits per byte', 'million tokens', 'warm-up on set', 'no warm-up', '7.0': assert inside(chart.get_by_text(said, exact=True).first.bounding_box(), whole), f'{said} is cut off'
     assert page.errors == [] and page.outside == []
