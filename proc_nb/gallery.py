@@ -86,6 +86,10 @@ def _study(found): return [dict(test=r['test'], start=_start(r), seed=r['seed'],
 for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells", spoilt='Practice that was spoilt').items():
     view(n, t, '% accuracy after training', 'A line is a start: what was practised, and which parts of it were carried over.', 'nbs/31_reference.ipynb')(_study)
 
+# %% ../nbs/94_gallery.ipynb #5b1f7a2d
+@view('study_plans', 'How long the whole studies would take', 'hours on one thread, extrapolated', 'A few steps were measured and multiplied by the steps to do; nothing of it was run.', 'nbs/30_study.ipynb')
+def _plans(found): return [dict(study=r['study'], what=l['what'], value=l['seconds'] / 3600) for r in found['rows'] for l in r['lines']]
+
 # %% ../nbs/94_gallery.ipynb #5f429558
 def _lasts(rows):
     "The last row of every run"

@@ -190,3 +190,6 @@ def test_a_worker_that_dies_is_told_in_words(error, words):
     kinds = {n: type(n, (Exception,), {}) for n in ('WorkerCrashedError', 'OutOfMemoryError')}
     def get(ref): raise kinds[error]()
     with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
+
+def test_a_grid_beyond_measure_is_refused():
+    with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=1_000_000)

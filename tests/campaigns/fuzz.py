@@ -242,7 +242,7 @@ def STUDY_MAIN(args):
     from fastcore.script import anno_parser
     f = study_cli.study_cli.__wrapped__
     given = vars(anno_parser(f, prog='proc-nb-study').parse_args([*args]))
-    given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget')}
+    given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget', 'measured')}
     study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
     study_cli.named(**{**given, 'seeds': min(given['seeds'] or 1, 3)})
 
