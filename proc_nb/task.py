@@ -224,11 +224,11 @@ def check(self:Task,
         raise ValueError(f'Tokens of {self.name} lie in 0..{self.vocab_size-1}, but these reach from {tokens.min()} to {tokens.max()}.')
     return self.valid(tokens)
 
-# %% ../nbs/01_task.ipynb #a71b13a7
+# %% ../nbs/01_task.ipynb #cb8ded7b
 @patch
 def trim(self:Task, row):
     "`row` without the padding at its end"
-    return row[:max(1, int((row != self.pad).nonzero().max()) + 1)] if (row != self.pad).any() else row[:1]
+    return row[:int((row != self.pad).nonzero().max()) + 1] if (row != self.pad).any() else row[:1]
 
 @patch
 def picture(self:Task,

@@ -52,6 +52,16 @@ def test_tables_say_what_the_rows_say():
             xs = [r['accuracy'] for r in stored_table(name) if tuple(r[k] for k in study.CELL) == tuple(s[k] for k in study.CELL)]
             assert s['runs'] == len(xs) and abs(s['mean'] - sum(xs) / len(xs)) < 1e-12 and s['lowest'] == min(xs) and s['highest'] == max(xs)
 
+@pytest.mark.parametrize('n', range(2, 41))
+def test_students_interval_leaves_out_one_in_forty_at_each_end(n):
+    "Student's density with n - 1 degrees of freedom, added up from the mean to the end of the interval of n numbers"
+    xs, df = [float(i) for i in range(n)], n - 1
+    mean, low, high = student(xs)
+    t = (high - mean) / (torch.tensor(xs).var() / n).sqrt().item()
+    x = torch.linspace(0, t, 20_001, dtype=torch.float64)
+    density = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi) * (1 + x * x / df) ** (-(df + 1) / 2)
+    assert abs(torch.trapezoid(density, x).item() - .475) < 3e-4 and mean - low == pytest.approx(high - mean)
+
 # ---- the same again
 
 CODE = '''import hashlib, torch

@@ -3,7 +3,7 @@
     python tests/campaigns/mutate.py --module transfer --count 30 --seed 1 --out mutants.jsonl
 
 One place of a module is changed (a comparison, a sign, a number, a mask, a bound, a deleted line) in a copy of the package; then the module's own notebook cells are run,
-and the named tests if those notice nothing. A mutant that nothing notices survives: it is killed by a new test, or explained in `EXPLAINED`.
+and the named tests if those notice nothing. A mutant that nothing notices survives: it is killed by a new test, or explained on the page `nbs/explain/trust`.
 """
 import argparse, ast, copy, json, os, random, re, signal, sys, tempfile, time, warnings
 from pathlib import Path
