@@ -2,6 +2,7 @@
 import pickle, pytest, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
+from proc_nb.cli import practise_cli
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
@@ -85,6 +86,19 @@ def test_an_interrupt_within_a_step_spoils_nothing(tmp_path, when, many, monkeyp
 def test_a_checkpoint_of_another_shape(tmp_path):
     list(fit(fresh(), small(), steps=2, run_dir=tmp_path))
     with pytest.raises(ValueError, match='another shape'): fit(fresh(32), small(), steps=3, run_dir=tmp_path, resume=True)
+
+def test_a_practice_that_died_before_it_wrote_its_network_writes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    practise_cli('identity', steps=20)
+    net = tmp_path/'_runs/practise/identity/model.safetensors'
+    whole = load_tensors(net)[0]
+    net.unlink()
+    practise_cli('identity', steps=20, resume=True)
+    assert 'finished already' not in capsys.readouterr().out
+    again = load_tensors(net)[0]
+    assert whole.keys() == again.keys() and all(torch.equal(whole[k], again[k]) for k in whole)
+    practise_cli('identity', steps=20, resume=True)
+    assert 'finished already' in capsys.readouterr().out
 
 def test_no_temporary_file_stays(tmp_path):
     list(fit(fresh(), small(), steps=3, run_dir=tmp_path, eval_every=1))

@@ -1,5 +1,5 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import gzip, json, math, os, signal, subprocess, sys, time
+import gzip, json, math, os, shutil, signal, subprocess, sys, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
@@ -228,6 +228,16 @@ def test_killed_and_resumed_is_the_same_run(uninterrupted, tmp_path):
     assert done.returncode == 0, done.stderr
     same_curve(logged(out), logged(uninterrupted))
     assert all(torch.equal(a, b) for a, b in zip(load_lm(out).parameters(), load_lm(uninterrupted).parameters()))
+
+def test_a_run_that_died_before_it_wrote_its_results_writes_them(uninterrupted, tmp_path):
+    out = tmp_path/'run'
+    shutil.copytree(uninterrupted, out)
+    (out/'results.json').unlink()
+    first, second = (go(out, '--steps', 40, '--eval-every', 10, '--resume') for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert 'finished already' not in first.stdout and 'finished already' in second.stdout
+    was, now = (json.loads((d/'results.json').read_text())['last'] for d in (uninterrupted, out))
+    assert {k: v for k, v in was.items() if now.get(k) != v and k != 'sum'} == {}
 
 def test_two_processes_are_one_run(uninterrupted, tmp_path):
     done = go(tmp_path/'run', '--steps', 40, '--eval-every', 10, processes=2, launcher='accelerate')
