@@ -210,7 +210,7 @@ def sizes(self:GPT) -> dict: # Part -> number of parameters
 def _repr_html_(self:GPT):
     c,n = self.config,self.sizes()
     cells = ''.join(f'<td>{k}<br>{v:,}</td>' for k,v in n.items())
-    head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; reads {c.block_size} of {c.vocab_size} tokens'
+    head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; rows of up to {c.block_size} tokens, {c.vocab_size} kinds of them'
     return f'<p><b>{head}</b>, {sum(n.values()):,} parameters</p><table><tr>{cells}</tr></table>'
 
 # %% ../nbs/10_gpt.ipynb #6a70f396

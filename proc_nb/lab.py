@@ -9,8 +9,8 @@ __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed'
            'parts_said', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page', 'AttentionView',
            'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
-# %% ../nbs/70_lab.ipynb #88b1c90b
-import json, signal, subprocess, sys, threading, time, weakref
+# %% ../nbs/70_lab.ipynb #95f3a42a
+import json, os, signal, subprocess, sys, threading, time, weakref
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -1055,7 +1055,14 @@ def lab_notebook(
     write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
     return own
 
-# %% ../nbs/70_lab.ipynb #49ec29ab
+# %% ../nbs/70_lab.ipynb #cbe1e923
+def _serve(command):
+    "Run a server in this terminal; Ctrl-C is the server's to answer"
+    server = subprocess.Popen(command)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try: return server.wait()
+    finally: signal.signal(signal.SIGINT, before)
+
 @call_parse
 def open_lab(
     folder:str='.' # Folder to work in
@@ -1063,5 +1070,6 @@ def open_lab(
     "Open JupyterLab on the live lab"
     if find_spec('jupyterlab') is None: raise SystemExit("JupyterLab is not installed: pip install 'proc-nb[lab]'")
     book = lab_notebook(folder)
-    print(f'Opening {book}; Ctrl-C in this terminal ends JupyterLab.')
-    return subprocess.run([sys.executable, '-m', 'jupyterlab', str(book)]).returncode
+    print(f'Opening {book}; the tutorials lie beside it. Ctrl-C in this terminal, twice, ends JupyterLab.')
+    root = ['--allow-root'] if getattr(os, 'geteuid', lambda: 1)() == 0 else []
+    return _serve([sys.executable, '-m', 'jupyterlab', str(book), *root])

@@ -30,7 +30,14 @@ def show(
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
     return Html(f'<div role="img" aria-label="{esc(label)}" style="overflow-x:auto;max-width:100%">{markup}</div>')
 
-# %% ../nbs/20_plots.ipynb #bab1f5cd
+# %% ../nbs/20_plots.ipynb #1fe106f3
+def _apart(ends, gap=.055):
+    "Where labels are written: `gap` below the one above, or where the line ends"
+    down = [alt.SortField('accuracy', order='descending')]
+    ends = ends.transform_window(rank='row_number()', sort=down).transform_calculate(top=f'datum.accuracy + {gap} * datum.rank')
+    return ends.transform_window(low='min(top)', frame=[None, 0], sort=down).transform_calculate(label=f'datum.low - {gap} * datum.rank')
+
+# %% ../nbs/20_plots.ipynb #e314a88c
 SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right triangle-left'.split()
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 def _lines(base, names, title):
@@ -47,29 +54,30 @@ def _lines(base, names, title):
     ends = enc.transform_joinaggregate(last='max(step)', first='min(seed)', groupby=['setting'])
     ends = ends.transform_filter('datum.step == datum.last && datum.seed == datum.first')
     return [marked.mark_line(clip=True), marked.mark_point(clip=True, filled=True, size=22).encode(tooltip=tips),
-        ends.mark_text(align='left', dx=6, dy=-6).encode(text=alt.Text('accuracy:Q', format='.0%'))]
+        _apart(ends).mark_text(align='left', dx=8).encode(y=alt.Y('label:Q', title='accuracy on held-out rows'), text=alt.Text('accuracy:Q', format='.0%'))]
 
-# %% ../nbs/20_plots.ipynb #8f45ed29
+# %% ../nbs/20_plots.ipynb #4104ffa3
 def curves(
     rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
     title:str='', # Title
-    baseline:float=None, # A published accuracy to draw as a rule, 0 to 1
+    baseline:float=None, # The published accuracy of random weights to draw as a rule, 0 to 1
     width:int=460, # Pixels
-    height:int=260 # Pixels
+    height:int=260, # Pixels
+    legend:str='carried over' # Heading of the legend
 ) -> alt.LayerChart: # One line per setting and seed
     "Accuracy against steps, a line per run"
     names = list(dict.fromkeys(r['setting'] for r in rows))
-    lines = _lines(alt.Chart(alt.Data(values=list(rows))), names, 'carried over')
+    lines = _lines(alt.Chart(alt.Data(values=list(rows))), names, legend)
     return alt.layer(*_rule(baseline), *lines).properties(title=title, width=width, height=height)
 
-# %% ../nbs/20_plots.ipynb #56699ce9
+# %% ../nbs/20_plots.ipynb #bdc8b4be
 def _rule(y):
     if not y: return []
-    return _ruled(alt.Chart(alt.Data(values=[dict(y=y, said=f'published {y:.1%}')])))
+    return _ruled(alt.Chart(alt.Data(values=[dict(y=y, said=f'published for random weights: {y:.1%}')])))
 
 def _ruled(data):
     at = data.encode(y='y:Q')
-    return [at.mark_rule(strokeDash=[5, 4], color='#888'), at.mark_text(align='right', dx=-2, dy=-6).encode(x=alt.value('width'), text='said:N')]
+    return [at.mark_rule(strokeDash=[5, 4], color='#888'), at.mark_text(align='left', dx=4, dy=-7).encode(x=alt.value(0), text='said:N')]
 
 # %% ../nbs/20_plots.ipynb #3d184209
 N_ROWS = 3000

@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/ready.html.md"""
 
 # %% auto #0
 __all__ = ['MISTAKES', 'floors', 'torch_version', 'in_colab', 'can_write', 'gpu', 'surroundings', 'stops', 'notes',
-           'check_versions', 'ready', 'in_one_line']
+           'check_versions', 'ready', 'writable_folder', 'in_one_line']
 
 # %% ../nbs/18_ready.ipynb #100071d6
 import os, re, sys, tempfile
@@ -99,6 +99,17 @@ def ready(
     "Say in one line whether this is a place to work in; RuntimeError in words if it is not"
     check_versions()
     print(*notes(surroundings(folder), gpu()))
+
+# %% ../nbs/18_ready.ipynb #dcd16b93
+def writable_folder(
+    folder # Where results are to be written; it is made if need be
+) -> Path: # The folder
+    "A folder that can be written to; ValueError in words if it cannot"
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder): return folder
+    except OSError as e: raise ValueError(f'Nothing can be written to the folder {folder} ({e.strerror}). Name a folder of your own.') from None
 
 # %% ../nbs/18_ready.ipynb #f1475db8
 MISTAKES = ValueError, KeyError, OSError, FloatingPointError, ImportError

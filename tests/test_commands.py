@@ -8,7 +8,7 @@ BIN = Path(sys.executable).parent
 def call(*args, cwd): return subprocess.run([BIN/args[0], *args[1:]], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_demo_writes_a_table_and_a_chart(tmp_path):
-    done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '4', cwd=tmp_path)
+    done = call('proc-nb-demo', '--n-pairs', '30', '--steps', '4', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for start in ('random weights', 'attention', 'attention + positions', 'everything'): assert f'\n{start} ' in done.stdout
     assert 'second-hand' in done.stdout and 'author-stated' in done.stdout and 'Try next' in done.stdout
@@ -17,6 +17,11 @@ def test_demo_writes_a_table_and_a_chart(tmp_path):
     kept = json.loads((out/'results.json').read_text())
     assert len(kept['rows']) == 4 and kept['torch'] and kept['hardware']
     assert 'src="http' not in (out/'chart.html').read_text()
+
+def test_a_finished_demo_is_not_written_over(tmp_path):
+    for _ in range(2): done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '2', '--parts', 'all', cwd=tmp_path)
+    assert {p.name for p in (tmp_path/'_runs').iterdir()} == {'demo', 'demo-2'} and 'demo-2/chart.png' in done.stdout
+    assert '\neverything ' in done.stdout and 'second-hand' not in done.stdout # these are not the papers' 30 pairs
 
 def test_ctrl_c_keeps_what_was_done(tmp_path):
     run = subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '100000'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -34,7 +39,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
 @pytest.mark.parametrize('args,words', [
     (('proc-nb-demo', '--rule', 'identiti'), "Did you mean 'identity'?"), (('proc-nb-demo', '--parts', 'atn'), "Did you mean 'attn'?"),
     (('proc-nb-demo', '--n-pairs', '99'), 'from 1 to 64'), (('proc-nb-demo', '--device', 'gpu'), 'There is no device'),
-    (('proc-nb-demo', '--steps', '0'), 'steps must be'), (('proc-nb-practise', 'dick'), "Did you mean 'dyck'?"),
+    (('proc-nb-demo', '--steps', '0'), 'steps must be'), (('proc-nb-demo', '--out', '/proc/x'), 'Nothing can be written to the folder /proc/x'), (('proc-nb-practise', 'dick'), "Did you mean 'dyck'?"),
     (('proc-nb-study', 'tuor'), "Did you mean 'tour'?"), (('proc-nb-bench', '--device', 'gpu'), 'There is no device'), (('proc-nb-influence',), '--model is missing'),
     (('proc-nb-pretrain', '--rule', 'sett', '--plan'), "Did you mean 'set'?"), (('proc-nb-language', 'aditive'), "Did you mean 'additive'?")])
 def test_mistakes_are_answered_in_words(args, words, tmp_path):
@@ -45,6 +50,8 @@ def test_mistakes_are_answered_in_words(args, words, tmp_path):
 def test_practise_can_be_stopped_and_resumed(tmp_path):
     first = call('proc-nb-practise', 'identity', '--steps', '6', cwd=tmp_path)
     assert first.returncode == 0 and 'Written' in first.stdout, first.stderr
+    anew = call('proc-nb-practise', 'identity', '--steps', '6', cwd=tmp_path)
+    assert anew.returncode == 1 and 'holds a practised network already' in anew.stderr
     again = call('proc-nb-practise', 'identity', '--steps', '6', '--resume', cwd=tmp_path)
     assert again.returncode == 0 and 'finished already' in again.stdout, again.stderr
 
