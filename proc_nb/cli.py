@@ -24,7 +24,7 @@ from .task import *
 from .train import *
 from .zoo import *
 
-# %% ../nbs/90_cli.ipynb #f3e40e59
+# %% ../nbs/90_cli.ipynb #336f6e61
 def summary(
     rows # Dicts with 'setting', 'seed', 'step', 'accuracy'
 ) -> list: # One dict per setting
@@ -34,8 +34,8 @@ def summary(
         runs = [[r for r in rows if (r['setting'], r['seed']) == (s, i)] for i in dict.fromkeys(r['seed'] for r in rows if r['setting'] == s)]
         found = [next((r['step'] for r in run if r['accuracy'] > .5), None) for run in runs]
         ends = [run[-1]['accuracy'] for run in runs]
-        out.append(dict(setting=s, accuracy=sum(ends) / len(ends), lowest=min(ends), runs=len(runs), found=sum(f is not None for f in found), after=min(run[-1]['step'] for run in runs),
-            step=min((f for f in found if f), default=None), paper=PAPER.get(s, (None, 'not published'))))
+        out.append(dict(setting=s, accuracy=sum(ends) / len(ends), lowest=min(ends), runs=len(runs), after=min(run[-1]['step'] for run in runs),
+            found=sum(f is not None for f in found), step=min((f for f in found if f), default=None), paper=PAPER.get(s, (None, 'not published'))))
     return out
 
 # %% ../nbs/90_cli.ipynb #8dc797da
