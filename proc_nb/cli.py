@@ -92,8 +92,11 @@ def _starts(parts):
     label = next((k for k,(p,_) in STARTS.items() if names == ([p] if isinstance(p, str) else p)), ' + '.join(names))
     return {'random weights': STARTS['random weights'], label: STARTS.get(label, (names, 'random'))}
 
-# %% ../nbs/90_cli.ipynb #54fb664b
-def _next_folder(out): return writable_folder(out or next(p for i in count(1) if not (p := Path('_runs')/(f'demo-{i}' if i > 1 else 'demo')).joinpath('results.json').exists()))
+# %% ../nbs/90_cli.ipynb #746b7d7f
+def _next_folder(out):
+    "`out`, or the first of _runs/demo, _runs/demo-2, ... that holds no results"
+    names = chain(['demo'], (f'demo-{i}' for i in count(2)))
+    return writable_folder(out or next(p for p in map(Path('_runs').joinpath, names) if not (p/'results.json').exists()))
 
 # %% ../nbs/90_cli.ipynb #e2f67287
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."

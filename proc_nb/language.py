@@ -10,7 +10,7 @@ __all__ = ['RULES', 'ALL', 'QUESTIONS', 'PAPER_DOMAIN', 'PICTURES', 'arms', 'Lan
            'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart', 'watch',
            'language_cli', 'language_main', 'stored_language', 'beside_paper']
 
-# %% ../nbs/52_language.ipynb #6fdbde7d
+# %% ../nbs/52_language.ipynb #f20f98d6
 import json, math, sys, time
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .gpt import *
 from .plots import *
 from .plots import _given
 from .pretrain import *
-from .ready import MISTAKES
+from .ready import MISTAKES, writable_folder
 from .results import *
 from .task import *
 from .train import *
@@ -414,7 +414,7 @@ def last(self:LanguageStudy,
             there = self.kept(same, lambda: dict(same, **self.tuned(arm, seed, other, steps)))
             yield dict(there, label=label, steps=steps)
 
-# %% ../nbs/52_language.ipynb #95de8d9b
+# %% ../nbs/52_language.ipynb #46aecbfc
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=amount_points, mixtures=end_points, persistence=loss_curves)
 _open = corpus
 def language_cli(
@@ -433,7 +433,7 @@ def language_cli(
 ):
     "Ask a question about warming up a language model"
     choose('question', question, QUESTIONS)
-    data,out = _open(corpus, block_size=LM_SIZES[choose('size', size, LM_SIZES)].block_size),Path(out)
+    data,out = _open(corpus, block_size=LM_SIZES[choose('size', size, LM_SIZES)].block_size),writable_folder(out)
     name = f'{question}-{Path(corpus).name}'
     keep = out/f'{Path(corpus).name}.json'
     study = LanguageStudy(data, rule or RULES.get(corpus, 'set'), size, steps, warm_steps, range(seeds), keep, length, device=device, warm_lr=warm_lr)

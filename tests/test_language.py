@@ -425,9 +425,9 @@ def test_stored_runs_say_where_they_come_from():
         assert r['curve']['tokens'][-1] >= r.get('tuned', r['steps']) * r['per_step']
 
 @pytest.mark.parametrize('domain', RULES)
-@pytest.mark.parametrize('question', ['additive', 'substitutive', 'parts'])
-def test_three_seeds_of_every_arm(domain, question):
-    rows = stored_language(domain, question)
-    assert {(r['label'], r['seed']) for r in rows} == {(l, s) for l in arms(question, RULES[domain], 500) for s in range(3)}
-    assert ('shuffled rows' in {r['label'] for r in rows}) == (question != 'parts')
+@pytest.mark.parametrize('question, size', [('additive', 'tiny'), ('substitutive', 'tiny'), ('parts', 'tiny'), ('amount', 'tiny'), ('additive', 'laptop'), ('substitutive', 'laptop')])
+def test_three_seeds_of_every_arm(domain, question, size):
+    rows = stored_language(domain, question, size)
+    assert {(r['label'], r['seed']) for r in rows} == {(l, s) for l in arms(question, RULES[domain], dict(tiny=500, laptop=250)[size]) for s in range(3)}
+    assert ('shuffled rows' in {r['label'] for r in rows}) == (question in ('additive', 'substitutive'))
     if question == 'additive': assert {r['label'] for r in additive(rows)} >= {'shuffled rows', 'more of the target'}
