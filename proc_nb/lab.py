@@ -1055,13 +1055,13 @@ def lab_notebook(
     write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
     return own
 
-# %% ../nbs/70_lab.ipynb #cbe1e923
+# %% ../nbs/70_lab.ipynb #5bce2798
 def _serve(command):
     "Run a server in this terminal; Ctrl-C is the server's to answer"
     server = subprocess.Popen(command)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try: return server.wait()
-    finally: signal.signal(signal.SIGINT, before)
+    while True:
+        try: return server.wait()
+        except KeyboardInterrupt: pass # the server has heard it too, and asks whether it should end
 
 @call_parse
 def open_lab(

@@ -131,7 +131,8 @@ class Lab(Job):
 class Kernel(Job):
     "A lab in a kernel of its own, driven as JupyterLab drives it"
     faults = 'kill term int'.split()
-    CODE = "from proc_nb.lab import TransferLab\nlab = TransferLab(n_pairs=3, steps=60, batch_size=32)\nlab.run()"
+    CODE = "from proc_nb.lab import TransferLab; lab = TransferLab(n_pairs=3, steps=60, batch_size=32); lab.run()"
+    AGAIN = f"if 'lab' not in globals(): {CODE}\nelif lab.state != 'stopped': lab.run()" # a cell that was interrupted before its lab was there is run again
     def drive(self, strike=None):
         "Losses of a lab in a fresh kernel; None if it died"
         from jupyter_client.manager import KernelManager
@@ -142,12 +143,13 @@ class Kernel(Job):
         try:
             kc.wait_for_ready(timeout=60)
             self.ask(kc, 'import proc_nb.lab')
-            kc.execute(self.CODE)
+            mine = kc.execute(self.CODE)
             if strike:
                 time.sleep(strike[1])
                 os.kill(km.provisioner.process.pid, strike[0])
                 if strike[0] != signal.SIGINT: return None if self.gone(km) else 'alive'
-            self.ask(kc, 'lab.run() if lab.state == "paused" else None')
+            self.heard(kc, mine)
+            self.ask(kc, self.AGAIN)
             return self.ask(kc, 'print(repr([r.loss for r in lab.history]))')
         finally:
             kc.stop_channels()
@@ -156,8 +158,10 @@ class Kernel(Job):
         for _ in range(100):
             if km.provisioner.process.poll() is not None: return True
             time.sleep(.1)
-    def ask(self, kc, code):
-        said, mine = [], kc.execute(code)
+    def ask(self, kc, code): return self.heard(kc, kc.execute(code))
+    def heard(self, kc, mine):
+        "What the request `mine` prints until it is done"
+        said = []
         while True:
             m = kc.get_iopub_msg(timeout=90)
             if m['parent_header'].get('msg_id') != mine: continue
