@@ -413,7 +413,16 @@ def prepare(
     if not w.part['documents']: raise ValueError(f'{about["source"]} is empty: there is no document with text in it.')
     return w.finish({**about, 'problems': about.get('problems') or getattr(documents, 'problems', False)})
 
-# %% ../nbs/50_corpus.ipynb #861d1a02
+# %% ../nbs/50_corpus.ipynb #34a562e7
+def _described(path):
+    "What `corpus.json` says; raises ValueError if it does not describe a corpus"
+    about = unsealed(path.read_bytes(), path)
+    def has(d, **kinds): return isinstance(d, dict) and all(isinstance(d.get(k), t) for k,t in kinds.items())
+    fine = has(about, source=str, sha256=str, tokens=int, documents=int, shards=list)
+    if fine and all(has(s, file=str, split=str, sha256=str) and s['split'] in SPLIT_NAMES for s in about['shards']): return about
+    raise ValueError(f'{path} does not describe a corpus. Delete the folder to prepare it again.')
+
+# %% ../nbs/50_corpus.ipynb #84910493
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -423,7 +432,7 @@ class Corpus(Task):
     ):
         self.folder,self.seq_len = Path(folder),whole('block_size', block_size, 2)
         if not (self.folder/'corpus.json').is_file(): raise FileNotFoundError(f'{folder} is not a corpus: it has no corpus.json.')
-        self.about,self.tokenizer = unsealed((self.folder/'corpus.json').read_bytes(), self.folder/'corpus.json'),stored_tokenizer(folder)
+        self.about,self.tokenizer = _described(self.folder/'corpus.json'),stored_tokenizer(folder)
         self.pad = self.end = self.tokenizer.end
         self.token_names = self.tokenizer.names
         for s in self.about['shards']: self._whole(s, verify)

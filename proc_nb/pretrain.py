@@ -496,7 +496,7 @@ def _as_lm(gpt):
     model.load_state_dict(gpt.state_dict())
     return model
 
-# %% ../nbs/51_pretrain.ipynb #0b476f82
+# %% ../nbs/51_pretrain.ipynb #b04550ea
 def load_released(
     path, # A .pth or .bin file
     n_head:int # Attention heads, such as the second number of '12_12_768'
@@ -507,7 +507,8 @@ def load_released(
     except Exception as e: raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else is read.') from None
     state = next((state[k] for k in ('model_state_dict', 'state_dict', 'model') if isinstance(state.get(k), dict)), state)
     state = {re.sub(r'^(module\.|_orig_mod\.|model\.|transformer\.)+', '', k): v for k,v in state.items() if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
-    if 'wte.weight' not in state: raise ValueError(f'{path} holds no GPT-2: there is no wte.weight.')
+    missing = [k for k in ('wte.weight', 'wpe.weight', 'h.0.ln_1.weight') if not isinstance(state.get(k), torch.Tensor)]
+    if missing: raise ValueError(f'{path} holds no GPT-2: there is no {missing[0]}.')
     state.setdefault('lm_head.weight', state['wte.weight'])
     n_layer = 1 + max(layer_of(k) for k in state if layer_of(k) is not None)
     gpt = GPT(GPTConfig(len(state['wte.weight']), len(state['wpe.weight']), n_layer, n_head, state['wte.weight'].shape[1]))

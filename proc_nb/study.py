@@ -376,7 +376,7 @@ class Store:
             f.flush()
             os.fsync(f.fileno())
 
-# %% ../nbs/30_study.ipynb #f29a14d5
+# %% ../nbs/30_study.ipynb #9cdb8ec4
 @patch
 def rows(self:Store) -> Table:
     "All rows; a torn last line is cut off. Raises ValueError for a line that is no row"
@@ -390,6 +390,7 @@ def _read(self:Store, i, line):
     row = unsealed(line, where := f'{self.path}, line {i},')
     odd = [k for k in CELL if not isinstance(row.get(k), (str, int, float, type(None)))]
     odd += [k for k in ('accuracy', 'found') if not isinstance(row.get(k), (int, float, type(None)))]
+    odd += [k for k in ('steps', 'batch_size') if not isinstance(row.get(k, 0), int)]
     if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
     return row
 
