@@ -496,7 +496,7 @@ def _as_lm(gpt):
     model.load_state_dict(gpt.state_dict())
     return model
 
-# %% ../nbs/51_pretrain.ipynb #b04550ea
+# %% ../nbs/51_pretrain.ipynb #c6fd97d3
 def load_released(
     path, # A .pth or .bin file
     n_head:int # Attention heads, such as the second number of '12_12_768'
@@ -505,7 +505,9 @@ def load_released(
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else is read.') from None
-    state = next((state[k] for k in ('model_state_dict', 'state_dict', 'model') if isinstance(state.get(k), dict)), state)
+    def named(d): return isinstance(d, dict) and all(isinstance(k, str) for k in d)
+    if not named(state): raise ValueError(f'{path} holds no tensors under names.')
+    state = next((state[k] for k in ('model_state_dict', 'state_dict', 'model') if named(state.get(k))), state)
     state = {re.sub(r'^(module\.|_orig_mod\.|model\.|transformer\.)+', '', k): v for k,v in state.items() if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
     missing = [k for k in ('wte.weight', 'wpe.weight', 'h.0.ln_1.weight') if not isinstance(state.get(k), torch.Tensor)]
     if missing: raise ValueError(f'{path} holds no GPT-2: there is no {missing[0]}.')

@@ -157,7 +157,7 @@ SMALL = dict(n_layer=2, n_head=4, n_embd=16)
 def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
 def _once(runs): return list({key(r): r for r in runs}.values())
 
-# %% ../nbs/30_study.ipynb #23d9c0ff
+# %% ../nbs/30_study.ipynb #8811e531
 MOST = 100_000
 class Study:
     "A grid of runs"
@@ -187,7 +187,7 @@ class Study:
         choose('schedule', schedule, SCHEDULES)
         self.settings = dict(steps=whole('steps', steps, 1), batch_size=whole('batch_size', batch_size, 1), practice=practice, rates=rates, lr=lr,
             warmup=whole('warmup', warmup, 0), schedule=schedule, weight_decay=weight_decay, shape={**SMALL, **shape})
-        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1)) if isinstance(seeds, int) else list(seeds)
+        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(seeds, int) else list(seeds)
         cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
         for c in cells: check(c)
         if len(cells) * len(seeds) > MOST: raise ValueError(f'{len(cells):,} cells with {len(seeds):,} seeds are too many: a study has at most {MOST:,} runs.')

@@ -31,7 +31,7 @@ def test_more_of_any_input(name):
 FOUND = dict(checkpoint='7c187afd387f390327d2677d8655fcef68db58a6', factors='2c47f029e7ba57e34287e5dee8f8d117dd1f0cfd', zoo_sums='6aa0af61edb68ea540531a9e530f990f918e3517', tokenizer='9a0bcec6fe0025abae5ae664cfe1d7d551c29c67',
     rows='1afa27fac36d0d0f34939f6f4c87096e4e1a5d9e', lm_checkpoint='9251dc17803a20f6a2a9df652ae517c50ef1ab', table='20109d9fdefdc12f5d611d9ac8699be40f251c4a', answer='bd0092f21007d76271be90a0fb0d2a5b6d02cfbd',
     line='31a5cb7202d69f719f675aad41321e56878c1a97', words='d7ad521d1ccf6d600ca8439888aa03f29529d2bc')
-LATER = [('rows', 'd4c421d828f7'), ('released', 'f788ffca1e1e1e1e1e1e1e1e1e1e1e1e004d'), *(('corpus_folder', h) for h in (
+LATER = [('rows', 'd4c421d828f7'), ('definition', 'e488cbabdca28814f8df98f2be50e9bba2dd19a3'), ('released', 'ff80ffe37f01000000'), ('released', 'f788ffca1e1e1e1e1e1e1e1e1e1e1e1e004d'), *(('corpus_folder', h) for h in (
     'fe7f00007fffffff7fff24', 'ff7fffff00ff2eff06', '417fffffffffffff00000000ffff', 'ff7ffaff01060000d19f06', '0a7f01f721fa40007f0006'))]
 @pytest.mark.parametrize('name, data', [*FOUND.items(), *LATER])
 def test_what_was_found(name, data): fuzz.tried(name, bytes.fromhex(data))
