@@ -192,4 +192,5 @@ def test_a_worker_that_dies_is_told_in_words(error, words):
     with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
 
 def test_a_grid_beyond_measure_is_refused():
-    with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=1_000_000)
+    with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=100_000)
+    with pytest.raises(ValueError, match='seeds must be a whole number from 1 to 100000, not 1000000'): small(seeds=1_000_000)
