@@ -5,6 +5,7 @@
 Everything is imported once; each run is a forked child, so a fault costs the run and not the import. A fault strikes at a random time or at a random
 file operation (an audit hook counts them). Afterwards the same call is made again, and what it leaves is compared with an undisturbed run, bit by bit.
 A damaged file may also be refused: then the message must name it, and without that file the same call must end as the undisturbed run did.
+Only what struck counts: a signal that came after the end, or a disk that was large enough, is drawn again.
 """
 import argparse, contextlib, errno, hashlib, io, json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -33,6 +34,7 @@ class Job:
     def name(self): return type(self).__name__.lower()
     def setup(self): "What all runs share"
     def finished(self, out): return {}
+    def partly(self, out, whole): "After a fault and before the restart: what is shown must be a part of the truth"
     def files(self, out): return sorted(p for p in out.rglob('*') if p.is_file() and not p.name.startswith('.'))
 
 class Practise(Job):
@@ -42,6 +44,8 @@ class Practise(Job):
         m = out/'_runs/practise/identity/model.safetensors'
         return dict(tensors(m), meta=without(load_model(m).meta, 'seconds'))
     def finished(self, out): return {p.name: p.read_bytes() for p in out.rglob('model.safetensors')}
+    def partly(self, out, whole):
+        if self.finished(out): assert self.result(out) == whole, 'model.safetensors is not the network'
 
 class Demo(Job):
     "`proc-nb-demo --n-pairs 3 --steps 12`, with small batches; it begins anew when called again"
@@ -54,7 +58,6 @@ class Demo(Job):
         if not (out/'run/chart.png').exists(): return 'stopped' # Ctrl-C: it ends well, with what there is
         return dict(rows=self.rows(out))
     def partly(self, out, whole):
-        "After a fault and before the restart: what is shown is the beginning of the truth"
         if (out/'run/results.json').exists(): assert self.rows(out) == whole['rows'][:len(self.rows(out))], 'results.json holds other figures'
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
@@ -66,6 +69,9 @@ class Study_(Job):
     def result(self, out):
         return dict(rows=[without(r, 'seconds', 'date', 'sum', 'members') for r in sorted(study.Store(out/'s').rows(), key=lambda r: r['id'])],
             nets={p.name: tensors(p) for p in sorted((out/'s/practised').glob('*.safetensors'))})
+    def partly(self, out, whole):
+        extra = [r for r in self.result(out)['rows'] if r not in whole['rows']] if (out/'s').exists() else []
+        assert not extra, f'a row that is not true: {extra}'
     def finished(self, out):
         p = out/'s/rows.jsonl'
         return {i: l for i, l in enumerate(p.read_bytes().split(b'\n')[:-1])} if p.exists() else {}
@@ -83,11 +89,14 @@ class Language(Job):
         p = Pretraining(data, 'set', 'tiny', steps=12, warm_steps=4, warm_batch=8, length=6, batch_size=8, eval_every=3, eval_rows=8, device='cpu', run_dir=out/'run', resume=True)
         p.start()
         _end(p, _watch(p, p.records()), out/'run')
+    odd = 'seconds speed mfu waiting sum'.split()
+    def log(self, out):
+        p = out/'run/log.jsonl'
+        return [without(json.loads(l), *self.odd) for l in p.read_bytes().split(b'\n')[:-1]] if p.exists() else []
+    def partly(self, out, whole): assert self.log(out) == whole['log'][:len(self.log(out))], 'log.jsonl holds other figures'
     def result(self, out):
-        log = [json.loads(l) for l in (out/'run/log.jsonl').read_text().splitlines()]
-        odd = 'seconds speed mfu waiting sum'.split()
         last = json.loads((out/'run/results.json').read_text())['last']
-        return dict(log=[without(r, *odd) for r in log], last=without(last, *odd), net={n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in load_lm(out/'run').named_parameters()}) # chkstyle: ignore
+        return dict(log=self.log(out), last=without(last, *self.odd), net={n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in load_lm(out/'run').named_parameters()}) # chkstyle: ignore
     def files(self, out): return [p for p in super().files(out) if 'tfevents' not in p.name]
 
 class Language2(Language):
@@ -113,6 +122,8 @@ class Influence(Job):
         with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, asked, lines, count, o, 8, None, 4, 3)
     def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text())
     def finished(self, out): return {p.name: p.read_bytes() for p in out.rglob('top.jsonl')}
+    def partly(self, out, whole):
+        if self.finished(out): assert self.result(out) == whole, 'top.jsonl holds other figures'
 
 class Lab(Job):
     "A lab trains in its cell and saves; an interrupt pauses it, and the cell run again goes on"
@@ -127,6 +138,9 @@ class Lab(Job):
         lab.save()
     def result(self, out): # chkstyle: ignore
         return dict(tensors(out/'run/model.safetensors'), rows=(out/'run/records.csv').read_text())
+    def partly(self, out, whole):
+        p = out/'run/records.csv'
+        if p.exists(): assert p.read_text() == whole['rows'], 'records.csv holds other figures'
 
 class Kernel(Job):
     "A lab in a kernel of its own, driven as JupyterLab drives it"
@@ -195,11 +209,14 @@ def child(job, out, status, rank=0, port=0, strike=None, at=None, plain=False):
         os.chdir(out)
         if plain and os.getuid() == 0: os.setuid(NOBODY)
         if job.processes > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.processes), LOCAL_WORLD_SIZE=str(job.processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)) # chkstyle: ignore
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def interrupted(*args):
+            told['struck'] = 'done' not in told
+            signal.default_int_handler(*args)
+        signal.signal(signal.SIGINT, interrupted)
         count = [0]
         hook(out, strike or (lambda: None), at, count)
         try: job.run(out, rank)
-        finally: told['events'] = count[0]
+        finally: told.update(events=count[0], done=True)
     except BaseException as e: code, told['error'] = 1, [type(e).__name__, str(e)[:2000], isinstance(e, WORDS) or isinstance(e, (KeyboardInterrupt, SystemExit)) or _peer(e)] # chkstyle: ignore
     finally:
         with contextlib.suppress(OSError): Path(f'{status}.{rank}').write_text(json.dumps(told))
@@ -212,14 +229,14 @@ def free_port():
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
 
-def wait(pids, seconds=90):
-    "Wait for children; True if they ended by themselves"
+def wait(pids, seconds=90, died=None):
+    "Wait for children; True if they ended by themselves. Those that a signal has killed are added to `died`"
     end, left = time.time() + seconds, set(pids)
     while left and time.time() < end:
         for p in list(left):
-            try:
-                if os.waitpid(p, os.WNOHANG)[0]: left.discard(p)
-            except ChildProcessError: left.discard(p)
+            ended, status = os.waitpid(p, os.WNOHANG)
+            if ended: left.discard(p)
+            if ended and os.WIFSIGNALED(status) and died is not None: died.append(p)
         time.sleep(.01)
     for p in left:
         with contextlib.suppress(ProcessLookupError): os.killpg(p, signal.SIGKILL)
@@ -248,7 +265,7 @@ def undisturbed(job, folder):
     got = told(status, job)
     if not fine or any(t is None or 'error' in t for t in got): raise SystemExit(f'{job.name}: the undisturbed run failed: {got} {Path(f"{status}.said").read_text()[-2000:]}')
     size = sum(p.stat().st_size for p in out.rglob('*') if p.is_file())
-    return dict(seconds=time.time() - begun, events=got[0]['events'], result=job.result(out), size=size)
+    return dict(seconds=time.time() - begun, events=[t['events'] for t in got], result=job.result(out), size=size)
 
 # ---- the faults
 
@@ -283,31 +300,41 @@ def writable(out, yes):
 def strike(job, fault, out, status, whole, r):
     "Run `job` and let `fault` happen to it; returns how the run ended, and what was done"
     sig = dict(kill=signal.SIGKILL, torn=signal.SIGKILL, flip=signal.SIGKILL, term=signal.SIGTERM, int=signal.SIGINT, worker=signal.SIGKILL).get(fault)
-    by_event, on = fault not in ('disk', 'readonly') and job.name != 'ray' and r.random() < .5, r.randrange(job.processes)
+    by_event, on = fault not in ('disk', 'readonly', 'twice') and job.name != 'ray' and r.random() < .5, r.randrange(job.processes)
     kwargs = dict(on=on, plain=fault == 'readonly')
     if by_event:
-        kwargs.update(at=r.randint(1, whole['events']), strike=lambda: os.kill(os.getpid(), sig))
-        when = f'file operation {kwargs["at"]} of {whole["events"]}'
+        kwargs.update(at=r.randint(1, whole['events'][on]), strike=lambda: os.kill(os.getpid(), sig))
+        when = f'file operation {kwargs["at"]} of {whole["events"][on]}'
     elif fault == 'disk' and not whole['mounted']:
         def full(): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        kwargs.update(at=r.randint(1, whole['events']), strike=full)
-        when = f'file operation {kwargs["at"]} of {whole["events"]}'
-    pids = start(job, out, status, **kwargs)
+        kwargs.update(at=r.randint(1, whole['events'][on]), strike=full)
+        when = f'file operation {kwargs["at"]} of {whole["events"][on]}'
+    pids, died, victim = start(job, out, status, **kwargs), [], None
     if not by_event and fault != 'disk':
         delay = r.uniform(0, whole['seconds'])
         when = f'{delay:.2f} of {whole["seconds"]:.2f} s'
         time.sleep(delay)
         if fault == 'readonly': writable(out, False)
-        elif fault == 'worker' and job.name == 'ray': when += f', worker {ray_worker(pids[0], sig)}'
+        elif fault == 'twice':
+            victim = not os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            pids += start(job, out, f'{status}.second')
+        elif fault == 'worker' and job.name == 'ray': victim = ray_worker(pids[0], sig)
         else:
             with contextlib.suppress(ProcessLookupError): os.kill(pids[on], sig)
     elif fault == 'disk' and whole['mounted']: when = f'{whole["room"]:,} of {whole["size"]:,} bytes'
-    ended = wait(pids, 120)
+    ended = wait(pids, 120, died)
     if fault == 'readonly': writable(out, True)
-    got = told(status, job)
+    got = told(status, job) + (told(f'{status}.second', job) if fault == 'twice' else [])
     what = dict(when=when, ended=ended, runs=got)
     if fault in ('torn', 'flip'): what['damaged'] = damage(job, out, fault, r)
-    return what
+    return dict(what, struck=struck(fault, what, died, victim))
+
+def struck(fault, what, died, victim):
+    "Did the fault happen at all?"
+    if fault in ('torn', 'flip'): return what['damaged'] is not None
+    if fault == 'int': return any(t and t.get('struck') for t in what['runs'])
+    if fault in ('disk', 'readonly'): return any(t and 'error' in t for t in what['runs'])
+    return bool(died or victim)
 
 def ray_worker(driver, sig):
     "Kill one of the Ray workers that `driver` has"
@@ -315,12 +342,12 @@ def ray_worker(driver, sig):
     try: own = [p for p in psutil.Process(driver).children(recursive=True) if 'ray::' in ' '.join(p.cmdline()[:1])]
     except psutil.Error: own = []
     busy = [p for p in own if 'learn' in ' '.join(p.cmdline()[:1])] or own
-    if not busy: return 'none yet'
+    if not busy: return None
     os.kill(busy[0].pid, sig)
     return busy[0].pid
 
 def one(job, fault, folder, whole, r):
-    "One fault, and everything after it; returns a row of the report"
+    "One fault, and everything after it; returns a row of the report, or None if it did not strike"
     out, status = folder/'run', folder/'status'
     for p in folder.glob('status*'): p.unlink()
     if fault == 'disk':
@@ -333,10 +360,11 @@ def one(job, fault, folder, whole, r):
         what = strike(job, fault, out, status, whole, r)
         errors = [t['error'] for t in what['runs'] if t and 'error' in t]
         row = dict(job=job.name, fault=fault, when=what['when'], damaged=what.get('damaged'), said=[f'{e[0]}: {e[1][:160]}' for e in errors])
+        if not what['struck']: return None
         if not what['ended']: return dict(row, outcome='violated', why='the run hung after the fault')
         bad = [e for e in errors if not e[2]]
         if bad: return dict(row, outcome='violated', why=f'the fault was answered by a crash: {bad[0][0]}: {bad[0][1][:300]}')
-        if hasattr(job, 'partly') and not what.get('damaged'): job.partly(out, whole['result'])
+        if not what.get('damaged'): job.partly(out, whole['result'])
         before = {} if what.get('damaged') else job.finished(out)
         if fault == 'disk': disk.grow()
         return dict(row, **after(job, out, status, whole, before, what.get('damaged')))
@@ -424,9 +452,13 @@ def campaign(kind, count, seed, say=print, keep=lambda row: None):
         whole = job.drive() if kind == 'kernel' else undisturbed(job, folder)
         order = [f for _ in range(count // len(job.faults) + 1) for f in r.sample(job.faults, len(job.faults))][:count]
         for i, fault in enumerate(order):
-            begun, own = time.time(), random.Random(f'{kind} {seed} {i}')
-            row = in_kernel(job, fault, whole, own) if kind == 'kernel' else one(job, fault, folder, whole, own)
-            rows.append(dict(row, seed=seed, number=i, took=round(time.time() - begun, 2)))
+            begun, missed, row = time.time(), -1, None
+            while row is None and missed < 12:
+                missed += 1
+                own = random.Random(f'{kind} {seed} {i} {missed}')
+                row = in_kernel(job, fault, whole, own) if kind == 'kernel' else one(job, fault, folder, whole, own)
+            if row is None: row = dict(job=job.name, fault=fault, outcome='violated', why='it never struck')
+            rows.append(dict(row, seed=seed, number=i, missed=missed, took=round(time.time() - begun, 2)))
             keep(rows[-1])
             if row['outcome'] == 'violated': say(json.dumps(rows[-1]))
     finally: shutil.rmtree(folder, ignore_errors=True)

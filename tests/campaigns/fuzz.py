@@ -6,7 +6,7 @@
 A target is a function of bytes. It may answer with an error in words (`WORDS`, with a message); anything else is a finding: another exception, more than `MEMORY`
 bytes, more than `LIMIT` seconds.
 """
-import argparse, contextlib, copy, io, json, os, random, resource, signal, struct, sys, tempfile, time, traceback, warnings
+import argparse, contextlib, copy, hashlib, io, json, os, random, resource, shutil, signal, struct, sys, tempfile, time, traceback, warnings
 from pathlib import Path
 try: import atheris
 except ImportError: atheris = None
@@ -55,20 +55,26 @@ class Bytes:
             x[i] = self.spoil(x[i], depth + 1)
             return x
         return self.value(depth)
+    def mutate(self, data):
+        "Bytes of a valid file with a few changes"
+        data = bytearray(data)
+        for _ in range(1 + self.byte() % 4):
+            k, at = self.byte() % 5, (self.byte() << 8 | self.byte()) % max(1, len(data))
+            if k == 0: data[at:at + 1] = bytes([self.byte()])
+            elif k == 1: data = data[:at]
+            elif k == 2: data[at:at] = bytes([self.byte()]) * self.byte()
+            elif k == 3: data[:8] = struct.pack('<Q', [2**40, 2**63, 2**64 - 1, len(data), 0, 100_000_001][self.byte() % 6])
+            elif k == 4: del data[at:at + self.byte()]
+        return bytes(data)
+
+class Unchanged(Bytes):
+    "The same byte again and again, and valid files as they are: with it a target must get in"
+    def __init__(self, k): self.k, self.data = k, b''
+    def byte(self): return self.k
+    def spoil(self, x, depth=0): return x
+    def mutate(self, data): return data
 
 def dumps(x): return json.dumps(x).encode()
-
-def mutate(data, b):
-    "Bytes of a valid file with a few changes"
-    data = bytearray(data)
-    for _ in range(1 + b.byte() % 4):
-        k, at = b.byte() % 5, (b.byte() << 8 | b.byte()) % max(1, len(data))
-        if k == 0: data[at:at + 1] = bytes([b.byte()])
-        elif k == 1: data = data[:at]
-        elif k == 2: data[at:at] = bytes([b.byte()]) * b.byte()
-        elif k == 3: data[:8] = struct.pack('<Q', [2**40, 2**63, 2**64 - 1, len(data), 0, 100_000_001][b.byte() % 6])
-        elif k == 4: del data[at:at + b.byte()]
-    return bytes(data)
 
 # ---- what valid files look like
 
@@ -81,13 +87,17 @@ def valid():
     tracer = EKFAC(v.model).fit(Identity(5, n_symbols=9).sample(8, torch.Generator().manual_seed(0)))
     tracer.save(ROOT/'f.safetensors')
     v.factors = load_tensors(ROOT/'f.safetensors')
-    list(fit(v.model, Identity(5, n_symbols=9), 2, 4, run_dir=ROOT/'run', eval_rows=4))
+    list(fit(copy.deepcopy(v.model), Identity(5, n_symbols=9), 2, 4, run_dir=ROOT/'run', eval_rows=4))
     v.checkpoint = load_tensors(ROOT/'run/checkpoint.safetensors')
-    v.corpus = corpus('maths', block_size=16, n=200, cache=ROOT/'corpora', progress=False)
+    v.corpus = corpus('maths', block_size=32, n=400, cache=ROOT/'corpora', progress=False)
     v.tokens = (v.corpus.folder/v.corpus.shards['train'][0]['file']).read_bytes()
     v.row = sealed(dict(id='a', test='haystack', rule='identity', parts='attn', embed='random', control='practised', practice='fresh', practice_steps=3, rates='fresh', steps=3, batch_size=4,
         accuracy=.5, found=None, curve=[[3, .5]], seed=0, seconds=1.))
-    v.run = dict(done=3, run=dict(config=dict(vocab_size=257, block_size=16, n_layer=1, n_head=1, n_embd=4, dropout=0., tied=True, remat=False)), files={}, processes=1) # chkstyle: ignore
+    v.tokenizer = (corpus('maths', 'bpe:300', block_size=16, n=200, cache=ROOT/'corpora', progress=False).folder/'tokenizer.json').read_bytes()
+    run = lm.Pretraining(v.corpus, None, 'tiny', steps=1, batch_size=2, eval_every=1, eval_rows=2, device='cpu', run_dir=ROOT/'lm')
+    for _ in run.records(): pass
+    v.run = json.loads((checkpoints(ROOT/'lm/language')[-1]/'run.json').read_text())
+    v.released = {k: v.T if k.endswith(('c_attn.weight', 'c_proj.weight', 'c_fc.weight')) else v for k, v in v.model.state_dict().items()}
     return v
 
 V = None
@@ -100,7 +110,7 @@ def header(file, tensors, meta):
     save_file(tensors, file, dict(proc_nb=json.dumps(meta)))
 
 def model(b):
-    (ROOT/'a.safetensors').write_bytes(mutate(V.file, b))
+    (ROOT/'a.safetensors').write_bytes(b.mutate(V.file))
     load_model(ROOT/'a.safetensors')
 
 def model_header(b):
@@ -124,7 +134,9 @@ def factors(b):
 def zoo_sums(b):
     d = ROOT/'z'
     d.mkdir(exist_ok=True)
-    (d/'SHA256.json').write_bytes(b.data if b.byte() & 1 else dumps(b.spoil({'identity': 'abc', 'm': 'def'})))
+    (d/'m.safetensors').write_bytes(V.file)
+    good = {'m': hashlib.sha256(V.file).hexdigest()}
+    (d/'SHA256.json').write_bytes(b.mutate(dumps(good)) if b.byte() & 1 else dumps(b.spoil(good)))
     z = Zoo(d)
     repr(z), [z[k] for k in z]
 
@@ -133,18 +145,18 @@ def rows(b):
     s.out.mkdir(exist_ok=True)
     row = b.spoil(V.row)
     if b.byte() & 1 and isinstance(row, dict): row.pop('sum', None)
-    s.path.write_bytes(mutate(dumps(V.row) + b'\n' + dumps(row) + b'\n', b) if b.byte() & 1 else dumps(row) + b'\n')
+    s.path.write_bytes(b.mutate(dumps(V.row) + b'\n' + dumps(row) + b'\n') if b.byte() & 1 else dumps(row) + b'\n')
     table = s.rows()
     str(table), table._repr_html_()
 
 def stored_file(b):
     d = ROOT/'r'
     d.mkdir(exist_ok=True)
-    (d/'x.json').write_bytes(mutate(dumps(dict(about={}, rows=[1])), b))
+    (d/'x.json').write_bytes(b.mutate(dumps(dict(about={}, rows=[1]))))
     stored(b.choice(['x', b.text()]), d)
 
 def token_file(b):
-    (ROOT/'t.safetensors').write_bytes(mutate(V.tokens, b))
+    (ROOT/'t.safetensors').write_bytes(b.mutate(V.tokens))
     corpora._memory(ROOT/'t.safetensors', b.choice(['tokens', 'ends', 'keys']))
 
 def corpus_folder(b):
@@ -152,26 +164,50 @@ def corpus_folder(b):
     d.mkdir(exist_ok=True)
     for f in V.corpus.folder.glob('*.safetensors'): (d/f.name).write_bytes(f.read_bytes())
     about = b.spoil(V.corpus.about)
-    (d/'corpus.json').write_bytes(dumps(about) if b.byte() & 1 else mutate(dumps(about), b))
-    c = Corpus(d, 16)
+    (d/'corpus.json').write_bytes(dumps(about) if b.byte() & 1 else b.mutate(dumps(about)))
+    c = Corpus(d, 32)
     if c.n_rows(): c.rows_of([0])
 
 def tokenizer(b):
     d = ROOT/'tok'
     d.mkdir(exist_ok=True)
-    (d/'tokenizer.json').write_bytes(mutate(b'{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}', b))
-    corpora.stored_tokenizer(d)
+    (d/'tokenizer.json').write_bytes(b.mutate(V.tokenizer) if b.byte() & 1 else dumps(b.spoil(json.loads(V.tokenizer))))
+    t = corpora.stored_tokenizer(d)
+    t.encode(b.text())
+
+def jsonl_corpus(b):
+    d = ROOT/'j'
+    shutil.rmtree(d, ignore_errors=True)
+    d.mkdir()
+    lines = [dumps(b.spoil(dict(text='one two'))), *(dumps(dict(text=f'line {i}')) for i in range(40))]
+    (d/'x.jsonl').write_bytes(b.mutate(b'\n'.join(lines)) if b.byte() & 1 else b'\n'.join(lines))
+    corpus(str(d/'x.jsonl'), block_size=8, cache=d/'cache', progress=False).rows_of([0])
 
 def lm_checkpoint(b):
-    d = ROOT/'lm/language/step-00000003'
-    d.mkdir(parents=True, exist_ok=True)
-    (d/'run.json').write_bytes(mutate(dumps(V.run), b) if b.byte() & 1 else dumps(b.spoil(V.run)))
+    at = checkpoints(ROOT/'lm/language')[-1]
+    (at/'run.json').write_bytes(b.mutate(dumps(V.run)) if b.byte() & 1 else dumps(b.spoil(V.run)))
     load_lm(ROOT/'lm')
 
+def odd_tensor(b, t):
+    "Something in the place of a tensor"
+    return b.choice([t, t[:1], t.double(), torch.zeros(()), torch.zeros(1).expand(2**40, 4), t.T, None, 'x', torch.zeros(2**40, 2, device='meta'), t.to(torch.complex64)])
+
 def released(b):
-    torch.save(dict(model={'wte.weight': torch.zeros(3, 4), 'wpe.weight': torch.zeros(3, 4), 'h.0.ln_1.weight': torch.zeros(4)}), io_ := io.BytesIO())
-    (ROOT/'p.pth').write_bytes(mutate(io_.getvalue(), b) if b.byte() & 1 else b.data)
-    load_released(ROOT/'p.pth', b.choice([1, 2, 0, -1]))
+    state = dict(V.released)
+    k = b.choice(list(state))
+    if b.byte() & 3 == 3: state[k] = odd_tensor(b, state[k])
+    if b.byte() & 3 == 3: state[f'h.{b.int()}.{b.choice(["ln_1.weight", "attn.c_attn.weight", "x"])}'] = state[k]
+    if b.byte() & 3 == 3: state.pop(b.choice(list(state)), None)
+    torch.save(b.spoil(dict(model=state)) if b.byte() & 3 == 3 else dict(model=state), io_ := io.BytesIO())
+    (ROOT/'p.pth').write_bytes(b.mutate(io_.getvalue()) if b.byte() & 7 == 7 else io_.getvalue())
+    load_released(ROOT/'p.pth', [2, 1, 4, 0, -1][b.byte() % 5])
+
+def about(b):
+    d = ROOT/'about'
+    d.mkdir(exist_ok=True)
+    was = dict(model='abc', seed=0)
+    (d/'about.json').write_bytes(b.mutate(dumps(sealed(was))) if b.byte() & 1 else dumps(b.spoil(sealed(was))))
+    influence_cli._same(d, was)
 
 def definition(b):
     base = dict(rules=['identity'], parts=['attn'], tests=['haystack'], seeds=1, steps=3, batch_size=4, practice='zoo', practice_steps=None, layers=None, embed=None, controls=['random'],
@@ -190,8 +226,8 @@ def arguments(b):
     task.check(batch.tokens), task.show(batch)
 
 def table(b):
-    n = b.byte() % 5
-    g = Group([[b.byte() % max(1, n) if b.byte() < 250 else b.value() for _ in range(n)] for _ in range(n)] if b.byte() & 7 else b.value(), b.choice([None, None, b.value()])) # chkstyle: ignore
+    n = 1 + b.byte() % 5
+    g = Group(b.spoil([[(i + j) % n for j in range(n)] for i in range(n)]) if b.byte() & 7 else b.value(), b.choice([b.value(), None, None]))
     repr(g), g._repr_html_()
 
 class Sly:
@@ -212,7 +248,7 @@ def answer(b):
 def line(b):
     encode = influence_cli.open_model(ROOT/'m.safetensors')[1]
     row = b.spoil(b.choice([dict(tokens=[1, 2, 3], given=1), dict(text='a b c'), dict(prompt='a', answer='b c')]))
-    (ROOT/'l.jsonl').write_bytes(dumps(row) + b'\n' if b.byte() & 1 else mutate(dumps(row), b))
+    (ROOT/'l.jsonl').write_bytes(dumps(row) + b'\n' if b.byte() & 1 else b.mutate(dumps(row)))
     for batch in influence_cli.Lines(ROOT/'l.jsonl', encode, 11, vocab_size=12): assert batch.tokens.max() < 12
 
 def words(b):
@@ -229,7 +265,7 @@ def words(b):
     elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False) # chkstyle: ignore
 
 def command(b):
-    "Command lines of the study and of pretraining, as far as they only plan"
+    "Command lines of the study, as far as they only plan"
     flags = '--seeds --budget --steps --batch-size --rates --warmup --schedule --practice --practice-steps --engine --members --device --nonsense'.split()
     args = [b.choice(['tour', 'lengths', b.text().replace('\x00', '')]), '--plan', *(x for _ in range(b.byte() % 3) for x in (b.choice(flags), b.choice(['1', '0', '-1', 'x', '99', b.text().replace('\x00', '')])))]
     was, sys.argv = sys.argv, ['proc-nb-study', *args, '--out', str(ROOT/'none')]
@@ -237,6 +273,16 @@ def command(b):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): STUDY_MAIN(args)
     except SystemExit as e: assert e.code in (0, 1, 2) or isinstance(e.code, str), e.code
     finally: sys.argv = was
+
+def plan(b):
+    "Command lines of pretraining that plan a large run"
+    from fastcore.script import anno_parser
+    flags = '--rule --parts --steps --warm-steps --length --tokenizer --block --batch-size --micro --devices --lr'.split()
+    usual = ['1', '0', '-1', '8', 'x', '99999999999', 'set', 'attn,mlp', 'bpe:512', 'bpe:', 'gpt2', 'bytes']
+    args = ['--plan', '--size', b.choice(['12-12-768', '24-16-1024', b.text().replace('\x00', '')]), *(x for _ in range(b.byte() % 4) for x in (b.choice(flags), b.choice([*usual, b.text().replace('\x00', '')])))] # chkstyle: ignore
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args(args))
+        pretrain_cli(**{k: v for k, v in given.items() if k not in ('pdb', 'xtra')})
 
 def STUDY_MAIN(args):
     from fastcore.script import anno_parser
@@ -246,7 +292,7 @@ def STUDY_MAIN(args):
     study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
     study_cli.named(**{**given, 'seeds': min(given['seeds'] or 1, 3)})
 
-TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, lm_checkpoint, released, definition, arguments, table, answer, line, words, command)} # chkstyle: ignore
+TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, jsonl_corpus, lm_checkpoint, released, about, definition, arguments, table, answer, line, words, command, plan)} # chkstyle: ignore
 
 # ---- running them
 
