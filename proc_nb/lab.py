@@ -229,9 +229,7 @@ class Panel:
         "Stop what is running and let the widgets go"
         runner = getattr(self, 'runner', None)
         if runner: runner.stop()
-        for w in _within(self.box):
-            for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
-                if isinstance(x, W.Widget): x.close()
+        for w in [*_within(self.box), *vars(self).values()]: _let_go(w)
     def _repr_mimebundle_(self, **kwargs):
         for w in _within(self.box):
             if isinstance(w, LiveChart): w.renew()
@@ -239,6 +237,11 @@ class Panel:
         return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
 def _within(w): return [w, *(x for c in getattr(w, 'children', ()) for x in _within(c))]
+
+def _let_go(w):
+    "Close `w` with its layout and style; anything but a widget is left alone"
+    for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
+        if isinstance(x, W.Widget): x.close()
 
 # %% ../nbs/70_lab.ipynb #1807a3a0
 def allowed(
@@ -276,9 +279,11 @@ class TaskBox:
         self.cls,self.controls = tasks[name],{}
         self._fill({**tasks[name]().settings, **settings})
     def _fill(self, settings):
-        self.settings = settings
+        self.settings,were = settings,self.box.children
         for k in settings: self._control(k, allowed(self.cls, k, **settings))
         self.box.children = list(self.controls.values())
+        for w in were:
+            if w not in self.box.children: _let_go(w)
     def _control(self, k, values):
         if len(values) < 2 or self.settings[k] not in values: return
         if k in self.controls and list(self.controls[k].options) == values: return

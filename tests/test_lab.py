@@ -203,3 +203,27 @@ def test_the_needle_is_found_while_one_watches():
     other = [r['accuracy'] for r in lab.runs[0].rows if r['setting'] == 'random weights']
     assert found and max(other) < .6, (found, other)
     print(f'found at step {found[0]}; whole run {time.time() - begun:.0f} s')
+
+def _used(kind):
+    "A panel that somebody has changed"
+    if kind is RuleExplorer:
+        p = RuleExplorer('dyck')
+        p.name.value = 'eca'
+    elif kind is AttentionView: p = AttentionView(load_zoo('identity'), Identity())
+    elif kind is Composer: p = Composer()
+    else:
+        p = TransferLab(n_pairs=3, steps=3, batch_size=8)
+        p.c['test'].value = 'reversed_addition'
+    return p
+
+@pytest.mark.parametrize('kind', [RuleExplorer, AttentionView, Composer, TransferLab])
+def test_a_closed_panel_leaves_nothing(kind):
+    import gc, weakref
+    from ipywidgets.widgets.widget import _instances
+    before, panel = len(_instances), _used(kind)
+    assert len(_instances) > before
+    gone = weakref.ref(panel)
+    panel.close()
+    del panel
+    gc.collect()
+    assert len(_instances) == before and gone() is None
