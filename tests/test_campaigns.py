@@ -21,9 +21,9 @@ def test_faults(kind):
     assert done.returncode == 0, done.stdout + done.stderr
 
 @pytest.mark.full
-@pytest.mark.parametrize('what', 'updates restarts study together'.split())
+@pytest.mark.parametrize('what', 'updates restarts study together lab'.split())
 def test_load(what):
-    done = campaign('load.py', '--what', what, '--scale', os.environ.get('PROC_NB_LOAD', .05))
+    done = campaign('load.py', '--what', what, '--scale', os.environ.get('PROC_NB_LOAD', .02 if what == 'lab' else .05))
     assert done.returncode == 0, done.stdout + done.stderr
 
 @pytest.mark.full

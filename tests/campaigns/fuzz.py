@@ -190,7 +190,8 @@ def lm_checkpoint(b):
 
 def odd_tensor(b, t):
     "Something in the place of a tensor"
-    return b.choice([t, t[:1], t.double(), torch.zeros(()), torch.zeros(1).expand(2**40, 4), t.T, None, 'x', torch.zeros(2**40, 2, device='meta'), t.to(torch.complex64)])
+    huge = torch.zeros(1).expand(2**40, 4), torch.zeros(2**40, 2, device='meta')
+    return b.choice([t, t[:1], t.double(), torch.zeros(()), t.T, None, 'x', t.to(torch.complex64), *huge])
 
 def released(b):
     state = dict(V.released)

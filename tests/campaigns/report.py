@@ -22,7 +22,7 @@ def fuzz(rows):
     return list(out.values())
 
 def mutants(rows):
-    rows = list({(r['module'], r['where']): r for r in rows}.values()) # the last run of a mutant counts
+    rows = list({(r['module'], r['number'], r['where']): r for r in rows}.values()) # the last run of a mutant counts
     return [dict(module=m, mutants=len(mine), killed=sum(bool(r['killed']) for r in mine), survivors=[r['where'] for r in mine if not r['killed']])
         for m in dict.fromkeys(r['module'] for r in rows) for mine in [[r for r in rows if r['module'] == m]]]
 
