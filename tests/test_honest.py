@@ -31,15 +31,25 @@ def test_more_stored_needle_runs_made_again(setting, rates):
     upto = int(os.environ.get('PROC_NB_AGAIN', 500))
     assert near(again(run, upto), run['accuracy'][:upto // 125])
 
+def study_row_again(row, upto):
+    "The first evaluations of a stored row of a study, made again from its settings"
+    run = row['settings']
+    model = study.assemble(run, lambda source: zoo[source['rule'][0]])
+    recs = fit(model, model.task, run['steps'], run['batch_size'], run['lr'], warmup=run['warmup'], schedule=run['schedule'], decay_steps=run['steps'], weight_decay=run['weight_decay'],
+        seed=run['seed'], eval_every=run['steps'] // 20, **study.learns(run))
+    return [rec.accuracy for rec in islice(recs, upto) if rec.accuracy is not None]
+
 def test_stored_study_rows_made_again():
     for name in 'tour', 'lengths':
         row = next(r for r in stored_table(name) if r['control'] == 'random' and r['test'].startswith('haystack'))
-        run = row['settings']
-        model = study.assemble(run, None)
-        recs = fit(model, model.task, run['steps'], run['batch_size'], run['lr'], warmup=run['warmup'], schedule=run['schedule'], decay_steps=run['steps'], weight_decay=run['weight_decay'],
-            seed=run['seed'], eval_every=run['steps'] // 20, **study.learns(run))
-        found = [rec.accuracy for rec in islice(recs, run['steps'] // 20) if rec.accuracy is not None]
+        found = study_row_again(row, row['steps'] // 20)
         assert near(found, [a for _, a in row['curve'][:1]]), (name, found, row['curve'][0])
+
+@pytest.mark.full
+def test_a_stored_study_row_made_again_as_it_learns():
+    row = next(r for r in stored_table('published') if r['test'].startswith('reversed_addition') and (r['rule'], r['parts'], r['seed']) == ('set', 'all', 0))
+    found, told = study_row_again(row, 700), [a for _, a in row['curve'][:7]]
+    assert told[-1] > told[0] + .06 and found == pytest.approx(told, abs=.025)
 
 def test_practised_networks_score_what_they_say():
     for name in zoo:
