@@ -255,7 +255,7 @@ def _row_scores(d, a, g): return full(d).flatten(1) @ row_grads(a, g).flatten(1)
 
 def _token_scores(d, a, g): return torch.stack([torch.einsum('npo,npo->np', g, a @ m.T) for m in full(d)])
 
-# %% ../nbs/60_influence.ipynb #c57da4c4
+# %% ../nbs/60_influence.ipynb #9eb20808
 @patch
 def _chunk_scores(self:GradDot, dirs, batch, by):
     grads = layer_pass(self.model, self.layers, batch.to(device_of(self.model)))
@@ -266,6 +266,7 @@ def _in_order(parts):
     n,wide = sum(len(i) for i,_ in parts),max((s.shape[2] for _,s in parts if s.dim() > 2), default=None)
     out = torch.zeros(len(parts[0][1]), n, *([] if wide is None else [wide]))
     for i,s in parts: out[(slice(None), i) if wide is None else (slice(None), i, slice(s.shape[2]))] = s
+    if not out.isfinite().all(): raise FloatingPointError('The products of the gradients are not finite.')
     return out
 
 # %% ../nbs/60_influence.ipynb #a2ebca02

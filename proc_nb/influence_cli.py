@@ -100,7 +100,7 @@ def read_row(
     given = encode(row['prompt'])
     return given + encode(row['answer']),len(given)
 
-# %% ../nbs/63_influence_cli.ipynb #51f4865e
+# %% ../nbs/63_influence_cli.ipynb #1591ba50
 def score_parts(
     tracer:EKFAC, # Fitted
     queries:Batch, # One query per row
@@ -114,7 +114,7 @@ def score_parts(
     "Scores part by part, from `out` where they are there"
     about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model), rank=rank)
     about.update(queries=rows_sha256(queries), documents=documents.sum)
-    for k,start in enumerate(range(0, count, whole('part', part, 1))):
+    for k,start in enumerate(range(0, count, part)):
         file,stop = Path(out)/f'scores-{k:05d}.safetensors',min(start + part, count)
         if not file.exists():
             scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows)
@@ -161,7 +161,7 @@ def _report(out, docs, high, low):
     write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
     return rows
 
-# %% ../nbs/63_influence_cli.ipynb #e458186a
+# %% ../nbs/63_influence_cli.ipynb #2053b085
 @call_parse
 def influence_cli(
     model:str=None, # File or folder of one of our networks, or a Hugging Face folder
@@ -180,6 +180,7 @@ def influence_cli(
     "Which documents taught this answer? EK-FAC influence from files"
     for k,v in dict(model=model, docs=docs, queries=queries).items():
         if v is None: raise ValueError(f'--{k} is missing. Needed are --model, --docs and --queries; --help says more.')
+    for k,v in dict(fit_rows=fit_rows, top=top, part=part).items(): whole(f'--{k}', v, 1)
     net,encode = open_model(model)
     lines,asked,count = _files(net, encode, docs, queries)
     tracer = EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules)
