@@ -6,11 +6,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gpt.html.md"""
 
 # %% auto #0
 __all__ = ['PARTS', 'GPT2_FIXED', 'GPTConfig', 'Attention', 'MLP', 'Block', 'GPT', 'init_weights', 'pick', 'one_each', 'Narrow',
-           'attend', 'part_of', 'layer_of', 'to_hf', 'from_hf']
+           'attend', 'part_of', 'layer_of', 'to_hf', 'safe_pretrained', 'from_hf']
 
-# %% ../nbs/10_gpt.ipynb #3ccf7c30
+# %% ../nbs/10_gpt.ipynb #b6f7782f
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch
@@ -300,7 +301,20 @@ def to_hf(
     out.load_state_dict(state)
     return out.eval()
 
-# %% ../nbs/10_gpt.ipynb #ec36ae8b
+# %% ../nbs/10_gpt.ipynb #ccd0f2ee
+def safe_pretrained(
+    cls, # A class of `transformers`, such as `AutoModel`
+    source, # The folder or hub name of a model
+    **kwargs # Arguments of `from_pretrained`
+): # The model
+    "A pretrained model with weights from safetensors; raises ValueError for a folder that holds pickled ones only"
+    try: return cls.from_pretrained(source, use_safetensors=True, **kwargs)
+    except OSError:
+        if [*Path(source).glob('*.safetensors')] or not [*Path(source).glob('*.bin')]: raise
+        raise ValueError(f'{source} holds its weights only as pickled .bin files, which are never read. If you trust them, write them anew with transformers: '
+            f'{cls.__name__}.from_pretrained(folder).save_pretrained(new_folder).') from None
+
+# %% ../nbs/10_gpt.ipynb #d7f63d22
 GPT2_FIXED = dict(activation_function=('gelu_new', 'gelu_pytorch_tanh'), add_cross_attention=(False,), scale_attn_weights=(True,),
     scale_attn_by_inverse_layer_idx=(False,), layer_norm_epsilon=(1e-5,))
 
@@ -308,7 +322,7 @@ def from_hf(
     source # A `transformers.GPT2LMHeadModel`, or the folder (or hub name) of one
 ) -> GPT: # The same network here
     "A GPT with the weights of a GPT-2; raises ValueError for a variant that computes something else"
-    m = source if hasattr(source, 'state_dict') else _hf().GPT2LMHeadModel.from_pretrained(source)
+    m = source if hasattr(source, 'state_dict') else safe_pretrained(_hf().GPT2LMHeadModel, source)
     c = m.config
     for k,fine in GPT2_FIXED.items():
         if getattr(c, k, fine[0]) not in fine: raise ValueError(f'{k} is {getattr(c, k)!r}; a GPT can only be {" or ".join(map(repr, fine))}.')

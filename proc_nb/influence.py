@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 
 # %% auto #0
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'layer_pass', 'last_answer', 'row_grads', 'chunks',
-           'ragged', 'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'EKFAC', 'gauss_newton', 'Estimate',
-           'cosine', 'tracin', 'overlap', 'Rows', 'Leaving', 'train_without', 'row_losses', 'interval', 'removal',
+           'ragged', 'Foreign', 'GradDot', 'low_rank', 'full', 'fingerprint', 'rows_sha256', 'EKFAC', 'gauss_newton',
+           'Estimate', 'cosine', 'tracin', 'overlap', 'Rows', 'Leaving', 'train_without', 'row_losses', 'removal',
            'halves', 'spearman', 'lds']
 
 # %% ../nbs/60_influence.ipynb #047d1038
@@ -255,7 +255,7 @@ def _row_scores(d, a, g): return full(d).flatten(1) @ row_grads(a, g).flatten(1)
 
 def _token_scores(d, a, g): return torch.stack([torch.einsum('npo,npo->np', g, a @ m.T) for m in full(d)])
 
-# %% ../nbs/60_influence.ipynb #c57da4c4
+# %% ../nbs/60_influence.ipynb #9eb20808
 @patch
 def _chunk_scores(self:GradDot, dirs, batch, by):
     grads = layer_pass(self.model, self.layers, batch.to(device_of(self.model)))
@@ -266,6 +266,7 @@ def _in_order(parts):
     n,wide = sum(len(i) for i,_ in parts),max((s.shape[2] for _,s in parts if s.dim() > 2), default=None)
     out = torch.zeros(len(parts[0][1]), n, *([] if wide is None else [wide]))
     for i,s in parts: out[(slice(None), i) if wide is None else (slice(None), i, slice(s.shape[2]))] = s
+    if not out.isfinite().all(): raise FloatingPointError('The products of the gradients are not finite.')
     return out
 
 # %% ../nbs/60_influence.ipynb #a2ebca02
@@ -298,7 +299,7 @@ def bytes_per_query(self:GradDot, rank=None):
     "Bytes that the directions of one query take"
     return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())
 
-# %% ../nbs/60_influence.ipynb #5d2a6caa
+# %% ../nbs/60_influence.ipynb #53ea551c
 def fingerprint(
     model:nn.Module # Any model
 ) -> str: # SHA-256 of its weights
@@ -309,7 +310,16 @@ def fingerprint(
         sha.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
-# %% ../nbs/60_influence.ipynb #1246bdb1
+def rows_sha256(
+    batches # A `Batch`, or an iterable of them
+) -> str: # SHA-256 of tokens, targets and what is asked for, batch by batch
+    "A name for exactly these rows"
+    sha = hashlib.sha256()
+    for b in [batches] if isinstance(batches, Batch) else batches:
+        for x in (b.tokens, b.targets, b.loss_mask): sha.update(f'{list(x.shape)}'.encode() + x.cpu().numpy().tobytes())
+    return sha.hexdigest()
+
+# %% ../nbs/60_influence.ipynb #af8bd14a
 class EKFAC(GradDot):
     "Influence functions with the EK-FAC curvature (2308.03296, section 2; 1806.03884)"
     about:dict
@@ -319,10 +329,10 @@ class EKFAC(GradDot):
         damping:float=None # Added to every eigenvalue; None is a tenth of each layer's mean eigenvalue
     ):
         super().__init__(model, modules)
-        if damping is not None and not damping >= 0: raise ValueError(f'damping must be at least 0, or None for a tenth of the mean eigenvalue, not {damping!r}.')
+        if damping is not None and not 0 <= damping < float('inf'): raise ValueError(f'damping must be at least 0 and finite, or None for a tenth of the mean eigenvalue, not {damping!r}.')
         self.damping,self.state,self.about = damping,{},dict(stage='covariance', done=0)
 
-# %% ../nbs/60_influence.ipynb #09f04861
+# %% ../nbs/60_influence.ipynb #93cace67
 @patch
 def _add(self:EKFAC, key, value): self.state[key] = self.state[key] + value if key in self.state else value
 
@@ -333,6 +343,7 @@ def _covariance(self:EKFAC, name, a, g, keep):
 
 @patch
 def _basis(self:EKFAC, name):
+    if not self.state[f'{name}.n']: raise ValueError(f'No gradient ever reached {name} while fitting: do the rows ask for anything?')
     for key in 'AS':
         m = (self.state.pop(f'{name}.{key}') / self.state[f'{name}.n'].to(device_of(self.model))).double()
         self.state[f'{name}.Q{key}'] = torch.linalg.eigh((m + m.T) / 2)[1].float().contiguous()
@@ -349,7 +360,7 @@ def _mean(self:EKFAC, name):
     self.state[f'{name}.L'] /= self.state.pop(f'{name}.rows').to(device_of(self.model))
     if not self.state[f'{name}.L'].any(): raise ValueError(f'No gradient ever reached {name} while fitting. Leave it out of modules.')
 
-# %% ../nbs/60_influence.ipynb #0351ebb8
+# %% ../nbs/60_influence.ipynb #30c7530a
 ROUNDS = dict(covariance='eigenvalues', eigenvalues='fitted')
 @patch
 def fit(self:EKFAC,
@@ -362,9 +373,9 @@ def fit(self:EKFAC,
 ): # Itself
     "Estimate the curvature from `batches`, in two rounds"
     choose('Fisher matrix', fisher, ['true', 'empirical'])
-    self._begin(dict(fisher=fisher, seed=seed, rows=rows), path)
+    self._begin(dict(fisher=fisher, seed=seed, rows=rows, rows_sha256=rows_sha256(_again(batches))), path)
     while (stage := self.about['stage']) != 'fitted':
-        for k,(_,b) in enumerate(chunks(_again(batches), rows, self.causal)):
+        for k,(_,b) in enumerate(chunks(batches, rows, self.causal)):
             if k < self.about['done']: continue
             self._round(stage, b.to(device_of(self.model)), None if fisher == 'empirical' else self._labels(stage, k, seed))
             self.about['done'] = k + 1
@@ -424,7 +435,7 @@ def _begin(self:EKFAC, settings, path):
         if odd: raise ValueError(f'{path} belongs to another fit: {"; ".join(odd)}. Use another path.')
     else: self.state,self.about = {},dict(settings, stage='covariance', done=0)
 
-# %% ../nbs/60_influence.ipynb #cee5ff69
+# %% ../nbs/60_influence.ipynb #f3709dd2
 @patch
 def damping_of(self:EKFAC, name):
     "What is added to every eigenvalue of a layer (2308.03296, section 3.1: a tenth of their mean)"
@@ -438,7 +449,9 @@ def precondition(self:EKFAC,
     "Gradients divided by the damped curvature; raises ValueError before `fit`"
     if self.about['stage'] != 'fitted': raise ValueError('The curvature is not fitted yet: call fit(batches) first.')
     qa,qs,eig = (self.state[f'{name}.{k}'].to(grads) for k in ('QA', 'QS', 'L'))
-    return qs @ ((qs.T @ grads @ qa) / (eig + self.damping_of(name))) @ qa.T
+    damped = eig + self.damping_of(name)
+    if not (damped > 0).all(): raise ValueError(f'The curvature of {name} is zero in some direction, and cannot be inverted with a damping of {self.damping!r}.')
+    return qs @ ((qs.T @ grads @ qa) / damped) @ qa.T
 
 # %% ../nbs/60_influence.ipynb #2980ea9e
 @patch
@@ -504,7 +517,7 @@ def _score_cost(self:GradDot, b, dirs):
     def once(): [_row_scores(dirs[n], a, g) for n,(a,g,_) in layer_pass(self.model, self.layers, b).items()]
     return min(_clock(once) for _ in range(2)) / len(b)
 
-# %% ../nbs/60_influence.ipynb #1d97ee17
+# %% ../nbs/60_influence.ipynb #47ca4d7a
 @patch
 def estimate(self:GradDot,
     sample:Batch, # A few documents; one group of them is measured
@@ -512,15 +525,16 @@ def estimate(self:GradDot,
     queries:int, # How many queries
     rank:int=None, # Rank of the queries' matrices
     rows:int=64, # Documents at a time
-    memory:int=2**31 # Most bytes for the queries' directions
+    memory:int=2**31, # Most bytes for the queries' directions
+    fitted:int=None # Documents the curvature is fitted on; all if None
 ) -> Estimate: # Seconds, rounds through the documents and bytes
     "Predict time and memory of a fit and a scoring from one group of rows"
-    b = sample[:rows].to(device_of(self.model))
+    b,fitted = sample[:rows].to(device_of(self.model)),ifnone(fitted, documents)
     at_once = max(1, min(queries, memory // self.bytes_per_query(rank)))
     dirs,rounds = {n: _blank(s, at_once, rank, b.tokens.device) for n,s in self.shapes.items()},-(-queries // at_once)
     score,(tracer,per_row,fixed),some = self._score_cost(b, dirs),self._fit_costs(b),b[b.loss_mask.any(1)][:4]
     asking = _clock(lambda: tracer.directions(some, rank)) / len(some)
-    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=fixed + per_row * documents,
+    return Estimate(documents=documents, queries=queries, parameters=sum(o * i for o,i in self.shapes.values()), fit_seconds=fixed + per_row * fitted,
         score_seconds=asking * queries + rounds * score * documents, rounds=rounds, bytes=self._bytes(b.tokens.shape, rank, at_once, documents, queries, rows))
 
 # %% ../nbs/60_influence.ipynb #b2b9050c
@@ -549,7 +563,7 @@ def cosine(
     t = GradDot(model, modules)
     return t.scores(queries, documents) / (t.norms(queries)[:, None] * t.norms(documents)).clamp(min=1e-12)
 
-# %% ../nbs/60_influence.ipynb #2bd2c015
+# %% ../nbs/60_influence.ipynb #354a1ebd
 def tracin(
     model, # The model; its weights are put back afterwards
     checkpoints:list, # Pairs of a state dict and the learning rate at that time
@@ -558,6 +572,7 @@ def tracin(
     modules='mlp' # Which layers
 ) -> torch.Tensor: # [queries, documents]
     "Gradient products summed over checkpoints (2002.08484, TracInCP)"
+    if not checkpoints: raise ValueError('TracIn needs at least one checkpoint.')
     was,total = {k: v.clone() for k,v in model.state_dict().items()},0
     try:
         for state,lr in checkpoints:
@@ -604,7 +619,7 @@ class Leaving(ManyRun):
         b,mask = b[i],b.loss_mask[i] & self.task.keep[:, i, None]
         return Batch(b.tokens.repeat(S, 1), b.targets.repeat(S, 1), mask.flatten(0, 1), task=b.task)
 
-# %% ../nbs/60_influence.ipynb #01d52c04
+# %% ../nbs/60_influence.ipynb #020defe5
 def train_without(
     rows:Batch, # The training set
     keep:torch.Tensor, # bool [networks, rows]: what each network reads
@@ -617,7 +632,8 @@ def train_without(
     warmup:int=100, # Steps of linear warm-up
     schedule:str='cosine' # As in `fit`
 ) -> list: # One trained `GPT` per line of `keep`
-    "Train networks that differ only in the rows they are without"
+    "Train networks that differ only in the rows they are without; raises ValueError unless each of them reads some"
+    if keep.shape[1:] != (len(rows),) or not keep.any(1).all(): raise ValueError(f'Each network needs rows to read, out of {len(rows)}; keep has the shape {list(keep.shape)}.')
     task,models = Rows(rows),[GPT(config, seed=seed) for _ in keep]
     task.keep = keep.bool()
     run = Leaving(models, task, batch_size, lr, None, (), [seed] * len(models), weight_decay, 1., warmup, schedule, steps)
@@ -635,18 +651,7 @@ def row_losses(
     each = F.cross_entropy(model(rows.tokens, at=rows.loss_mask), rows.targets[rows.loss_mask], reduction='none')
     return torch.zeros(len(rows), device=each.device).index_add(0, rows.loss_mask.nonzero()[:, 0], each)
 
-# %% ../nbs/60_influence.ipynb #86cbd4af
-def interval(
-    x, # Values, one per run or query
-    n:int=2000, # Draws
-    seed:int=0 # Seed of the draws
-) -> tuple: # Mean, and the ends of the 95 % interval
-    "The mean with its bootstrap interval"
-    x = torch.as_tensor(x, dtype=torch.float)
-    means = x[torch.randint(len(x), (n, len(x)), generator=torch.Generator().manual_seed(seed))].mean(1)
-    return float(x.mean()),*means.quantile(torch.tensor([.025, .975])).tolist()
-
-# %% ../nbs/60_influence.ipynb #4ddff5c2
+# %% ../nbs/60_influence.ipynb #ba9d27ef
 def removal(
     rankings:dict, # Method -> scores [documents], higher is more helpful; e.g. summed over the queries
     documents:Batch, # The training set
@@ -656,16 +661,19 @@ def removal(
     seeds=range(3) # One training for each, per method
 ): # Yields dicts: method, k, seed, loss (mean over queries, nats), losses (one per query)
     "Train again without each method's `k` most helpful documents, without `k` random ones, and with all"
+    whole('k', k, 1, len(documents) - 1)
     for seed in seeds:
         ranked = {'random': torch.rand(len(documents), generator=torch.Generator().manual_seed(seed)), **rankings}
-        keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_ranks(-s) >= k for s in ranked.values())])
+        keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_without_best(s, k) for s in ranked.values())])
         for how,net in zip(['nothing', *ranked], train(keep, seed)):
             losses = row_losses(net, queries)
             yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()), losses=losses.tolist())
 
-def _ranks(x): return x.argsort(dim=-1, stable=True).argsort(-1).float()
+def _without_best(scores, k):
+    if not scores.isfinite().all(): raise ValueError('A ranking holds scores that are not finite.')
+    return (-scores).argsort(stable=True).argsort() >= k
 
-# %% ../nbs/60_influence.ipynb #59bd9acf
+# %% ../nbs/60_influence.ipynb #8ee5bcc6
 def halves(
     n:int, # Documents
     m:int, # Subsets
@@ -673,22 +681,28 @@ def halves(
     seed:int=0 # Seed of the draw
 ) -> torch.Tensor: # bool [m, n]
     "Random subsets of the documents"
+    between('share', share, 0, 1)
     order = torch.rand(m, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
     return order < int(n * share)
+
+def _ranks(x):
+    "Ranks within each row, from 0 on; equal values get their mean rank"
+    s = x.sort(-1).values.contiguous()
+    return ((torch.searchsorted(s, x := x.contiguous()) + torch.searchsorted(s, x, right=True) - 1) / 2).masked_fill(x.isnan(), torch.nan)
 
 def spearman(
     a:torch.Tensor, # [n, m]
     b:torch.Tensor # [n, m]
-) -> torch.Tensor: # [n], -1 to 1
+) -> torch.Tensor: # [n], -1 to 1; nan where all values of a row are equal
     "Rank correlation of each row of `a` with that of `b`"
     a,b = (x - x.mean(1, keepdim=True) for x in (_ranks(a), _ranks(b)))
-    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
 
-# %% ../nbs/60_influence.ipynb #541b2acb
+# %% ../nbs/60_influence.ipynb #ae836909
 def lds(
     scores:torch.Tensor, # [queries, documents], positive lowers the loss
     subsets:torch.Tensor, # bool [m, documents]
     losses:torch.Tensor # [m, queries]: losses after training on each subset
-) -> torch.Tensor: # [queries]: Spearman correlation, -1 to 1
+) -> torch.Tensor: # [queries]: Spearman correlation, -1 to 1; nan where the scores predict nothing
     "Linear datamodelling score of each query (2303.14186, definition 4)"
-    return spearman(scores @ subsets.float().T, -losses.T)
+    return spearman(scores.double() @ subsets.double().T, -losses.T) # in double, equal scores sum to equal predictions

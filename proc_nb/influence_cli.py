@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_cli.html.md"""
 # %% auto #0
 __all__ = ['open_model', 'Lines', 'read_row', 'score_parts', 'best', 'influence_cli']
 
-# %% ../nbs/63_influence_cli.ipynb #456d5ae5
+# %% ../nbs/63_influence_cli.ipynb #f18698ca
 import json
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -18,23 +18,24 @@ from fastcore.basics import store_attr
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
+from .corpus import sha256
+from .gpt import *
 from .influence import *
 from .ready import *
 from .task import *
 from .train import *
 
-# %% ../nbs/63_influence_cli.ipynb #552ec7c4
+# %% ../nbs/63_influence_cli.ipynb #abfed98d
 def open_model(
     path # File or folder
 ) -> tuple: # The model, and a function text -> list of tokens
     "Load a network for tracing; raises FileNotFoundError or ValueError"
-    path = Path(path)
-    about = json.loads((path/'config.json').read_text()) if (path/'config.json').is_file() else {}
-    if 'model_type' in about: return _foreign(path)
+    path,config = Path(path),Path(path)/'config.json'
+    if config.is_file() and 'model_type' in unsealed(config.read_bytes(), config): return _foreign(path)
     model = load_model(path/'model.safetensors' if path.is_dir() else path).eval()
     return model,lambda text: _by_name(text, model.task)
 
-# %% ../nbs/63_influence_cli.ipynb #d49ccee4
+# %% ../nbs/63_influence_cli.ipynb #8b5f05cf
 def _by_name(text, task):
     if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text".')
     at = {n: i for i,n in enumerate(task.token_names)}
@@ -43,11 +44,11 @@ def _by_name(text, task):
 def _foreign(path):
     try: from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
-    model = Foreign(AutoModelForCausalLM.from_pretrained(path, local_files_only=True).float()).eval()
+    model = Foreign(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
     tokenizer = cache(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True))
     return model,lambda text: tokenizer()(text, add_special_tokens=False)['input_ids']
 
-# %% ../nbs/63_influence_cli.ipynb #b2fd49d2
+# %% ../nbs/63_influence_cli.ipynb #3305d22f
 class Lines:
     "The rows of a JSON-lines file, in batches, as often as they are wanted"
     def __init__(self,
@@ -73,7 +74,12 @@ class Lines:
             tokens,given = read_row(json.loads(line), self.encode, self.vocab_size)
             _fits(tokens, given, self.longest)
             return tokens,given
+        except RecursionError: raise ValueError(f'{self.path}, line {n}: it is nested too deeply to be read') from None
         except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
+    @cached_property
+    def sum(self):
+        "SHA-256 of the whole file"
+        return sha256(self.path)
 
 # %% ../nbs/63_influence_cli.ipynb #3d3e1b89
 def _fits(tokens, given, longest):
@@ -94,7 +100,7 @@ def read_row(
     given = encode(row['prompt'])
     return given + encode(row['answer']),len(given)
 
-# %% ../nbs/63_influence_cli.ipynb #392d4cbf
+# %% ../nbs/63_influence_cli.ipynb #1591ba50
 def score_parts(
     tracer:EKFAC, # Fitted
     queries:Batch, # One query per row
@@ -106,12 +112,16 @@ def score_parts(
     rows:int=64 # Documents at a time
 ): # Yields (first document, scores [queries, part]) in order
     "Scores part by part, from `out` where they are there"
+    about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model), rank=rank)
+    about.update(queries=rows_sha256(queries), documents=documents.sum)
     for k,start in enumerate(range(0, count, part)):
-        file = Path(out)/f'scores-{k:05d}.safetensors'
+        file,stop = Path(out)/f'scores-{k:05d}.safetensors',min(start + part, count)
         if not file.exists():
-            some = documents.part(start, min(start + part, count))
-            save_tensors(file, dict(scores=tracer.scores(queries, some, rank=rank, rows=rows)), start=start)
-        yield start,load_tensors(file)[0]['scores']
+            scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows)
+            save_tensors(file, dict(scores=scores), **about, start=start, stop=stop)
+        tensors,was = load_tensors(file)
+        if was != dict(about, start=start, stop=stop): raise ValueError(f'{file} holds scores of other weights, queries, documents or settings. Use another folder.')
+        yield start,tensors['scores']
 
 # %% ../nbs/63_influence_cli.ipynb #d0a39d9c
 def best(
@@ -151,7 +161,7 @@ def _report(out, docs, high, low):
     write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
     return rows
 
-# %% ../nbs/63_influence_cli.ipynb #49f5eb28
+# %% ../nbs/63_influence_cli.ipynb #2053b085
 @call_parse
 def influence_cli(
     model:str=None, # File or folder of one of our networks, or a Hugging Face folder
@@ -170,21 +180,22 @@ def influence_cli(
     "Which documents taught this answer? EK-FAC influence from files"
     for k,v in dict(model=model, docs=docs, queries=queries).items():
         if v is None: raise ValueError(f'--{k} is missing. Needed are --model, --docs and --queries; --help says more.')
+    for k,v in dict(fit_rows=fit_rows, top=top, part=part).items(): whole(f'--{k}', v, 1)
     net,encode = open_model(model)
     lines,asked,count = _files(net, encode, docs, queries)
     tracer = EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules)
-    print(tracer.estimate(next(iter(lines)), count, len(asked), rank, rows))
+    print(tracer.estimate(next(iter(lines)), count, len(asked), rank, rows, fitted=min(fit_rows, count)))
     if estimate: return
-    _same(out, dict(model=fingerprint(net), docs=[str(docs), count], queries=[str(queries), len(asked)], layers=list(tracer.layers),
-        fit_rows=fit_rows, rank=rank, part=part, seed=seed))
+    _same(out, dict(model=fingerprint(net), docs=[str(docs), count], docs_sha256=lines.sum, queries=[str(queries), len(asked)],
+        queries_sha256=rows_sha256(asked), layers=list(tracer.layers), fit_rows=fit_rows, rank=rank, part=part, seed=seed))
     tracer.fit(lines.part(0, min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
     _finish(tracer, asked, lines, count, out, part, rank, rows, top)
 
-# %% ../nbs/63_influence_cli.ipynb #af0d4889
+# %% ../nbs/63_influence_cli.ipynb #f26a0504
 def _files(net, encode, docs, queries):
     about = net.lm.config if isinstance(net, Foreign) else net.config
     sizes = dict(longest=about.max_position_embeddings if isinstance(net, Foreign) else about.block_size, vocab_size=about.vocab_size)
-    count,asked = sum(1 for _ in open(docs, 'rb')),list(Lines(queries, encode, size=100_000, **sizes))
+    count,asked = sum(1 for _ in open(docs, 'rb')),list(Lines(queries, encode, size=2**31, **sizes)) # all queries as one batch
     if not asked or not count: raise ValueError(f'{queries if count else docs} is empty.')
     return Lines(docs, encode, **sizes),asked[0],count
 

@@ -230,7 +230,7 @@ def scorers(
     if getattr(model, 'checkpoints', None): out['TracIn'] = tracin(model, model.checkpoints, ask, docs)
     return out | {'token overlap': overlap(ask, docs)}
 
-# %% ../nbs/61_influence_study.ipynb #ac648d7c
+# %% ../nbs/61_influence_study.ipynb #37f47876
 def members(families):
     "Family -> places of its questions"
     return {f: [i for i,x in enumerate(families) if x == f] for f in dict.fromkeys(families)}
@@ -238,9 +238,9 @@ def members(families):
 def correlations(
     scores:torch.Tensor, # [questions, documents]
     families:list # Family of each question
-) -> dict: # (family, family) -> mean Pearson R between different questions
+) -> dict: # (family, family) -> mean Pearson R between different questions; nan where there is none
     "Correlation of score vectors within and between families (2411.12580, finding 1)"
-    r = torch.corrcoef(scores).nan_to_num().fill_diagonal_(torch.nan)
+    r = torch.corrcoef(scores).fill_diagonal_(torch.nan)
     return {(f, h): float(r[i][:, j].nanmean()) for f,i in members(families).items() for h,j in members(families).items()}
 
 # %% ../nbs/61_influence_study.ipynb #3f887fc5
@@ -284,13 +284,14 @@ def per_nat(
     each,top = up.sum(1) / nats,up[:, :up.shape[1] // 5].sum(1) / up.sum(1).clamp(min=1e-12)
     return {f: dict(mean=float(each[i].mean()), sd=float(each[i].std()), top_fifth=float(top[i].mean())) for f,i in members(families).items()}
 
-# %% ../nbs/61_influence_study.ipynb #79d7511c
+# %% ../nbs/61_influence_study.ipynb #e59ba399
 def power_law(
     scores:torch.Tensor, # [questions, documents]
     top:int=100 # How many of the highest scores
 ) -> torch.Tensor: # [questions]: slopes; nan where fewer than `top` scores are positive
     "Slope of log score against log rank (2411.12580, finding 2)"
-    y = scores.topk(min(top, scores.shape[1])).values.log()
+    y = scores.topk(min(top, scores.shape[1])).values
+    y = y.where(y > 0, torch.nan).log()
     x = torch.arange(1, y.shape[1] + 1).log()
     x = x - x.mean()
     return (y @ x) / x.square().sum()
@@ -391,7 +392,7 @@ FINDINGS = (('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0
     ('power-law slope, facts', lambda a: a['power_law']['facts'][0], '-0.34 and -0.32', 'author-made'),
     ('power-law slope, procedures', lambda a: sum(a['power_law'][f][0] for f in REASONING) / 3, '-0.36', 'author-made'))
 
-# %% ../nbs/61_influence_study.ipynb #3e439999
+# %% ../nbs/61_influence_study.ipynb #2e9338ed
 HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
     ('by chance', lambda a: a['answer']['1%']['facts'][1], '', ''),
     ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3, '7 % and 0 % (top 0.01 %)', 'author-made'),
@@ -410,8 +411,10 @@ def beside(
     out = ['| | ' + ' | '.join(methods) + ' | paper | grade |', '|---' * (len(methods) + 3) + '|']
     for what,read_off,paper,grade in findings:
         each = [[read_off(r['methods'][m]) for r in runs] for m in methods]
-        out.append(f'| {what} | ' + ' | '.join(f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' for x in each) + f' | {paper} | {grade} |')
+        out.append(f'| {what} | ' + ' | '.join(map(_spread, each)) + f' | {paper} | {grade} |')
     return '\n'.join(out)
+
+def _spread(x): return f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' if len(x) > 1 else f'{x[0]:.2f} (one run)'
 
 # %% ../nbs/61_influence_study.ipynb #784744f1
 SMALL = dict(scale=.5)
@@ -428,21 +431,22 @@ def retrain(
     config = reader(library, n_embd=n_embd).config
     return [m for k in keep.split(at_once) for m in train_without(library.data, k, config, seed, steps, **CHECKED)]
 
-# %% ../nbs/61_influence_study.ipynb #66d4248c
+# %% ../nbs/61_influence_study.ipynb #aad0fbde
 def lds_study(
     seed:int=0, # Seed of the library
     subsets:int=20, # Random halves, one training each
     starts:int=2, # Starts; each is trained on all halves and on everything
     **kwargs # Arguments of `retrain`
-) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'losses'
+) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'accuracy'
     "Do scores predict the losses of networks trained on random halves?"
+    whole('subsets', subsets, 2),whole('starts', starts, 2)
     library = Library(seed, **SMALL)
     half,everything = halves(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
     nets = [retrain(library, torch.cat([everything, half]), s, **kwargs) for s in range(starts)]
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
     return _compared([scorers(n[0], library) for n in nets], half, losses, library) | dict(accuracy=answered(nets[0][0], library))
 
-# %% ../nbs/61_influence_study.ipynb #5b576403
+# %% ../nbs/61_influence_study.ipynb #cea3f2a3
 def _compared(found, half, losses, library):
     pairs = [(i, j) for i in range(len(losses)) for j in range(len(losses)) if i != j]
     mean = lambda xs: _by_family(torch.stack(xs).mean(0), library)
@@ -451,7 +455,7 @@ def _compared(found, half, losses, library):
     averaged = {m: _by_family(lds(sum(f[m] / f[m].abs().mean() for f in found), half, losses.mean(0)), library) for m in found[0]}
     return dict(own=own, other=other, averaged=averaged, retraining=mean([spearman(losses[i].T, losses[j].T) for i,j in pairs]))
 
-def _by_family(x, library): return {f: interval(x[i]) for f,i in members(library.families).items()} | {'all': interval(x)}
+def _by_family(x, library): return {f: student(x[i].tolist()) for f,i in members(library.families).items()} | {'all': student(x.tolist())}
 
 # %% ../nbs/61_influence_study.ipynb #f39897e0
 def removal_study(
@@ -472,15 +476,15 @@ def removal_study(
             ranked = {m: found[m][i].sum(0) for m in methods}
             for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
 
-# %% ../nbs/61_influence_study.ipynb #8ce090a0
+# %% ../nbs/61_influence_study.ipynb #5e6acf07
 def damage(
     rows:list # What `removal_study` yields
-) -> list: # Dicts: family, method, mean, lo, hi; nats per question more than without random documents
+) -> list: # Dicts: family, method, mean, lo, hi (`student` over questions); nats per question more than without random documents
     "Rise of the loss beyond that of random removal, question by question"
     at,out = {},[]
     for r in rows: at.setdefault((r['family'], r['method']), []).append(r['losses'])
     for f,m in [k for k in at if k[1] != 'random']:
-        mean,lo,hi = interval((torch.tensor(at[f, m]) - torch.tensor(at[f, 'random'])).mean(0))
+        mean,lo,hi = student((torch.tensor(at[f, m]) - torch.tensor(at[f, 'random'])).mean(0).tolist())
         out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi))
     return out
 
@@ -569,7 +573,7 @@ def repairs(
     nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]
     return dict(seed=seed, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
 
-# %% ../nbs/61_influence_study.ipynb #29ae7fcf
+# %% ../nbs/61_influence_study.ipynb #15e07a2d
 def _traced(per, lengths, rows, rules, own):
     total = sum(per.values())
     at = {r: [i for i,x in enumerate(rules) if x == r] for r in dict.fromkeys(rules)}
@@ -577,7 +581,7 @@ def _traced(per, lengths, rows, rules, own):
     shares = {k: v / sum(layers.values()) for k,v in layers.items()}
     parts = {p: sum(v for k,v in shares.items() if part_of(f'{k}.weight') == p) for p in ('attn', 'mlp')}
     agree,mean = torch.corrcoef(total[:, own]).fill_diagonal_(torch.nan).nanmean(),total.mean(0)
-    plain,equal = ({r: interval(x[i]) for r,i in at.items()} for x in (mean, mean / lengths))
+    plain,equal = ({r: student(x[i].tolist()) for r,i in at.items()} for x in (mean, mean / lengths))
     return dict(agreement=float(agree), rules=plain, at_equal_length=equal, layers=shares, parts=parts, rows=_extremes(mean[own], rows[own]))
 
 def _extremes(score, rows, k=3):

@@ -634,7 +634,9 @@ def resolved(self:Lego,
         for t in at: out[i, t] = found[row[t]]
     return out
 
-# %% ../nbs/40_lego.ipynb #a5552eed
+# %% ../nbs/40_lego.ipynb #4d528ed5
+def _other(group): return int(group.unit == 0) # an element that is not the identity
+
 def flip(
     batch:Batch, # Rows of a `Lego` task that asks inside the clauses
     place:int, # Whose operator is changed; 0 is next to the constant
@@ -650,7 +652,7 @@ def flip(
     tokens[at] = task.group.table.to(tokens.device)[by, tokens[at]]
     return Batch(tokens, task.resolved(tokens), batch.loss_mask, batch.score_mask, task)
 
-# %% ../nbs/40_lego.ipynb #3379c8de
+# %% ../nbs/40_lego.ipynb #724aae96
 @torch.no_grad()
 def flip_effect(
     model, # A reader
@@ -663,14 +665,14 @@ def flip_effect(
     place,zero = task.places(b.tokens)[b.score_mask],torch.zeros(task.n_vars, device=device_of(model))
     def said(b): return model(b.tokens, at=b.score_mask).argmax(-1)
     before,count = said(b),zero.index_add(0, place, torch.ones_like(place, dtype=zero.dtype))
-    return torch.stack([zero.index_add(0, place, (said(flip(b, j)) != before).float()) / count for j in range(task.n_vars)])
+    return torch.stack([zero.index_add(0, place, (said(flip(b, j, _other(task.group))) != before).float()) / count for j in range(task.n_vars)])
 
 # %% ../nbs/40_lego.ipynb #5032428a
 def show_flips(effect):
     "The table of `flip_effect`: rows are operators changed, columns answers"
     return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer', first=1))
 
-# %% ../nbs/40_lego.ipynb #12b4eb1e
+# %% ../nbs/40_lego.ipynb #13def960
 def _beside(task):
     k = min(task.n_vars, task.n_clauses - 1)
     return Lego(task.settings['group'], k, k, n_distractors=task.n_clauses - k)
@@ -681,10 +683,10 @@ def _flip_branch(task, b):
     branch[:, task.asked()] = True
     first = branch & ~b.score_mask
     at = (first & (first.cumsum(1) == 1)).roll(2, 1)
-    other[at] = task.group.table.to(other.device)[1, other[at]]
+    other[at] = task.group.table.to(other.device)[_other(task.group), other[at]]
     return other
 
-# %% ../nbs/40_lego.ipynb #0365e697
+# %% ../nbs/40_lego.ipynb #ebaed821
 @torch.no_grad()
 def branch_effect(
     model, # A reader
@@ -694,6 +696,7 @@ def branch_effect(
 ) -> dict: # 'right': share of right answers at the end of the chain; 'moved': share of them that changes with the branch
     "Does the last answer depend on a side branch? Raises ValueError if there is no room for one"
     if task.n_clauses < 2: raise ValueError('A side branch needs rows of at least two clauses.')
+    if task.ask != 'inside': raise ValueError("branch_effect needs rows that ask inside the clauses (ask='inside').")
     side = _beside(task)
     b = side.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
     end = b.score_mask & (side.places(b.tokens) == side.n_vars - 1)
@@ -741,7 +744,7 @@ def words_of(
     "The words for a task's tokens, as in the released code"
     return [WORDS.get(t, t if len(t) == 1 else str(2 + i)) for i,t in enumerate(task.token_names)]
 
-# %% ../nbs/40_lego.ipynb #ae0864dc
+# %% ../nbs/40_lego.ipynb #84b10d04
 class Pretrained(torch.nn.Module):
     "A BERT or ALBERT of `transformers` as a reader of `Lego` rows"
     causal = False
@@ -756,7 +759,7 @@ class Pretrained(torch.nn.Module):
         self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else t.AutoModel.from_pretrained(name)
+            self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else safe_pretrained(t.AutoModel, name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 
 # %% ../nbs/40_lego.ipynb #74ecc506

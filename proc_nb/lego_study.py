@@ -89,17 +89,17 @@ def watch_beyond(
     "Train, and measure on one long chain as well"
     for o in watch_places(model, task, **kwargs): yield dict(o, beyond=accuracy_by_place(model, one_chain(task), kwargs.get('n', 500)))
 
-# %% ../nbs/43_lego_study.ipynb #f62759ff
+# %% ../nbs/43_lego_study.ipynb #70dba63b
 def _run(folder, name, setting, seed, kwargs):
     "The rows of one run, from its file if it was made alike before"
     s = STUDIES[name]()[setting]
     file,about = Path(folder)/name/f'{re.sub(r"[^a-z0-9]+", "_", setting.lower())}_{seed}.json',_about(s, kwargs)
-    if file.exists() and (old := json.loads(file.read_text()))['about'] == about: return old['rows']
+    if file.exists() and (old := unsealed(file.read_bytes(), file)).get('about') == about: return old['rows']
     rows = [dict(setting=setting, seed=seed, **r) for r in s.run(seed, **kwargs)]
     keep_study(file, rows, about)
     return rows
 
-# %% ../nbs/43_lego_study.ipynb #180c9c19
+# %% ../nbs/43_lego_study.ipynb #dd762c8d
 def _about(s, kwargs):
     usual = LEGO_RATES if s.watch in (watch_places, watch_beyond) else {}
     return json.loads(json.dumps(dict(task=repr(s.task), rates={**usual, **s.rates, **kwargs})))
@@ -109,9 +109,10 @@ def keep_study(
     rows, # Dicts
     about:dict # What they were made with
 ):
-    "Write measurements as JSON, a row per line"
-    rows = [json.dumps({k: _short(v) for k,v in r.items()}) for r in rows]
-    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n' + ',\n'.join(rows) + ']}\n'))
+    "Write measurements as JSON with their sum, a row per line"
+    found = sealed(dict(about=about, rows=[{k: _short(v) for k,v in r.items()} for r in rows]))
+    lines = ',\n'.join(map(json.dumps, found['rows']))
+    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n'))
 
 def _short(x): return [_short(v) for v in x] if isinstance(x, (list, tuple)) else round(x, 4) if isinstance(x, float) else x
 
@@ -123,7 +124,7 @@ def _shared(jobs, workers):
 
 def _command(name, **kwargs): return f"make_study({name!r}, folder, {', '.join(f'{k}={v!r}' for k,v in kwargs.items())})"
 
-# %% ../nbs/43_lego_study.ipynb #4433ae1d
+# %% ../nbs/43_lego_study.ipynb #429b4ee9
 STUDIES = {}
 def make_study(
     name:str, # A name in `STUDIES`
@@ -135,9 +136,11 @@ def make_study(
 ) -> list: # The rows
     "Run a study and keep it; what the folder already holds is not run again"
     settings = STUDIES[choose('study', name, STUDIES)]()
-    jobs = [(folder, name, s, seed, kwargs) for seed in seeds for s in ifnone(only, settings)]
+    settings = {s: settings[choose('setting', s, settings)] for s in ifnone(only, settings)}
+    jobs = [(folder, name, s, seed, kwargs) for seed in seeds for s in settings]
     rows = [r for run in _shared(jobs, whole('workers', workers, 1)) for r in run]
-    about = dict(command=_command(name, seeds=tuple(seeds), workers=workers, **kwargs), settings={k: _about(s, kwargs) for k,s in settings.items()})
+    given = {} if only is None else dict(only=list(settings))
+    about = dict(command=_command(name, seeds=tuple(seeds), **given, workers=workers, **kwargs), settings={k: _about(s, kwargs) for k,s in settings.items()})
     seconds = round(sum(r.get('seconds', 0) for r in rows))
     keep_study(Path(folder)/f'{name}.json', rows, dict(about, seeds=list(seeds), core_seconds=seconds, **machine()))
     return rows
@@ -207,16 +210,18 @@ def readers_study():
 
 STUDIES['lego_readers'] = readers_study
 
-# %% ../nbs/43_lego_study.ipynb #4ad6b8f1
+# %% ../nbs/43_lego_study.ipynb #d8a04b70
 def watch_mimic(
     model:GPT, # A reader; trained in place
     task:Task, # Where the rows come from
     every:int=50, # Steps between measurements
+    steps:int=300, # Steps
     **kwargs # As for `mimic_steps`
 ): # Yields dicts with 'step', 'local' and 'association'
     "Mimic, and measure the divergence on held-out rows"
-    for r in mimic_steps(model, task, **kwargs):
-        if r.step % every == 0: yield dict(step=r.step, **kl_to_targets(model, task))
+    whole('every', every, 1)
+    for r in mimic_steps(model, task, steps, **kwargs):
+        if r.step % every == 0 or r.step == steps: yield dict(step=r.step, **kl_to_targets(model, task))
 
 # %% ../nbs/43_lego_study.ipynb #b71035d1
 @torch.no_grad()

@@ -51,6 +51,15 @@ def test_another_architecture_is_refused(change, word):
     hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2, **change))
     with pytest.raises(ValueError, match=word): from_hf(hf)
 
+def test_pickled_weights_are_never_read(tmp_path):
+    hf = to_hf(loud(GPT(GPTConfig(vocab_size=9, block_size=8, n_embd=8, n_layer=1, n_head=2))))
+    hf.save_pretrained(tmp_path)
+    torch.save(hf.state_dict(), tmp_path/'pytorch_model.bin')
+    assert from_hf(tmp_path).config.vocab_size == 9 # with both, the safetensors
+    (tmp_path/'model.safetensors').unlink()
+    with pytest.raises(ValueError, match='GPT2LMHeadModel.from_pretrained.folder..save_pretrained'): from_hf(tmp_path)
+    with pytest.raises(OSError): from_hf(tmp_path/'nowhere')
+
 def test_writes_what_gpt2_writes():
     model = loud(GPT(GPTConfig(vocab_size=30, block_size=24)))
     start = rows(model.config)[:, :4]

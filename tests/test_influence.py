@@ -198,16 +198,122 @@ def test_a_gpt2_folder_through_the_command(folder, command):
     assert {r['line'] - 1 for r in rows if r['query'] == 0 and r['side'] == 'helps'} == {*want[0].topk(2).indices.tolist()}
 
 @pytest.mark.parametrize('change,words', [(dict(model='nowhere'), 'There is no file'), (dict(modules='h.9.mlp'), 'no linear layer'), (dict(queries='empty'), 'is empty'),
-    (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='nothing'), 'No such file'), (dict(docs=None), '--docs is missing')])
+    (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='deep'), 'deep, line 1: it is nested too deeply'), (dict(top=0), '--top must be a whole number of at least 1'), (dict(docs='nothing'), 'No such file'), (dict(docs=None), '--docs is missing')])
 def test_the_command_refuses_in_words(folder, change, words):
-    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}').items(): (folder/name).write_text(text)
+    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}', deep='[' * 100_000).items(): (folder/name).write_text(text)
     args = dict(model='gpt2', docs='docs.jsonl', queries='queries.jsonl') | change
     with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
-        influence_cli(out=folder/'out', **{k: v if k == 'modules' or v is None else folder/v for k, v in args.items()})
+        influence_cli(out=folder/'out', **{k: v if k in ('modules', 'top') or v is None else folder/v for k, v in args.items()})
 
 def test_mistakes_come_without_a_trace(folder, command):
     done = command(model=folder/'gpt2', docs=folder/'queries.jsonl', queries=folder/'nothing')
     assert done.returncode != 0 and 'proc-nb-influence: ' in done.stderr and 'Traceback' not in done.stderr
+
+@pytest.mark.parametrize('name, part', [('docs', 2), ('queries', 2), ('docs', 30)])
+def test_scores_are_never_shown_beside_another_text(folder, name, part):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out', part=part, top=2, fit_rows=4)
+    influence_cli(**args)
+    file = folder/f'{name}.jsonl'
+    *lines, last = file.read_text().split('\n') # not among the rows of the fit
+    new = last.replace('": "', '": "tree ') if name == 'docs' else last.replace('3', '9')
+    assert new != last
+    file.write_text('\n'.join([*lines, new]))
+    with pytest.raises(ValueError, match=f'{name}_sha256 was'): influence_cli(**args)
+    (folder/'out/about.json').unlink()
+    with pytest.raises(ValueError, match='scores of other weights, queries, documents'): influence_cli(**args)
+
+def test_another_tokenizer_is_another_run(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    file = folder/'gpt2/tokenizer.json'
+    file.write_text(file.read_text().replace('"cat"', '"hat"').replace('"dog"', '"cat"'))
+    with pytest.raises(ValueError, match='sha256 was'): influence_cli(**args)
+
+def test_a_turned_bit_is_no_result(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    for file, at in ((folder/'out/about.json', 30), (folder/'out/scores-00000.safetensors', -5), (folder/'out/factors.safetensors', -5)):
+        was = file.read_bytes()
+        bad = bytearray(was)
+        bad[at] ^= 1
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match='is damaged'): influence_cli(**args)
+        file.write_bytes(was)
+    influence_cli(**args)
+
+def test_factors_of_other_rows_are_refused(g, tmp_path):
+    task, model = trained(steps=2)
+    rows, others = task.sample(20, g), task.sample(20, g)
+    EKFAC(model).fit(rows, path=tmp_path/'f.safetensors')
+    assert EKFAC(model).fit([rows], path=tmp_path/'f.safetensors').about['stage'] == 'fitted'
+    for b in (others, rows[:19], everywhere(rows)):
+        with pytest.raises(ValueError, match='rows_sha256 was'): EKFAC(model).fit(b, path=tmp_path/'f.safetensors')
+
+def test_what_is_not_finite_is_said(g):
+    b = rows_of(g)
+    class Large(Twice):
+        "Finite gradients whose products are not"
+        def forward(self, tokens, at=None):
+            x = self.a(self.emb(tokens) * 1e20) * 1e-20
+            return (x if at is None else x[at]) @ self.out.weight.T
+    for f in (lambda: GradDot(Large(), 'a').scores(b, b), lambda: GradDot(Large(), 'a').norms(b)): assert f().isfinite().all() # the factors cancel
+    class Larger(Large):
+        def forward(self, tokens, at=None): return super().forward(tokens, at) * 1e20
+    with pytest.raises(FloatingPointError, match='not finite'): GradDot(Larger(), 'a').norms(b)
+    flat = EKFAC(Twice(), 'a', damping=0).fit(b)
+    flat.state['a.L'][0] = 0
+    with pytest.raises(ValueError, match='cannot be inverted with a damping of 0'): flat.scores(b, b)
+
+def test_the_forecast_knows_how_many_rows_are_fitted(g):
+    task, model = trained(steps=2)
+    rows = task.sample(32, g)
+    assert EKFAC(model).estimate(rows, 10**9, 2, fitted=32)['fit_seconds'] < 60 < EKFAC(model).estimate(rows, 10**9, 2)['fit_seconds']
+
+def test_no_query_is_left_out(folder):
+    from proc_nb.influence_cli import _files, open_model
+    net, encode = open_model(folder/'gpt2')
+    (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001)
+    assert len(_files(net, encode, folder/'docs.jsonl', folder/'many')[1]) == 100_001
+
+def test_ranks_share_ties():
+    a, b = torch.tensor([[3., 1, 3, 2, 3]]), torch.tensor([[1., 1, 2, 2, 9]])
+    ranks = [[3, 0, 3, 1, 3], [.5, .5, 2.5, 2.5, 4]] # deviations 1 -2 1 -1 1 and -1.5 -1.5 .5 .5 2; products 3.5, squares 8 and 9
+    assert float(spearman(a, b)) == pytest.approx(3.5 / 72 ** .5, abs=1e-6)
+    assert float(spearman(*(torch.tensor([r]) for r in ranks))) == pytest.approx(3.5 / 72 ** .5, abs=1e-6)
+    assert spearman(a, torch.ones(1, 5)).isnan().all() and spearman(a, a).item() == pytest.approx(1)
+
+def test_one_question_has_no_interval():
+    from proc_nb.influence_study import damage
+    rows = [dict(family='f', method=m, seed=0, losses=[x]) for m, x in (('random', 1.), ('EK-FAC', 3.))]
+    assert damage(rows) == [dict(family='f', method='EK-FAC', mean=2., lo=None, hi=None)]
+
+def test_a_pickled_folder_is_refused(folder):
+    import transformers
+    net = transformers.GPT2LMHeadModel.from_pretrained(folder/'gpt2')
+    torch.save(net.state_dict(), folder/'gpt2/pytorch_model.bin')
+    (folder/'gpt2/model.safetensors').unlink()
+    with pytest.raises(ValueError, match='pickled .bin files, which are never read'):
+        influence_cli(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+
+HOSTILE = ['·', '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '</style><svg onload=alert(1)>', "' onmouseover='alert(1)", '&lt;b&gt;', '{{x}}', '|', 'a']
+
+def test_hostile_words_stay_text(g):
+    from html.parser import HTMLParser
+    from proc_nb.influence_panel import Explorer, Traced
+    rows = ragged([[1, 2, 3, 2, 1, 5, 8], *torch.randint(1, 9, (11, 7), generator=g).tolist()], [3] * 12)
+    rows.task = Rows(rows)
+    rows.task.token_names = HOSTILE
+    model = GPT(GPTConfig(vocab_size=9, block_size=8, n_embd=8, n_head=2), seed=0)
+    traced = Traced(EKFAC(model).fit(rows), rows[:2], rows, kinds=[HOSTILE[1 + i % 8] for i in range(12)], families=HOSTILE[1:3])
+    pages = [traced._repr_html_(), traced.picture(1, by_length=True).markup, Explorer(traced).page.value]
+    seen = []
+    class Reads(HTMLParser):
+        def handle_starttag(self, tag, attrs): seen.append((tag, dict(attrs)))
+    for page in pages:
+        Reads().feed(page)
+        assert '&lt;script&gt;alert(1)' in page and '&lt;img src=x' in page
+    assert {'span', 'td', 'svg'} <= {t for t, _ in seen} and not {'script', 'img'} & {t for t, _ in seen}
+    assert not [a for _, attrs in seen for a in attrs if a.startswith('on')]
 
 KILLED = """
 import os, signal, sys, torch
@@ -227,7 +333,7 @@ EKFAC(model).fit(Dies([rows[i:i+20] for i in range(0, 200, 20)]), rows=20, path=
 @pytest.mark.skipif(sys.platform == 'win32', reason='there is no SIGKILL on Windows')
 def test_a_killed_fit_goes_on(tmp_path):
     path = tmp_path/'factors.safetensors'
-    for when in (6, 15): # in the first round, then in the second
+    for when in (16, 25): # after the sum of the rows: in the first round, then in the second
         done = subprocess.run([sys.executable, '-c', KILLED, path, str(when)], capture_output=True, text=True, timeout=120)
         assert done.returncode == -9 and path.exists(), done.stderr
     rows = Identity(length=5, n_symbols=8).sample(200, torch.Generator().manual_seed(0))

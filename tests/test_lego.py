@@ -145,6 +145,19 @@ def test_a_study_may_be_shared_by_processes(tmp_path):
         assert a.keys() == b.keys() and a['setting'] == b['setting']
         assert all(abs(a[k] - b[k]) < 1e-3 for k in ('local', 'association'))
 
+def test_mimicking_is_measured_at_its_last_step(tmp_path):
+    rows = make_study('lego_mimic', tmp_path, seeds=(0,), only=['BERT-like'], steps=3, batch_size=4) # measured every 50 steps
+    assert [r['step'] for r in rows] == [0, 3] and rows[0]['association'] != rows[1]['association']
+
+def test_a_damaged_run_is_not_read_as_a_result(tmp_path):
+    kw = dict(seeds=(0,), only=['BERT-like'], steps=2, batch_size=4)
+    make_study('lego_mimic', tmp_path, **kw)
+    for file, read in ((tmp_path/'lego_mimic.json', lambda: stored('lego_mimic', tmp_path)), (tmp_path/'lego_mimic/bert_like_0.json', lambda: make_study('lego_mimic', tmp_path, **kw))):
+        text = file.read_text()
+        digit = text.index('"association": ') + 17
+        file.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1:])
+        with pytest.raises(ValueError, match='is damaged: its sum'): read()
+
 def test_stored_studies_say_what_they_were_made_with():
     for name in STUDIES:
         about, rows = stored(name).values()
@@ -188,3 +201,7 @@ def test_a_pretrained_reader(tmp_path, kind):
     assert not torch.equal(before, weight)
     assert all(0 <= x <= 1 for x in accuracy_by_place(a, task, 50)) and a(b.tokens, at=b.score_mask).shape == (b.score_mask.sum(), task.vocab_size)
     with pytest.raises(ValueError, match="no word '2'"): Pretrained(tasks['lego']('D3'), tmp_path)
+    torch.save(a.base.state_dict(), tmp_path/'pytorch_model.bin')
+    (tmp_path/'model.safetensors').unlink()
+    with pytest.raises(ValueError, match='pickled .bin files, which are never read'): Pretrained(task, tmp_path)
+    assert Pretrained(task, tmp_path, fresh=True).head.out_features == task.vocab_size
