@@ -327,14 +327,16 @@ def _summed(cell, rows):
     spread = dict(mean=mean, low=low, high=high, lowest=min(xs, default=None), highest=max(xs, default=None))
     return dict(cell, runs=len(rows), diverged=len(rows) - len(xs), found=found, **spread)
 
-# %% ../nbs/30_study.ipynb #ac8a6ba1
+# %% ../nbs/30_study.ipynb #ad4d7fe6
 def percent(x): return '-' if x is None else f'{100*x:.1f}'
 def span(s): return f'{percent(s["mean"])}' + (f' ({100*max(0, s["low"]):.1f} to {100*min(1, s["high"]):.1f})' if s['low'] is not None else ' (one run)' if s['mean'] is not None else '')
-def runs_said(s): return f'{s["runs"] - s["diverged"]} of {s["runs"]}, {s["diverged"]} diverged' if s['diverged'] else str(s['runs'])
-def span_said(s): return span(s) + (f'; {runs_said(s)}' if s['diverged'] else '')
 def _practice(s):
     if s['control'] == 'random': return '-'
     return 'one network: spread of fine-tuning only' if s['practice'] == 'zoo' else f'{s["practice_steps"]:,} steps' if s['practice_steps'] else 'fresh'
+
+# %% ../nbs/30_study.ipynb #3f374254
+def runs_said(s): return f'{s["runs"] - s["diverged"]} of {s["runs"]}, {s["diverged"]} diverged' if s['diverged'] else str(s['runs'])
+def span_said(s): return span(s) + (f'; {runs_said(s)}' if s['diverged'] else '')
 
 # %% ../nbs/30_study.ipynb #ee15ae2b
 HEAD = ['test', 'practised', 'carried over', 'control', 'practice', 'test: steps x rows, rates', 'accuracy, % (95 %)', 'lowest to highest', 'found']
