@@ -21,7 +21,7 @@ from fastcore.basics import ifnone, patch, store_attr
 from .draw import *
 from .task import *
 
-# %% ../nbs/80_exercises.ipynb #72e34de5
+# %% ../nbs/80_exercises.ipynb #1f99d7ac
 class TimeUp(SystemExit):
     "Raised inside an answer that takes too long"
 
@@ -37,17 +37,19 @@ def within(
     *args # Its arguments
 ): # What `f` gives
     "`f(*args)`, or TimeUp if it takes longer; anything that `f` raises is raised here"
-    done = {}
+    done,over = {},threading.Event()
     def work():
         try: done['value'] = f(*args)
         except BaseException as e: done['error'] = e
+        over.set()
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-    thread.start()
-    try: thread.join(seconds)
+    try:
+        thread.start()
+        over.wait(seconds) # an interrupted `join` would take the thread for ended
     finally:
-        late = thread.is_alive()
-        _stop(thread)
+        if late := not over.is_set(): _stop(thread)
     if late: raise TimeUp(f'still running after {seconds:g} s')
+    thread.join()
     if 'error' in done: raise done['error']
     return done['value']
 
@@ -63,19 +65,28 @@ def kind(
 
 def _numbers(x): return 'True and False' if x.dtype == torch.bool else 'decimals' if x.is_floating_point() else 'whole numbers'
 
-# %% ../nbs/80_exercises.ipynb #66bedc2b
-def _short(x):
-    "Tensors as lists, decimals with four digits"
-    if isinstance(x, torch.Tensor): return _short(x.tolist())
-    if isinstance(x, float): return float(f'{x:.4g}')
-    return type(x)(map(_short, x)) if type(x) in (list, tuple) else {k: _short(v) for k,v in x.items()} if type(x) is dict else x
+# %% ../nbs/80_exercises.ipynb #ffe537c2
+def _short(x, room):
+    "Tensors as lists, decimals with four digits, as many entries as the iterator `room` has left"
+    if isinstance(x, torch.Tensor): x = _corner(x, 300).tolist()
+    if isinstance(x, (float, str)): return x[:301] if isinstance(x, str) else float(f'{x:.4g}')
+    if type(x) is dict: return {k: _short(v, room) for (k,v),_ in zip(x.items(), room)}
+    return type(x)(_short(v, room) for v,_ in zip(x, room)) if type(x) in (list, tuple) else x
+
+def _corner(x, n):
+    "The first entries of a tensor, `n` at most"
+    cut = []
+    for size in reversed(x.shape):
+        cut.insert(0, slice(min(size, n)))
+        n //= max(1, min(size, n))
+    return x[tuple(cut)]
 
 def shown(
     x, # Anything
     n:int=300 # Most characters
 ) -> str: # Text
     "`x` as short text"
-    text = f'a {type(x).__name__} of {sum(p.numel() for p in x.parameters()):,} parameters' if hasattr(x, 'parameters') else repr(_short(x))
+    text = f'a {type(x).__name__} of {sum(p.numel() for p in x.parameters()):,} parameters' if hasattr(x, 'parameters') else repr(_short(x, iter(range(n))))
     return text if len(text) <= n else f'{text[:n]}...'
 
 # %% ../nbs/80_exercises.ipynb #c9976027
@@ -230,13 +241,13 @@ def _raised(e, answer):
     if not mine and home: return f'What came back cannot be read ({type(e).__name__}: {e})'
     return f'It raised {type(e).__name__}: {e}' + (f' (in the line `{mine[-1]}`)' if mine and mine[-1] else '')
 
-# %% ../nbs/80_exercises.ipynb #e96bdfcb
+# %% ../nbs/80_exercises.ipynb #88276d17
 @patch
 def check(self:Exercise,
     answer=None, # What the reader has written
     seed:int=None # Seed of the inputs; new ones each time if None
 ) -> Outcome: # Not tried, wrong (with a counter-example) or right
-    "Try `answer` on many inputs; raises nothing"
+    "Try `answer` on many inputs; raises nothing but the reader's own interrupt"
     with torch.random.fork_rng(devices=[]): self.last = self._outcome(answer, random.Random(seed))
     return self.last
 
@@ -244,14 +255,15 @@ def check(self:Exercise,
 def _outcome(self:Exercise, answer, r):
     if blank(answer): return Outcome('not tried', f'Replace the `...` of `{self.name}`, then run the cell again. Stuck? `exercises[{self.name!r}].hint()`')
     now = {}
-    try:
-        if odd := self._odd(answer, self.cases(random.Random(0), 0)): return Outcome('wrong', odd)
-        return within(self.limit, self._tried, answer, r, now)
-    except TimeUp as e: words = f'It was {e}: is there a loop that never ends?'
-    except BaseException as e: words = _raised(e, answer)
-    return Outcome('wrong', words, self._facts(now.get('args', ())))
+    def wrong(words): return Outcome('wrong', words, self._facts(now.get('args', ())))
+    def told():
+        try: return self._tried(answer, r, now)
+        except TimeUp: raise
+        except BaseException as e: return wrong(_raised(e, answer))
+    try: return within(self.limit, told)
+    except TimeUp as e: return wrong(f'It was {e}: is there a loop that never ends?')
 
-# %% ../nbs/80_exercises.ipynb #0d66420e
+# %% ../nbs/80_exercises.ipynb #b14778f9
 @patch
 def _facts(self:Exercise, args, *more):
     names = [n for n in inspect.signature(self.answer).parameters]
@@ -261,13 +273,14 @@ def _facts(self:Exercise, args, *more):
 @patch
 def _tried(self:Exercise, answer, r, now):
     def call(*args): return answer(*fresh(args))
+    if odd := self._odd(answer, self.cases(random.Random(0), 0)): return Outcome('wrong', odd)
     for i in range(self.n):
         args = now['args'] = self.cases(r, i)
         got = answer if isinstance(self.answer, type) else call(*args)
         if got is ...: return Outcome('not tried', 'There is still a `...` in it.')
-        wrong = self.judge(args, got, call)
-        yours = [('yours', shown(got))] * (got is not answer)
-        if wrong: return Outcome('wrong', f'{wrong[0].upper()}{wrong[1:]}.', self._facts(args, *yours))
+        if not (wrong := self.judge(args, got, call)): continue
+        yours = [('yours', shown(got))] if got is not answer else []
+        return Outcome('wrong', f'{wrong[0].upper()}{wrong[1:]}.', self._facts(args, *yours))
     return Outcome('right', f'{self.n} inputs, nothing to object to.')
 
 # %% ../nbs/80_exercises.ipynb #660fda9e

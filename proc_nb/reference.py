@@ -8,9 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/reference.html.md"""
 __all__ = ['PUBLISHED', 'COMMANDS', 'ALONG', 'published', 'stored_table', 'Comparison', 'verdict', 'compare', 'Figure',
            'heat_map', 'dot_chart', 'comparison_chart', 'composition_table', 'line_chart']
 
-# %% ../nbs/31_reference.ipynb #41915060
-import json
-
+# %% ../nbs/31_reference.ipynb #c8c9a023
 import altair as alt
 from fastcore.basics import ifnone
 
@@ -18,8 +16,9 @@ from .draw import *
 from .plots import *
 from .results import *
 from .study import *
-from .study import as_table, percent, span, spec, the_tests, told
+from .study import as_table, percent, runs_said, span, span_said, spec, the_tests, told
 from .task import *
+from .train import unsealed
 
 # %% ../nbs/31_reference.ipynb #233c6403
 def _cells():
@@ -51,17 +50,18 @@ def published(
         study = study + Study(tests=[tests[p['test']]], controls=[], **how, **kwargs)
     return study
 
-# %% ../nbs/31_reference.ipynb #a506457e
+# %% ../nbs/31_reference.ipynb #6c40549a
 COMMANDS = dict(tour='proc-nb-study tour', lengths='proc-nb-study lengths --seeds 3 --practice-steps 10000', spoilt='proc-nb-study spoilt --seeds 3',
     published='proc-nb-study published --practice zoo --seeds 3 --steps 2000 --batch-size 200 --rates fresh --warmup 100 --schedule hold')
 
 def stored_table(
     name:str # A name in `COMMANDS`
 ) -> Table: # Its rows
-    "The rows of a study that come with the package; raises KeyError for one that has none"
-    return Table(map(json.loads, (RESULTS/f"{choose('stored study', name, COMMANDS)}.jsonl").read_text().splitlines()))
+    "The rows of a study that come with the package; raises KeyError for one that has none, ValueError for damaged ones"
+    file = RESULTS/f"{choose('stored study', name, COMMANDS)}.jsonl"
+    return Table(unsealed(l, f'{file}, line {i},') for i,l in enumerate(file.read_bytes().splitlines(), 1))
 
-# %% ../nbs/31_reference.ipynb #c8f866b5
+# %% ../nbs/31_reference.ipynb #0bb103c2
 class Comparison(list):
     "Lines of ours beside theirs; shows itself"
     def _repr_html_(self): return as_table(['test', 'practised', 'carried over', 'control', 'our budget', 'ours, % (95 %)', 'runs', 'found', 'theirs, %', 'grade', 'verdict'], map(_beside, self)).markup
@@ -69,7 +69,7 @@ class Comparison(list):
 def _beside(c):
     theirs = [percent(c['published']), c['grade']] if c['published'] else ['-', '-']
     how = f'{c["steps"]:,} x {c["batch_size"]}, {c["rates"]}' + (', one network' if c['practice'] == 'zoo' and c['control'] != 'random' else '')
-    return [c['test'], c['rule'], c['parts'], c['control'], how, span(c), c['runs'], '' if c['found'] is None else c['found'], *theirs, c['verdict']]
+    return [c['test'], c['rule'], c['parts'], c['control'], how, span(c), runs_said(c), '' if c['found'] is None else c['found'], *theirs, c['verdict']]
 
 def verdict(
     s:dict, # A line of `Table.summary`
@@ -119,7 +119,7 @@ def _dots(cells):
     return [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='left:Q', x2='right:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
         base.transform_filter('isValid(datum.published)').mark_point(shape='diamond', size=90, color=color(5)).encode(x='published:Q')]
 
-# %% ../nbs/31_reference.ipynb #12d1f7f5
+# %% ../nbs/31_reference.ipynb #c1c5665e
 def heat_map(
     table # Rows of a study
 ) -> Figure: # Rule by test
@@ -130,7 +130,7 @@ def heat_map(
     text = base.mark_text(fontSize=11).encode(text='told:N', color=alt.value('black'))
     size = dict(width=70 * len({c['test'] for c in cells}), height=26 * len({c['rule'] for c in cells}))
     chart = alt.layer(fill, text).properties(**size).facet(column=alt.Column('parts:N', title='carried over', sort=None))
-    return Figure(chart, as_table(['test', 'practised', 'carried over', 'accuracy, % (95 %)', 'runs'], ([c['test'], c['rule'], c['parts'], span(c), c['runs']] for c in cells)), 'accuracy by rule, test and parts')
+    return Figure(chart, as_table(['test', 'practised', 'carried over', 'accuracy, % (95 %)', 'runs'], ([c['test'], c['rule'], c['parts'], span(c), runs_said(c)] for c in cells)), 'accuracy by rule, test and parts')
 
 # %% ../nbs/31_reference.ipynb #a22acedc
 def _dashed(cells, axis):
@@ -157,7 +157,7 @@ def comparison_chart(
     chart = alt.layer(*_dots(cells)).properties(width=380, height=alt.Step(24)).facet(row=panels)
     return Figure(chart.resolve_scale(y='independent'), Html(cells._repr_html_()), 'accuracy by test and start, ours and published')
 
-# %% ../nbs/31_reference.ipynb #7e21db1c
+# %% ../nbs/31_reference.ipynb #fa663e9a
 def composition_table(
     table # Rows of a study
 ) -> Html: # One line per composition, one column per test
@@ -166,7 +166,7 @@ def composition_table(
     mixed,tests = [k for k in dict.fromkeys((r, p) for r,p,_ in cells) if ' + ' in k[0]],list(dict.fromkeys(t for _,_,t in cells))
     alone = [(r, p) for m in mixed for o in zip(m[0].split(' + '), m[1].split(' + ')) for r,p in (o, (o[0], 'all'))]
     starts = [('none', 'nothing'), *dict.fromkeys(alone), *mixed]
-    lines = [[f'{r}: {p}', *(span(cells[r, p, t]) if (r, p, t) in cells else 'not run' for t in tests)] for r,p in starts if any((r, p, t) in cells for t in tests)]
+    lines = [[f'{r}: {p}', *(span_said(cells[r, p, t]) if (r, p, t) in cells else 'not run' for t in tests)] for r,p in starts if any((r, p, t) in cells for t in tests)]
     return as_table(['start', *tests], lines)
 
 # %% ../nbs/31_reference.ipynb #3a35e46d
@@ -180,7 +180,7 @@ def _points(cells, along):
     names = [name(s) for s in some]
     return [dict(_drawn(s), x=at(s), line=f'{s["rule"]}: {s["parts"]}') for s in some if names.count(name(s)) > 1]
 
-# %% ../nbs/31_reference.ipynb #34ebd627
+# %% ../nbs/31_reference.ipynb #a9edd1fa
 def line_chart(
     table, # Rows of a study
     along:str, # 'practice_steps' or 'noise'
@@ -194,4 +194,4 @@ def line_chart(
     drawn = base.mark_line(point=True).encode(y=y, color=tint, strokeDash=alt.StrokeDash('line:N', scale=alt.Scale(range=DASHES), legend=None))
     ends = base.transform_joinaggregate(last='max(x)', groupby=['line']).transform_filter('datum.x == datum.last').mark_text(align='left', dx=8).encode(y='mean:Q', text='line:N')
     chart = alt.layer(_dashed(cells, 'y'), base.mark_rule().encode(y='left:Q', y2='right:Q', color=tint), drawn, ends).properties(width=380, height=220, title=test)
-    return Figure(chart, as_table([title, 'start', 'accuracy, % (95 %)', 'runs'], ([s['x'], s['line'], span(s), s['runs']] for s in some)), f'accuracy on {test} along {title}')
+    return Figure(chart, as_table([title, 'start', 'accuracy, % (95 %)', 'runs'], ([s['x'], s['line'], span(s), runs_said(s)] for s in some)), f'accuracy on {test} along {title}')

@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/study.html.md"""
 # %% auto #0
 __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'MOST', 'CELL', 'HEAD', 'ENGINES', 'SAME', 'TIDY', 'SIX', 'TEN', 'WIDE', 'spec', 'made',
            'told', 'recipe', 'key', 'control', 'parts_of', 'sizes', 'altered', 'assemble', 'learns', 'Study',
-           'in_words', 'check', 'Table', 'percent', 'span', 'as_table', 'Store', 'alone', 'net_key', 'learn', 'copied',
-           'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds', 'Plan', 'in_time', 'the_tests',
-           'modular', 'diagnostic', 'tour', 'lengths', 'spoilt']
+           'in_words', 'check', 'Table', 'percent', 'span', 'runs_said', 'span_said', 'as_table', 'Store', 'alone',
+           'net_key', 'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds',
+           'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths', 'spoilt']
 
 # %% ../nbs/30_study.ipynb #18ce2244
 import hashlib, json, math, os, re, shutil, sys, time, warnings
@@ -295,7 +295,7 @@ def _repr_html_(self:Study):
     lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
     return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
-# %% ../nbs/30_study.ipynb #d6aa8295
+# %% ../nbs/30_study.ipynb #cd897479
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
     "Rows of runs"
@@ -307,8 +307,8 @@ class Table(list):
     def save(self,
         path # A file of JSON lines
     ):
-        "Write all rows"
-        write_atomic(path, lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in self)))
+        "Write all rows, each with its sum"
+        write_atomic(path, lambda p: p.write_text(''.join(json.dumps(sealed(r)) + '\n' for r in self)))
     def cells(self):
         "Rows by cell: what they share -> rows"
         out = {}
@@ -334,14 +334,18 @@ def _practice(s):
     if s['control'] == 'random': return '-'
     return 'one network: spread of fine-tuning only' if s['practice'] == 'zoo' else f'{s["practice_steps"]:,} steps' if s['practice_steps'] else 'fresh'
 
-# %% ../nbs/30_study.ipynb #963f35ee
+# %% ../nbs/30_study.ipynb #3f374254
+def runs_said(s): return f'{s["runs"] - s["diverged"]} of {s["runs"]}, {s["diverged"]} diverged' if s['diverged'] else str(s['runs'])
+def span_said(s): return span(s) + (f'; {runs_said(s)}' if s['diverged'] else '')
+
+# %% ../nbs/30_study.ipynb #ee15ae2b
 HEAD = ['test', 'practised', 'carried over', 'control', 'practice', 'test: steps x rows, rates', 'accuracy, % (95 %)', 'lowest to highest', 'found']
 def _line(s):
     how = f'{s["steps"]:,} x {s["batch_size"]}, {s["rates"]}'
     found = '' if s['found'] is None else f'{s["found"]} of {s["runs"]}'
-    return [s['test'], s['rule'], s['parts'], s['control'], _practice(s), how, span(s), f'{percent(s["lowest"])} to {percent(s["highest"])}', found]
+    return [s['test'], s['rule'], s['parts'], s['control'], _practice(s), how, span_said(s), f'{percent(s["lowest"])} to {percent(s["highest"])}', found]
 
-# %% ../nbs/30_study.ipynb #5b55ff0c
+# %% ../nbs/30_study.ipynb #d130ed7b
 @patch
 def _repr_html_(self:Table): return as_table(HEAD, map(_line, self.summary())).markup
 
@@ -353,6 +357,7 @@ def __str__(self:Table):
 
 Table.__repr__ = Table.__str__
 
+# %% ../nbs/30_study.ipynb #a69724fb
 def as_table(
     head, # Column names
     lines # One list of cells per line
@@ -376,14 +381,12 @@ class Store:
             f.flush()
             os.fsync(f.fileno())
 
-# %% ../nbs/30_study.ipynb #9cdb8ec4
+# %% ../nbs/30_study.ipynb #541275bf
 @patch
 def rows(self:Store) -> Table:
-    "All rows; a torn last line is cut off. Raises ValueError for a line that is no row"
+    "All whole rows. Raises ValueError for a line that is no row"
     if not self.path.exists(): return Table()
-    *lines,last = self.path.read_bytes().split(b'\n')
-    if last: self._repair(lines, last)
-    return Table(self._read(i, l) for i,l in enumerate(lines, 1))
+    return Table(self._read(i, l) for i,l in enumerate(self.path.read_bytes().split(b'\n')[:-1], 1))
 
 @patch
 def _read(self:Store, i, line):
@@ -394,10 +397,15 @@ def _read(self:Store, i, line):
     if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
     return row
 
+# %% ../nbs/30_study.ipynb #01e795fb
 @patch
-def _repair(self:Store, lines, last):
-    warnings.warn(f'{self.path}: the last line was torn ({len(last)} characters); it is cut off and its run will be made again.')
-    write_atomic(self.path, lambda p: p.write_bytes(b''.join(l + b'\n' for l in lines)))
+def mend(self:Store):
+    "Cut off a torn last line; for the only one that writes here"
+    text = self.path.read_bytes() if self.path.exists() else b''
+    whole = text.rfind(b'\n') + 1
+    if whole == len(text): return
+    warnings.warn(f'{self.path}: the last line was torn ({len(text) - whole} characters); it is cut off and its run will be made again.')
+    write_atomic(self.path, lambda p: p.write_bytes(text[:whole]))
 
 # %% ../nbs/30_study.ipynb #4cf68326
 @patch
@@ -506,7 +514,7 @@ def local(
     "One job after the other, in this process"
     for job in jobs: yield job,learn(job, tick)
 
-# %% ../nbs/30_study.ipynb #07b66728
+# %% ../nbs/30_study.ipynb #eb9403b3
 def on_ray(jobs, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     try: import ray
@@ -515,15 +523,18 @@ def on_ray(jobs, tick, workers=None):
     if not ray.is_initialized(): ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     work,jobs,flying = None,iter(jobs),{}
     room = 2 * int(ray.cluster_resources().get('CPU', 1))
-    while True:
-        while len(flying) < room and (job := next(jobs, None)):
-            work = ray.remote(num_cpus=1, num_gpus='cuda' in job['device'])(learn)
-            flying[work.remote(job)] = job
-        if not flying: return
-        (ref,),_ = ray.wait(list(flying))
-        job = flying.pop(ref)
-        tick(job['fit']['steps'] * len(job['models']))
-        yield job,_got(ray, ref)
+    try:
+        while True:
+            while len(flying) < room and (job := next(jobs, None)):
+                work = ray.remote(num_cpus=1, num_gpus='cuda' in job['device'])(learn)
+                flying[work.remote(job)] = job
+            if not flying: return
+            (ref,),_ = ray.wait(list(flying))
+            job = flying.pop(ref)
+            tick(job['fit']['steps'] * len(job['models']))
+            yield job,_got(ray, ref)
+    finally:
+        for ref in flying: ray.cancel(ref, force=True)
 
 def _got(ray, ref):
     try: return ray.get(ref)
@@ -628,7 +639,7 @@ def seconds(
     if not m: raise ValueError(f"A budget is '90s', '10m' or '2h', not {budget!r}.")
     return float(m[1]) * dict(s=1, m=60, h=3600).get(m[2], 1)
 
-# %% ../nbs/30_study.ipynb #67bdd26a
+# %% ../nbs/30_study.ipynb #691eaf09
 @patch
 def run(self:Study,
     out='_runs/study', # Folder of results; studies may share it
@@ -641,18 +652,24 @@ def run(self:Study,
 ) -> Table: # The rows of this study that are done
     "Make the runs that are not done yet"
     deadline,each = time.time() + seconds(budget),ENGINES[choose('engine', engine, ENGINES)]
-    work = Work(self, Store(out), device, members)
-    store = work.store
-    with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar, alone(store.out):
-        for practices,tests in work.waves:
-            for job,got in each(work.jobs(practices, _practice_job, deadline), bar.update, workers):
-                if got: _keep_nets(store, job, *got)
-            ready = [g for g in tests if not store.practices(g)]
-            for job,got in each(work.jobs(ready, lambda g: _test_job(g, store.net), deadline), bar.update, workers):
-                if got: _keep_rows(store, job, got[1])
+    store = Store(out)
+    with alone(out):
+        store.mend()
+        work = Work(self, store, device, members)
+        with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar:
+            def done(groups, make): return closing(each(work.jobs(groups, make, deadline), bar.update, workers))
+            for practices,tests in work.waves: _wave(store, practices, tests, done)
     return store.of(self.runs)
 
-# %% ../nbs/30_study.ipynb #faa0c946
+def _wave(store, practices, tests, done):
+    with done(practices, _practice_job) as jobs:
+        for job,got in jobs:
+            if got: _keep_nets(store, job, *got)
+    with done([g for g in tests if not store.practices(g)], lambda g: _test_job(g, store.net)) as jobs:
+        for job,got in jobs:
+            if got: _keep_rows(store, job, got[1])
+
+# %% ../nbs/30_study.ipynb #86ae3e02
 def _keep_nets(store, job, models, results):
     for p,m,r in zip(job['group'], models, results):
         path = store.out/'practised'/f'{key(p)}.safetensors'
@@ -662,12 +679,13 @@ def _keep_nets(store, job, models, results):
 TIDY = 'embed control seed practice rates steps batch_size'.split()
 def _keep_rows(store, job, results):
     about = dict(proc_nb=version('proc-nb'), date=time.strftime('%Y-%m-%d'))
-    store.append(dict(_said(store, r), **got, **about) for r,got in zip(job['group'], results))
+    store.append(dict(_said(store, r, got), **about) for r,got in zip(job['group'], results))
     shutil.rmtree(job['folder'], ignore_errors=True)
 
-def _said(store, run):
-    practised = [round(store.net(s, run).meta['accuracy'], 4) for s in run['sources']]
-    return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, settings=run, practised=practised)
+def _said(store, run, got):
+    practised = [a and round(a, 4) for a in (store.net(s, run).meta['accuracy'] for s in run['sources'])]
+    if None in practised: got = dict(got, accuracy=None, found=None)
+    return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, settings=run, practised=practised, **got)
 
 # %% ../nbs/30_study.ipynb #bad46b13
 def step_seconds(

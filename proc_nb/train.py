@@ -9,8 +9,9 @@ __all__ = ['SCHEDULES', 'KINDS', 'check_fit', 'device_of', 'by_length', 'groups_
            'param_groups', 'Record', 'full_disk', 'write_atomic', 'sealed', 'unsealed', 'save_tensors', 'load_tensors',
            'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
 
-# %% ../nbs/11_train.ipynb #2d33114e
-import errno, hashlib, json, math, os, time, warnings
+# %% ../nbs/11_train.ipynb #b13a2c46
+import errno, hashlib, json, math, os, secrets, time, warnings
+from collections import Counter
 from dataclasses import asdict
 from glob import escape
 from importlib import import_module
@@ -149,14 +150,14 @@ def full_disk(
     if met(errno.EACCES, errno.EROFS): return PermissionError(errno.EACCES, f'{what} may not be written. What was there before is whole.')
     return e
 
-# %% ../nbs/11_train.ipynb #d345d08d
+# %% ../nbs/11_train.ipynb #428ca059
 def write_atomic(
     path, # The file to write
     write # Function that writes to the temporary path it is given
 ):
     "Write a file so that it is there whole or not at all; raises OSError in words if the disk is full"
     path = Path(path)
-    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    tmp = path.with_name(f'.{path.name}.{secrets.randbits(64)}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -245,11 +246,11 @@ def save_model(
     about = dict(config=asdict(model.config), kind=kind, task=task and [task.name, task.settings], **made, **meta)
     save_tensors(path, model.state_dict(), **about)
 
-# %% ../nbs/11_train.ipynb #b99c9224
+# %% ../nbs/11_train.ipynb #ffed2e12
 def _sizes(meta, state):
     "The sizes a header names, if they are those of its tensors"
-    cfg,(vocab,width) = GPTConfig(**meta['config']),state['wte.weight'].shape
-    have = dict(vocab_size=vocab, n_embd=width, block_size=len(state['wpe.weight']), n_layer=1 + max(layer_of(k) or 0 for k in state))
+    cfg,(vocab,width),layers = GPTConfig(**meta['config']),state['wte.weight'].shape,Counter(map(layer_of, state))
+    have = dict(vocab_size=vocab, n_embd=width, block_size=len(state['wpe.weight']), n_layer=sum(n >= 12 for l,n in layers.items() if l is not None))
     if meta.get('made', {}).get('shared'): have['n_layer'] = min(cfg.n_layer, 1000)
     for k,n in have.items():
         if getattr(cfg, k) != n: raise ValueError(f'its header says {k} {getattr(cfg, k):,}, its tensors {n:,}')
@@ -351,7 +352,7 @@ def _dry(self:Captured, f):
     finally:
         for s,k in zip(self.state(), kept): s.copy_(k)
 
-# %% ../nbs/11_train.ipynb #b85b3de9
+# %% ../nbs/11_train.ipynb #cf2f1d72
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -389,9 +390,9 @@ class Run:
         loss.backward()
         return self._move(loss.detach())
     def _move(self, loss):
-        torch.nn.utils.clip_grad_norm_(self.params, self.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.params, self.clip)
         self.opt.step()
-        return loss
+        return torch.where(norm.isfinite(), loss, math.nan)
     def state(self):
         "The tensors that a step changes"
         return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
@@ -455,7 +456,7 @@ def fit(
     if path and resume and path.exists(): run.load(path)
     return _records(run, whole('steps', steps, 1), path, whole('eval_every', eval_every, 1), whole('eval_rows', eval_rows, 1))
 
-# %% ../nbs/11_train.ipynb #b51e5b43
+# %% ../nbs/11_train.ipynb #cb737a99
 def _records(run, steps, path, eval_every, eval_rows):
     start,saved,clean = time.perf_counter(),run.done,True
     run.model.train()
@@ -463,7 +464,7 @@ def _records(run, steps, path, eval_every, eval_rows):
         while run.done < steps:
             clean = False
             loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
-            if ends or run.device.type == 'cpu': _finite(loss, run, path)
+            if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
             acc = evaluate(run.model, run.task, eval_rows) if ends else None
             clean = True
             if ends and path: saved = run.save(path) or run.done
@@ -471,11 +472,12 @@ def _records(run, steps, path, eval_every, eval_rows):
     finally:
         if clean and path and run.done > saved and math.isfinite(float(loss)): run.save(path)
 
-# %% ../nbs/11_train.ipynb #edda2b7d
+# %% ../nbs/11_train.ipynb #4c93a5cd
 def _finite(loss, run, path):
-    if math.isfinite(float(loss)): return
+    "The loss as a number"
+    if math.isfinite(loss := float(loss)): return loss
     kept = f' The last good state is in {path}.' if path and path.exists() else ''
-    raise FloatingPointError(f'The loss became {float(loss)} at step {run.done} (lr {run.lr:g}). Try a lower lr or a longer warmup.{kept}')
+    raise FloatingPointError(f'The loss or its gradient became {loss} at step {run.done} (lr {run.lr:g}). Try a lower lr or a longer warmup.{kept}')
 
 # %% ../nbs/11_train.ipynb #691d1c87
 def steps(

@@ -1,5 +1,5 @@
 "Every exercise of the course: right, blank, wrong in the ways people are wrong, hard-coded, and everything else that can come back."
-import json, random, re, threading, time
+import json, os, random, re, signal, threading, time
 from pathlib import Path
 import pytest, torch
 from proc_nb.exercises import *
@@ -245,6 +245,23 @@ def test_ends_of_the_world(end):
     def answer(n): raise end('enough')
     out = exercises['guess_rate'].check(answer)
     assert out.status == 'wrong' and f'It raised {end.__name__}: enough' in out.words and 'raise end' in out.words
+
+def test_an_interrupt_of_the_reader_is_no_answer():
+    e, before = exercises['guess_rate'], threading.active_count()
+    was = e.check()
+    def answer(n):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(500): time.sleep(.01)
+    with pytest.raises(KeyboardInterrupt): e.check(answer)
+    assert e.last is was and threading.active_count() == before
+
+@pytest.mark.parametrize('name', ['guess_rate', 'copy_next', 'changed_parts'])
+def test_an_answer_without_end_in_memory_is_told_at_once(name):
+    begun = time.time()
+    vast = torch.zeros(1).expand(10**11)
+    for given in (vast, [vast] * 5, {'a': vast}):
+        assert exercises[name].check(lambda *args: given, 0).status == 'wrong'
+    assert time.time() - begun < 5
 
 def test_global_randomness_is_left_alone():
     before = torch.random.get_rng_state()

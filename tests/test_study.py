@@ -137,6 +137,40 @@ def test_ray_equals_local(done, tmp_path, monkeypatch):
     finally: ray.shutdown()
     assert figures(table) == figures(done[0]) and {r['threads'] for r in table} == {r['threads'] for r in done[0]}
 
+def test_a_practice_that_diverged_blocks_nothing(tmp_path, monkeypatch):
+    real = module._practice_job
+    def one_diverges(group):
+        job = real(group)
+        return dict(job, fit=dict(job['fit'], lr=[1e30 if p['seed'] == 0 else 1e-3 for p in group], warmup=0, clip=1e9))
+    monkeypatch.setattr(module, '_practice_job', one_diverges)
+    with pytest.warns(UserWarning, match='diverged'): table = small(parts=['attn']).run(tmp_path, progress=False)
+    for r in table: assert (r['accuracy'] is None) == (None in r['practised']) == (r['rule'] != 'none' and r['seed'] == 0)
+    assert str(table).count('1 of 2, 1 diverged') == 1
+    assert figures(small(parts=['attn']).run(tmp_path, progress=False)) == figures(table)
+
+def test_a_reader_changes_nothing(done, tmp_path):
+    half = (done[1]/'rows.jsonl').read_bytes()[:-40]
+    (tmp_path/'rows.jsonl').write_bytes(half)
+    assert len(module.Store(tmp_path).rows()) == 5 and '5 of them done' in str(small().plan(tmp_path)) and (tmp_path/'rows.jsonl').read_bytes() == half
+
+def test_what_another_finished_while_one_waited_is_not_made_again(done, tmp_path, monkeypatch):
+    real = module.alone
+    def late(out):
+        (tmp_path/'rows.jsonl').write_bytes((done[1]/'rows.jsonl').read_bytes())
+        return real(out)
+    monkeypatch.setattr(module, 'alone', late)
+    assert figures(small().run(tmp_path, progress=False)) == figures(done[0]) and len(module.Store(tmp_path).rows()) == 6
+
+def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
+    from types import SimpleNamespace
+    ended = []
+    def wait(refs): raise KeyboardInterrupt
+    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: dict(CPU=1), wait=wait, cancel=lambda ref, force: ended.append((ref, force)),
+        remote=lambda **kwargs: lambda f: SimpleNamespace(remote=lambda job: job['name']))
+    monkeypatch.setitem(sys.modules, 'ray', ray)
+    with pytest.raises(KeyboardInterrupt): list(module.on_ray([dict(name=n, device='cpu') for n in 'abc'], None))
+    assert ended == [('a', True), ('b', True)]
+
 @pytest.mark.parametrize('kwargs,words', [
     (dict(rules=['identiti']), "rule=identiti.*Did you mean 'identity'"), (dict(tests=['haystak']), "test=haystak.*Did you mean 'haystack'"),
     (dict(parts=[{'attn': [7]}]), r'rule=identity, parts=attn\[7\].*no layer 7'), (dict(layers=[7]), 'no layer 7'), (dict(parts=['atn']), "parts=atn.*Did you mean 'attn'"),
