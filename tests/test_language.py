@@ -1,5 +1,5 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import gzip, json, math, os, shutil, signal, subprocess, sys, time
+import gzip, json, math, os, shutil, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
@@ -176,6 +176,37 @@ def test_too_little_text(tmp_path):
     c = corpus(jsonl(tmp_path/'d.jsonl', ['short']), block_size=64, cache=tmp_path, progress=False)
     with pytest.raises(ValueError, match='too little text'): Pretraining(c, size='tiny')
 
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_one_long_document_is_refused_before_the_warm_up(tmp_path, split):
+    pytest.importorskip('datasets')
+    text = next(t for i in range(99) if split_by_key(document_key(t := f'{i} ' + 'many words ' * 99)) == ('train' if split == 'validation' else 'validation'))
+    c = corpus(jsonl(tmp_path/'d.jsonl', [text]), block_size=64, cache=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=f"tokens of 1 documents.*in the split '{split}'.*use more documents"): Pretraining(c, 'set', 'tiny', length=6)
+
+def test_two_commands_prepare_a_corpus_once(tmp_path, capsys):
+    pytest.importorskip('datasets')
+    path, cache = jsonl(tmp_path/'d.jsonl', [f'document {i}' for i in range(90)]), tmp_path/'cache'
+    one = corpus(path, block_size=8, cache=tmp_path/'other', progress=False)
+    second = threading.Thread(target=lambda: corpus(path, block_size=8, cache=cache, progress=False))
+    with turn(cache/one.folder.name):
+        second.start()
+        time.sleep(.5)
+        assert second.is_alive() and not list(cache.glob('.*.part'))
+    second.join(30)
+    assert f'is being prepared by process {os.getpid()}: waiting' in capsys.readouterr().err
+    assert corpus(path, block_size=8, cache=cache, progress=False).sha256 == one.sha256
+
+def test_what_a_killed_preparation_left_is_taken_away(tmp_path):
+    how = dict(block_size=32, n=300, cache=tmp_path, progress=False)
+    whole = corpus('maths', **how)
+    os.rename(whole.folder, part := whole.folder.with_name(f'.{whole.folder.name}.part')) # killed before the folder got its name
+    (part/'corpus.json').rename(part/'part.json')
+    assert corpus('maths', **how).sha256 == whole.sha256 and not part.exists()
+
+@pytest.mark.parametrize('how,word', [(dict(max_tokens=0), 'max_tokens must be a whole number of at least 1, not 0'), (dict(tokenizer='bpe:x'), 'as in bpe:2048'), (dict(tokenizer='bpe:9'), 'at least 257')])
+def test_settings_of_a_corpus_that_make_no_sense(tmp_path, how, word):
+    with pytest.raises(ValueError, match=word): corpus('maths', n=300, cache=tmp_path, progress=False, **how)
+
 @pytest.mark.parametrize('how,word', [(lambda b: b[:-5], 'damaged or cut short'), (lambda b: b[:-9] + b'\1' + b[-8:], 'damaged or cut short'), (None, 'is missing')])
 def test_a_broken_token_file(tmp_path, how, word):
     c = corpus('maths', block_size=32, n=300, cache=tmp_path, progress=False)
@@ -312,7 +343,7 @@ except OSError as e: sys.exit(str(e))
 '''
     done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and 'The disk is full' in done.stderr, done.stderr
-    assert not list(tmp_path.iterdir())
+    assert {p.suffix for p in tmp_path.iterdir()} <= {'.lock'}
 
 def test_a_checkpoint_of_another_configuration(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
