@@ -8,10 +8,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/corpus.html.md"""
 __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'FORMATS', 'ENDS', 'SPLIT_NAMES', 'Bytes', 'BPE', 'train_bpe', 'gpt2_tokenizer',
            'stored_tokenizer', 'store_tokenizer', 'library_files', 'read_source', 'docstrings', 'library_english',
            'library_code', 'polynomial', 'maths_problems', 'local_files', 'document', 'Stream', 'document_key',
-           'split_by_key', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'corpus']
+           'split_by_key', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'turn', 'corpus']
 
-# %% ../nbs/50_corpus.ipynb #6e84a6c2
+# %% ../nbs/50_corpus.ipynb #c6f3d520
 import ast, gzip, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -66,7 +67,16 @@ class BPE:
         return self.tok.decode([int(i) for i in ids if i != self.end])
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
 
-# %% ../nbs/50_corpus.ipynb #0c47b370
+# %% ../nbs/50_corpus.ipynb #d861784e
+@patch
+def _probed(self:BPE):
+    "The encoding itself; raises ValueError if its tokens are not made of bytes"
+    probe = 'The cat, né 語: x = 3'
+    ids = self.encode(probe)
+    if self.decode(ids) == probe and self.lengths[ids].sum() == len(probe.encode()): return self
+    raise ValueError("The tokenizer does not split text into bytes as GPT-2's does, so the bytes of a token are not known. Use 'bytes', 'bpe:2048' or 'gpt2'.")
+
+# %% ../nbs/50_corpus.ipynb #0c8ede2a
 def train_bpe(
     texts, # Documents to learn from
     vocab_size:int=2048 # Tokens, the 256 bytes and the end mark among them
@@ -77,9 +87,9 @@ def train_bpe(
     tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False),decoders.ByteLevel()
     how = dict(vocab_size=whole('vocab_size', vocab_size, 257), special_tokens=['<|endoftext|>'], show_progress=False)
     tok.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **how))
-    return BPE(tok)
+    return BPE(tok)._probed()
 
-# %% ../nbs/50_corpus.ipynb #525c2708
+# %% ../nbs/50_corpus.ipynb #2373f812
 def gpt2_tokenizer(
     name:str='gpt2' # Name on the hub, or a folder
 ) -> BPE: # The encoding
@@ -87,17 +97,17 @@ def gpt2_tokenizer(
     _need('transformers')
     from transformers import AutoTokenizer
     try: t = AutoTokenizer.from_pretrained(name)
-    except Exception as e: raise ValueError(f'The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}).') from None
-    return BPE(t.backend_tokenizer, t.eos_token)
+    except Exception as e: raise ValueError(f"The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}). There is: bytes, bpe:2048, gpt2, or a folder.") from None
+    return BPE(t.backend_tokenizer, t.eos_token)._probed()
 
-# %% ../nbs/50_corpus.ipynb #9e86c0af
+# %% ../nbs/50_corpus.ipynb #b706b284
 def stored_tokenizer(
     folder # A corpus or a checkpoint
 ): # The tokenizer that belongs to it
     "The tokenizer of a folder: its tokenizer.json, or bytes"
     file = Path(folder)/'tokenizer.json'
     if not file.is_file(): return Bytes()
-    try: return BPE(_need('tokenizers').Tokenizer.from_file(str(file)))
+    try: return BPE(_need('tokenizers').Tokenizer.from_file(str(file)))._probed()
     except Exception as e: raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None
 
 def store_tokenizer(tokenizer, folder):
@@ -228,8 +238,10 @@ def local_files(
     if len(found) == 1: return next(iter(found.items()))
     raise ValueError(f'{path} holds {" and ".join(found) or "no"} documents; a corpus needs files of one kind: {", ".join(ENDS)}.')
 
-# %% ../nbs/50_corpus.ipynb #4c659866
-def _unwrapped(x): return ast.literal_eval(x).decode() if re.fullmatch(r'b\'.*\'|b".*"', x) else x
+# %% ../nbs/50_corpus.ipynb #48285d47
+def _unwrapped(x):
+    try: return ast.literal_eval(x).decode() if re.fullmatch(r'b\'.*\'|b".*"', x) else x
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError): return x
 
 def document(row):
     "The text of one row of a data set"
@@ -389,7 +401,7 @@ def finish(self:Writer, about):
     write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1)))
     return found
 
-# %% ../nbs/50_corpus.ipynb #c41e01af
+# %% ../nbs/50_corpus.ipynb #4c7c61d3
 def prepare(
     documents, # Texts; a `Stream` can be gone on with
     folder, # Where the corpus goes
@@ -400,6 +412,7 @@ def prepare(
     progress:bool=True # Show a bar?
 ) -> dict: # The contents of corpus.json
     "Write a corpus of tokens; raises ValueError if there is no document"
+    if max_tokens is not None: whole('max_tokens', max_tokens, 1)
     w = Writer(folder, tokenizer, shard)
     bar = tqdm(total=max_tokens, initial=w.part['tokens'], unit='token', unit_scale=True, desc=f'reading {about["source"]}', disable=not progress, delay=2)
     state = getattr(documents, 'where', lambda: None)
@@ -455,11 +468,18 @@ def _whole(self:Corpus, shard, verify):
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
     if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
 
-# %% ../nbs/50_corpus.ipynb #57a19aef
+# %% ../nbs/50_corpus.ipynb #6a1eddd2
 @patch
 def n_rows(self:Corpus, split='train'):
     "How many rows a split has"
     return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
+
+@patch
+def needs(self:Corpus, split='train', rows=1):
+    "Raise ValueError if a split has fewer rows"
+    if self.n_rows(split) >= rows: return
+    what = f'{self} has too little text for {rows} row(s) of {self.seq_len} tokens in the split {split!r}'
+    raise ValueError(f'{what}. A document is whole in one split, and one in sixteen is held out: use more documents (cut long ones into several files), or a smaller block_size.')
 
 @patch
 def rows_of(self:Corpus,
@@ -473,14 +493,14 @@ def rows_of(self:Corpus,
     x = torch.from_numpy(rows.astype(np.int64))
     return Batch(x[:, :-1], x[:, 1:], x[:, :-1] != self.end, task=self)
 
-# %% ../nbs/50_corpus.ipynb #5ab4f577
+# %% ../nbs/50_corpus.ipynb #4376ff7f
 @patch
 def sample(self:Corpus, n, generator, split='train'):
     "`n` random rows of `split`"
-    if not self.n_rows(split): raise ValueError(f'{self} has too little text for a row of {self.seq_len} tokens in the split {split!r}.')
+    self.needs(split)
     return self.rows_of(torch.randint(self.n_rows(split), (whole('n', n, 1),), generator=generator, device=generator.device).cpu(), split).to(generator.device)
 
-# %% ../nbs/50_corpus.ipynb #b0bd2f4b
+# %% ../nbs/50_corpus.ipynb #a302c2fb
 @patch
 def rows_at(self:Corpus,
     step:int, # Which step, from 0
@@ -488,8 +508,8 @@ def rows_at(self:Corpus,
     seed:int=0 # Seed of the order
 ) -> np.ndarray: # int64 [size]: numbers of rows
     "The rows of the training split that belong to `step`"
+    self.needs('train')
     n = self.n_rows()
-    if not n: raise ValueError(f'{self} has too little text for a row of {self.seq_len} tokens in the split \'train\'.')
     i = np.arange(step * size, (step + 1) * size)
     return np.concatenate([self._order(p, seed)[i[i // n == p] % n] for p in range(i[0] // n, i[-1] // n + 1)])
 
@@ -529,7 +549,7 @@ def text(self:Corpus,
     ids = np.asarray(row)
     return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
-# %% ../nbs/50_corpus.ipynb #c67aa45b
+# %% ../nbs/50_corpus.ipynb #470556bf
 def cache_folder():
     "Where prepared corpora lie"
     return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
@@ -541,17 +561,49 @@ def _documents(source, shuffle, folder, options):
     for k in options: choose(f'option of {source!r} (a file, a folder or a data set)', k, ['split', 'buffer'])
     return Stream(source, shuffle=shuffle, state=state, **options)
 
+# %% ../nbs/50_corpus.ipynb #ef0b0c42
+def bpe_size(spec):
+    "The tokens that a tokenizer called 'bpe' or 'bpe:2048' is to have; None if it is called otherwise"
+    if spec != 'bpe' and not spec.startswith('bpe:'): return None
+    if not re.fullmatch('[0-9]{0,9}', spec[4:]): raise ValueError(f"A tokenizer 'bpe:N' has a whole number N of tokens, as in bpe:2048, not {spec[4:]!r}.")
+    return whole('tokens of bpe', int(spec[4:] or 2048), 257)
+
 def _tokenizer(spec, texts):
     "The tokenizer called `spec`; `texts` gives documents to learn from"
     if not isinstance(spec, str): return spec
     if spec == 'bytes': return Bytes()
-    if spec.startswith('bpe'): return train_bpe((t for t in texts() if split_by_key(document_key(t)) == 'train'), int(spec[3:].lstrip(':') or 2048))
+    if n := bpe_size(spec): return train_bpe((t for t in texts() if split_by_key(document_key(t)) == 'train'), n)
     return gpt2_tokenizer(spec)
 
-# %% ../nbs/50_corpus.ipynb #2f6a546f
+# %% ../nbs/50_corpus.ipynb #42ec93d9
+@contextmanager
+def turn(
+    path # What is to be written
+):
+    "Be the only one that writes `path`; whoever comes second waits. (Not on Windows, nor on disks without locks.)"
+    try: import fcntl
+    except ImportError: return (yield)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f'.{path.name}.lock'), 'a+') as f:
+        _wait(fcntl, f, path)
+        f.truncate(0)
+        with suppress(OSError): os.write(f.fileno(), str(os.getpid()).encode())
+        yield
+
+def _wait(fcntl, f, path):
+    "Take the lock `f`, and say for whom one waits"
+    try: return fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: print(f'{path} is being prepared by process {f.seek(0) or f.read()}: waiting.', file=sys.stderr, flush=True)
+    except OSError: return
+    fcntl.flock(f, fcntl.LOCK_EX)
+
+# %% ../nbs/50_corpus.ipynb #ab465c8d
 def _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress):
-    "Prepare a corpus in `folder`, which appears when it is whole"
-    part = folder.with_name(f'.{folder.name}.{os.getpid() if source in EMBEDDED else "part"}')
+    "Prepare a corpus in `folder`, which appears when it is whole; nothing to do if somebody else made it meanwhile"
+    part = folder.with_name(f'.{folder.name}.part')
+    if (folder/'corpus.json').exists(): return
+    if source in EMBEDDED: shutil.rmtree(part, ignore_errors=True)
     try:
         tok = _tokenizer(tokenizer, lambda: islice(_documents(source, shuffle, '', dict(options)), 20_000))
         prepare(_documents(source, shuffle, part, dict(options)), part, tok, about, max_tokens, progress=progress)
@@ -562,7 +614,7 @@ def _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progre
     finally:
         if source in EMBEDDED: shutil.rmtree(part, ignore_errors=True)
 
-# %% ../nbs/50_corpus.ipynb #e93a9eec
+# %% ../nbs/50_corpus.ipynb #f265bebf
 def corpus(
     source:str, # 'text', 'code', 'maths', a file, a folder, 'c4', 'codeparrot', 'mathematics', 'wikitext', or a name on the hub
     tokenizer='bytes', # 'bytes', 'bpe:2048', 'gpt2', a folder, or a tokenizer
@@ -574,10 +626,12 @@ def corpus(
     **options # `packages=True` for text and code; `n` and `seed` for maths; `split` for data sets
 ) -> Corpus: # The corpus
     "A corpus by name; raises ValueError for an empty one, for damaged files and for text in another encoding"
+    if max_tokens is not None: whole('max_tokens', max_tokens, 1)
     local = os.path.exists(source) and source not in EMBEDDED
     about = dict(source=str(source), options=options, shuffle=shuffle, max_tokens=max_tokens, python=platform.python_version() if source in EMBEDDED else None,
         problems=source in ('maths', 'mathematics'), files=[[f, os.path.getsize(f), os.path.getmtime(f)] for f in local_files(source)[1]] if local else None)
     key = hashlib.sha256(json.dumps([about, tokenizer if isinstance(tokenizer, str) else tokenizer.about, 1], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(ifnone(cache, cache_folder()))/f'{re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name if local else source)}-{key}'
-    if not (folder/'corpus.json').exists(): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress)
+    if not (folder/'corpus.json').exists():
+        with turn(folder): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress)
     return Corpus(folder, block_size)

@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gallery.html.md"""
 __all__ = ['VIEWS', 'PLAIN', 'stored_names', 'opened', 'view', 'view_of', 'plain_rows', 'groups_of', 'how_made', 'dots', 'figure',
            'gallery', 'Result']
 
-# %% ../nbs/94_gallery.ipynb #d373ffdc
+# %% ../nbs/94_gallery.ipynb #7521392a
 import fnmatch, json
 
 import altair as alt
@@ -17,6 +17,7 @@ from fastcore.basics import ifnone, patch
 from .bench import LABELS
 from .draw import *
 from .influence_study import FINDINGS
+from .language import at
 from .plots import *
 from .reference import COMMANDS
 from .results import *
@@ -72,7 +73,7 @@ def plain_rows(
 
 PLAIN = dict(rows=plain_rows, unit='value', says='There is no description of this result yet.', page='nbs/94_gallery.ipynb', command='')
 
-# %% ../nbs/94_gallery.ipynb #c3d50586
+# %% ../nbs/94_gallery.ipynb #801476c6
 @view('needle', 'A needle in the haystack', '% accuracy after training', 'A network that practised copying hands over what the label says and starts fresh everywhere else.', 'nbs/index.ipynb')
 def _needle(found):
     return [dict(test=f"{r['n_pairs']} pairs, rates {r['rates']}", start=r['setting'], seed=r['seed'], value=r['accuracy'][-1]) for r in found['runs']]
@@ -81,7 +82,7 @@ def _start(r):
     if r['control'] == 'random': return 'random weights'
     return f"{r['rule']}: {r['parts']}" + (f" ({r['control']})" if r['control'] != 'practised' else '')
 
-def _study(found): return [dict(test=r['test'], start=_start(r), seed=r['seed'], value=r['accuracy'] or 0) for r in found['rows']]
+def _study(found): return [dict(test=r['test'], start=_start(r), seed=r['seed'], value=r['accuracy']) for r in found['rows']]
 
 for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells", spoilt='Practice that was spoilt').items():
     view(n, t, '% accuracy after training', 'A line is a start: what was practised, and which parts of it were carried over.', 'nbs/31_reference.ipynb')(_study)
@@ -107,14 +108,16 @@ def _lego_mimic(found): return [dict(reader=r['setting'], head=k, seed=r['seed']
 def _lego(found):
     return [dict(setting=r['setting'], place=f'place {i}', seed=r['seed'], value=x) for r in _lasts(found['rows']) for i,x in enumerate(r['places'])]
 
-# %% ../nbs/94_gallery.ipynb #6005982c
+# %% ../nbs/94_gallery.ipynb #4e45c44f
 def _arm(r):
     arm = r.get('arm', {})
     return r.get('label') or ' '.join(f'{v}' for v in (arm.get('rule') or 'no warm-up', '+'.join(arm.get('parts') or []), arm.get('warm_steps') or '') if v)
 
-@view('language', 'Language models after a warm-up', 'bits per byte of held-out text at the end', 'Fewer is better; a line is a rule practised first, and what was carried over.', 'nbs/52_language.ipynb')
+@view('language', 'Language models after a warm-up', 'bits per byte of held-out text after the same text', 'Fewer is better; a line is a rule practised first, what was carried over, and the steps of practice.', 'nbs/52_language.ipynb')
 def _language(found):
-    return [dict(text=r['corpus'], warm_up=_arm(r), seed=r['seed'], value=r['curve']['bits_per_byte'][-1]) for r in found['rows'] if r.get('curve')]
+    def text(r): return f"{r['corpus']}, then {r['other']}" if 'other' in r else r['corpus']
+    def value(r): return at(r, r.get('tuned', r['steps']) * r['per_step'], 'bits_per_byte')
+    return [dict(text=text(r), size=r['size'], warm_up=_arm(r), seed=r['seed'], value=value(r)) for r in found['rows'] if r.get('curve')]
 
 # %% ../nbs/94_gallery.ipynb #e0b11699
 @view('influence_study', 'Which documents taught an answer?', 'correlations R, ratios and slopes', 'What EK-FAC says of three small libraries whose truth is known; beside the paper on the page.', 'nbs/61_influence_study.ipynb')

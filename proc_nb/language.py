@@ -6,12 +6,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'ALL', 'QUESTIONS', 'PAPER_DOMAIN', 'PICTURES', 'arms', 'LanguageStudy', 'at', 'tokens_to', 'said',
-           'by_label', 'additive', 'gain_before', 'substitutive', 'as_markdown', 'loss_curves', 'paper', 'saved_bars',
-           'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart', 'watch',
-           'language_cli', 'language_main', 'stored_language', 'beside_paper']
+           'by_label', 'additive', 'gain_before', 'substitutive', 'as_markdown', 'loss_curves', 'paper', 'paper_parts',
+           'saved_bars', 'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart',
+           'watch', 'language_cli', 'language_main', 'stored_language', 'beside_paper']
 
-# %% ../nbs/52_language.ipynb #f20f98d6
+# %% ../nbs/52_language.ipynb #951fab54
 import json, math, sys, time
+from contextlib import nullcontext
 from pathlib import Path
 
 import altair as alt
@@ -50,7 +51,7 @@ def arms(
 QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?', parts='Which parts matter?',
     amount='How much warm-up is best?', mixtures='Do mixtures of rules help?', persistence='Does the gain last after fine-tuning on something else?')
 
-# %% ../nbs/52_language.ipynb #f4c3e713
+# %% ../nbs/52_language.ipynb #f142b959
 class LanguageStudy:
     "Arms and seeds on one corpus; runs that are in `out` are not run again"
     def __init__(self,
@@ -68,8 +69,8 @@ class LanguageStudy:
         **kwargs # More arguments of `Pretraining`
     ):
         store_attr()
-        self.path,self.warmed,self.kwargs = out and Path(out),{},kwargs
-        self.runs = json.loads(self.path.read_text())['runs'] if out and self.path.exists() else []
+        self.path,self.warmed,self.kwargs,self.runs = out and Path(out),{},kwargs,[]
+        self.reread()
         self.per_step = ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size, LM_SIZES)].batch_size) * data.seq_len
 
 # %% ../nbs/52_language.ipynb #0ac12e08
@@ -106,18 +107,35 @@ def run(self:LanguageStudy, arm, seed, extra=0):
     about = dict(self.about(), warm_tokens=tokens, warm_accuracy=sharp, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
     return dict(arm=_plain(arm), seed=seed, **about, curve={k: [f[k] for f in found] for k in found[0]})
 
-# %% ../nbs/52_language.ipynb #a947f0e0
+# %% ../nbs/52_language.ipynb #b68aa8b6
+@patch
+def reread(self:LanguageStudy):
+    "Take in what other processes have written; raises ValueError for a damaged file"
+    if not (self.path and self.path.exists()): return
+    runs = unsealed(self.path.read_bytes(), self.path).get('runs')
+    if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
+    self.runs = runs + [r for r in self.runs if r not in runs]
+
+@patch
+def found(self:LanguageStudy, same):
+    "The run in which this was done, or None"
+    return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items())), None)
+
+# %% ../nbs/52_language.ipynb #063b4897
 @patch
 def kept(self:LanguageStudy,
     same:dict, # What was done
     make # A function that does it and gives the run
 ) -> dict: # The run
     "The run that was made this way, or a new one, which is written down"
-    there = next((r for r in self.runs if all(r.get(k) == v for k,v in same.items())), None)
-    if there is None:
-        self.runs.append(there := make())
-        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(dict(runs=self.runs))))
-    return there
+    self.reread()
+    if there := self.found(same): return there
+    made = make()
+    with turn(self.path) if self.path else nullcontext():
+        self.reread()
+        if not self.found(same): self.runs.append(made)
+        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs)))))
+    return self.found(same)
 
 # %% ../nbs/52_language.ipynb #18d52a08
 @patch
@@ -257,6 +275,14 @@ def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', 'mixtures', 'persis
     return json.loads((here/'reference/language.json').read_text())
 
 PAPER_DOMAIN = dict(text='c4', code='codeparrot', maths='mathematics')
+
+# %% ../nbs/52_language.ipynb #49e8795d
+def paper_parts() -> str: # A table
+    "What each part was worth alone (2601.21725, read off a figure), in Markdown"
+    kept = paper()['parts']
+    names = [k for k in kept['rows'][0] if k not in ('domain', 'metric')]
+    def cell(x): return f'{x["value"]:g}' + ('' if x['error'] is None else f' ± {x["error"]:g}')
+    return _table(['2601.21725', *names], [[r['domain'], *(cell(r[k]) for k in names)] for r in kept['rows']]) + f"\n\n{paper()['grades'][kept['grade']]}; {kept['note']}."
 
 # %% ../nbs/52_language.ipynb #f8a358d9
 def saved_bars(
@@ -414,7 +440,7 @@ def last(self:LanguageStudy,
             there = self.kept(same, lambda: dict(same, **self.tuned(arm, seed, other, steps)))
             yield dict(there, label=label, steps=steps)
 
-# %% ../nbs/52_language.ipynb #46aecbfc
+# %% ../nbs/52_language.ipynb #ba493fe4
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=amount_points, mixtures=end_points, persistence=loss_curves)
 _open = corpus
 def language_cli(
@@ -433,6 +459,7 @@ def language_cli(
 ):
     "Ask a question about warming up a language model"
     choose('question', question, QUESTIONS)
+    whole('seeds', seeds, 1)
     data,out = _open(corpus, block_size=LM_SIZES[choose('size', size, LM_SIZES)].block_size),writable_folder(out)
     name = f'{question}-{Path(corpus).name}'
     keep = out/f'{Path(corpus).name}.json'

@@ -6,13 +6,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/pretrain.html.md"""
 
 # %% auto #0
 __all__ = ['LM_SIZES', 'PEAKS', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Size', 'lm_config', 'peak_flops', 'flops_per_token',
-           'Plan', 'counted_lm_flops', 'engine', 'rows_for', 'LMRun', 'LMRecord', 'checkpoints', 'load_lm',
-           'load_released', 'RuleMix', 'warm_task', 'Pretraining', 'pretrain', 'circumstances', 'pretrain_cli',
+           'Plan', 'counted_lm_flops', 'engine', 'rows_for', 'shared_by', 'LMRun', 'LMRecord', 'checkpoints', 'load_lm',
+           'load_released', 'RuleMix', 'warm_task', 'Pretraining', 'circumstances', 'pretrain', 'pretrain_cli',
            'pretrain_main']
 
-# %% ../nbs/51_pretrain.ipynb #b4c3a69c
+# %% ../nbs/51_pretrain.ipynb #9597e056
 import contextlib, importlib.util, json, math, os, platform, re, shutil, sys, time, warnings
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch, torch.nn.functional as F
@@ -25,11 +26,14 @@ from .controls import shuffled
 from .corpus import *
 from .corpus import _need
 from .draw import *
+from .ensemble import _no_memory
 from .gpt import *
 from .ready import MISTAKES
 from .scores import right_rows
+from .study import alone
 from .task import *
 from .train import *
+from .train import _sha256
 from .transfer import *
 
 # %% ../nbs/51_pretrain.ipynb #18b5fa69
@@ -127,7 +131,7 @@ def flops_per_token(
     C = cfg.n_embd
     return 6 * (12 * cfg.n_layer * C * C + C * cfg.vocab_size) + 12 * cfg.n_layer * C * cfg.block_size
 
-# %% ../nbs/51_pretrain.ipynb #fedf9f0d
+# %% ../nbs/51_pretrain.ipynb #79a21269
 class Plan:
     "What a run will need"
     def __init__(self,
@@ -143,6 +147,7 @@ class Plan:
         warm_tokens:int=0 # Tokens of the warm-up
     ):
         store_attr()
+        for k in 'steps batch_size micro devices'.split(): whole(k, getattr(self, k), 1)
         with torch.device('meta'): model = LM(cfg)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.tokens = steps * batch_size * cfg.block_size
@@ -215,7 +220,17 @@ def rows_for(
     if isinstance(task, Corpus): return task.rows_of(task.rows_at(step, size, seed)[part])
     return task.sample(size, torch.Generator().manual_seed(seed * 1_000_003 + step))[part]
 
-# %% ../nbs/51_pretrain.ipynb #f295a418
+# %% ../nbs/51_pretrain.ipynb #c3abc991
+def shared_by(
+    n:int, # Processes
+    **sizes # Rows in a step, by name
+):
+    "Raise ValueError unless `n` processes can share each of `sizes` evenly"
+    whole('devices', n, 1)
+    for k,v in sizes.items():
+        if whole(k, v, 1) % n: raise ValueError(f'{k} ({v}) must be a multiple of the number of processes ({n}).')
+
+# %% ../nbs/51_pretrain.ipynb #cf95dc50
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
@@ -227,12 +242,15 @@ class LMRun:
         lr:float=1e-3, lr_scale:dict=None, weight_decay:float=.01, clip:float=1., warmup:int=100, schedule:str='constant', decay_steps:int=None,
         seed:int=0, # Seed of the data
         isolate:bool=True, # Keep documents apart?
-        compile:bool=False # Compile the network?
+        compile:bool=False, # Compile the network?
+        origin:dict=None # What the network comes from, as JSON: compared when the run goes on
     ):
         store_attr(but='model')
         check_fit(model, task)
         if choose('schedule', schedule, SCHEDULES) != 'constant': whole('decay_steps', decay_steps, 1)
-        if whole('batch_size', batch_size, 1) % acc.num_processes: raise ValueError(f'batch_size ({batch_size}) must be a multiple of the number of processes ({acc.num_processes}).')
+        shared_by(acc.num_processes, batch_size=batch_size)
+        between('lr', lr, 0, math.inf)
+        whole('micro', ifnone(micro, 1), 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
         if compile: model.compile()
         opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay, fused=True)
@@ -285,10 +303,10 @@ def total(self:LMRun, x):
     "The sum of a number over all processes"
     return self.acc.reduce(x.to(self.acc.device), 'sum') if self.acc.num_processes > 1 else x
 
-# %% ../nbs/51_pretrain.ipynb #50517c7d
+# %% ../nbs/51_pretrain.ipynb #b81ad849
 @patch
 def update(self:LMRun, batch, n):
-    "Gradients of all rows, clipping, AdamW"
+    "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
     torch.manual_seed((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index)
     for g in self.opt.param_groups: g['lr'] = g['top'] * self.now / self.lr
     self.model.train()
@@ -299,12 +317,14 @@ def update(self:LMRun, batch, n):
             l = self.model(x, **kw)
             self.acc.backward(l * self.acc.num_processes / n)
         loss = loss + l.detach()
-    self.acc.clip_grad_norm_(self.model.parameters(), self.clip)
+    norm,loss = self.acc.clip_grad_norm_(self.model.parameters(), self.clip),float(self.total(loss) / n)
+    for k,v in dict(loss=loss, gradient=float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)).items():
+        if not math.isfinite(v): raise FloatingPointError(f'The {k} became {v} at step {self.done + 1} (lr {self.lr:g}). Try a lower lr or a longer warmup.')
     self.opt.step()
     self.opt.zero_grad()
-    return float(self.total(loss) / n)
+    return loss
 
-# %% ../nbs/51_pretrain.ipynb #d09ba44b
+# %% ../nbs/51_pretrain.ipynb #d0edc8c5
 @patch
 def _sums(self:LMRun, batch):
     "Loss in nats, positions asked and bytes of their answers, for some rows"
@@ -322,8 +342,8 @@ def measure(self:LMRun,
     "What the network is worth on held-out documents; raises ValueError if there is not a row of them"
     self.model.eval()
     c,k = self.task,self.acc.num_processes
-    n = min(rows, c.n_rows(split)) // k * k
-    if not n: raise ValueError(f'{c} has too little text for {k} row(s) of {c.seq_len} tokens in the split {split!r}. Use more text or a smaller block_size.')
+    c.needs(split, k)
+    n = max(k, min(rows, c.n_rows(split)) // k * k)
     mine = torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
     sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in mine.split(ifnone(self.micro, 16)))
     nll,count,size = self.total(sums).tolist()
@@ -372,11 +392,11 @@ def tensors(self:LMRun, fill=False):
     means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg', 'exp_avg_sq')}
     return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
 
-# %% ../nbs/51_pretrain.ipynb #4de9297b
+# %% ../nbs/51_pretrain.ipynb #3e2f46d6
 @patch
 def about(self:LMRun):
     "The settings that must be the same for a run to go on, as JSON"
-    keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps seed isolate'.split()
+    keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps seed isolate'.split() + ['origin'] * bool(self.origin)
     data = dict(corpus=self.task.about['source'], sha256=self.task.sha256) if isinstance(self.task, Corpus) else dict(rule=repr(self.task))
     config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
@@ -449,16 +469,17 @@ def _differences(was, now, before=''):
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{k}.')
         elif a != b: yield f'{before}{k} was {a!r} and is now {b!r}'
 
-# %% ../nbs/51_pretrain.ipynb #d5fdbe17
+# %% ../nbs/51_pretrain.ipynb #1a34fee6
 @patch
 def load(self:LMRun,
     path # A checkpoint
 ) -> dict: # What was remembered with it
     "Go on from a checkpoint; raises ValueError if it belongs to another run or is not whole"
     import torch.distributed.checkpoint as dcp
-    about = _about(path)
-    odd = list(_differences(about['run'], self.about()))
-    if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or leave resume out to start again.')
+    about,now = _about(path),self.about()
+    if 'origin' not in about['run']: now.pop('origin', None)
+    odd = list(_differences(about['run'], now))
+    if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir (--out), or remove this one to start again.')
     self.done = about['done']
     _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
@@ -496,12 +517,13 @@ def _as_lm(gpt):
     model.load_state_dict(gpt.state_dict())
     return model
 
-# %% ../nbs/51_pretrain.ipynb #c6fd97d3
+# %% ../nbs/51_pretrain.ipynb #39738d01
 def load_released(
     path, # A .pth or .bin file
     n_head:int # Attention heads, such as the second number of '12_12_768'
 ) -> LM: # The network
     "Read a checkpoint in the format of the papers' released code; raises ValueError for anything that is not tensors under GPT-2's names"
+    whole('n_head', n_head, 1)
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else is read.') from None
@@ -512,11 +534,20 @@ def load_released(
     missing = [k for k in ('wte.weight', 'wpe.weight', 'h.0.ln_1.weight') if not isinstance(state.get(k), torch.Tensor)]
     if missing: raise ValueError(f'{path} holds no GPT-2: there is no {missing[0]}.')
     state.setdefault('lm_head.weight', state['wte.weight'])
-    n_layer = 1 + max(layer_of(k) for k in state if layer_of(k) is not None)
-    gpt = GPT(GPTConfig(len(state['wte.weight']), len(state['wpe.weight']), n_layer, n_head, state['wte.weight'].shape[1]))
-    try: gpt.load_state_dict({k: v.T if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()})
-    except RuntimeError as e: raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
+    try:
+        gpt = GPT(_claimed(state, n_head, os.path.getsize(path)))
+        gpt.load_state_dict({k: v.T if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()})
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as e: raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
     return _as_lm(gpt)
+
+def _claimed(state, n_head, size):
+    "The sizes that tensors claim; raises ValueError if a file of `size` bytes cannot hold such a network"
+    own = [v for k,v in state.items() if k != 'lm_head.weight' or v.data_ptr() != state['wte.weight'].data_ptr()]
+    there,used = sum(v.numel() for v in own),sum(v.numel() * v.element_size() for v in own)
+    layers,(vocab,width),length = {layer_of(k) for k in state} - {None},state['wte.weight'].shape,len(state['wpe.weight'])
+    claimed = (12 * (1 + max(layers)) * width + vocab + length) * width
+    if used > size or claimed > there: raise ValueError(f'it claims {claimed:,} weights and {used:,} bytes; the file holds {there:,} weights and {size:,} bytes.')
+    return GPTConfig(vocab, length, 1 + max(layers), n_head, width)
 
 # %% ../nbs/51_pretrain.ipynb #ba1e63d6
 class RuleMix(Task):
@@ -558,7 +589,7 @@ def warm_task(
     kind = tasks[rule]
     return kind(length=length) if 'length' in kind.__init__.__code__.co_varnames else kind()
 
-# %% ../nbs/51_pretrain.ipynb #9f863003
+# %% ../nbs/51_pretrain.ipynb #3dc9242e
 class Pretraining:
     "A warm-up and a language run with their settings; `records()` runs them"
     def __init__(self,
@@ -584,13 +615,15 @@ class Pretraining:
         s = LM_SIZES[choose('size', size, LM_SIZES)]
         self.batch_size,self.lr = ifnone(batch_size, s.batch_size),ifnone(lr, s.lr)
         for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split(): whole(k, getattr(self, k), 1)
+        for k in 'micro save_every'.split(): whole(k, ifnone(getattr(self, k), 1), 1)
+        for k in 'lr warm_lr'.split(): between(k, getattr(self, k), 0, math.inf)
         self.source = rule if isinstance(rule, torch.nn.Module) else None
         self.task,self.kwargs = None if self.source else warm_task(rule, length),kwargs
         self.config = lm_config(size, data.vocab_size, data.seq_len, remat=remat)
-        if not data.n_rows(): raise ValueError(f"{data} has too little text for a row of {data.seq_len} tokens in the split 'train'.")
-        if self.task or self.source: self._meets()
+        for k in 'train','validation': data.needs(k)
+        self._meets()
 
-# %% ../nbs/51_pretrain.ipynb #2a76397a
+# %% ../nbs/51_pretrain.ipynb #63561e89
 @patch
 def warm_config(self:Pretraining):
     "The network of the warm-up: the same size, the rule's vocabulary"
@@ -598,62 +631,94 @@ def warm_config(self:Pretraining):
 
 @patch
 def _meets(self:Pretraining):
-    "Raise ValueError if the parts cannot be carried over"
-    with torch.device('meta'): a,b = self.source or LM(self.warm_config()),LM(self.config)
+    "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
+    with torch.device('meta'): a,b = self.source or LM(self.warm_config() if self.task else self.config),LM(self.config)
     transfer(a, b, self.parts)
+    if self.init is None: return
+    if not isinstance(self.init, torch.nn.Module): self.init = load_lm(self.init)
+    if not isinstance(self.init, LM): self.init = _as_lm(self.init)
+    _fits(self.init.config, self.config)
 
 @patch
 def begin(self:Pretraining):
     "The network that learns language, with what it starts from; `.report` says what was carried over"
     model = LM(self.config, seed=self.seed)
     model.report = None
-    if self.init is not None: _take(model, self.init if isinstance(self.init, torch.nn.Module) else load_lm(self.init))
+    if self.init is not None: transfer(self.init, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
     if self.source is not None: model.report = transfer(self.source, model, self.parts)
     return model
 
-# %% ../nbs/51_pretrain.ipynb #39f8f45e
-def _take(model, source):
-    a,b = source.config,model.config
+# %% ../nbs/51_pretrain.ipynb #a550ae7f
+def _fits(a, b):
+    "Raise ValueError unless a network of the sizes `a` can become one of the sizes `b`"
     for k in 'vocab_size n_layer n_head n_embd'.split():
         if getattr(a, k) != getattr(b, k): raise ValueError(f'The network to start from has {k} {getattr(a, k)}, but {getattr(b, k)} is needed; with another vocabulary, carry parts over instead.')
-    transfer(source, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
+    if not a.tied: raise ValueError('The network to start from has a head of its own, but here the head is the token embedding; carry parts over instead.')
 
-# %% ../nbs/51_pretrain.ipynb #72638892
+# %% ../nbs/51_pretrain.ipynb #edf9ccad
 @patch
 def plan(self:Pretraining, devices=1, sharded=False, flops=None, share=.4):
-    "What this run will need"
+    "What this run will need; raises ValueError if so many devices cannot share its rows evenly"
+    shared_by(devices, batch_size=self.batch_size)
     warm = self.warm_steps * self.warm_batch * self.task.seq_len if self.task else 0
     flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu')))
     return Plan(self.config, self.steps, self.batch_size, ifnone(self.micro, self.batch_size // devices), devices, sharded, self.bf16, flops, share, warm)
 
-# %% ../nbs/51_pretrain.ipynb #a2a5329d
+# %% ../nbs/51_pretrain.ipynb #673be11d
 @patch
 def start(self:Pretraining):
-    "Make the engine; a new run takes away what an old one left in its folder"
+    "Make the engine and hold the folder; raises ValueError if it holds another run or is in use"
     import torch.distributed.checkpoint as dcp
-    self.acc,self.began = engine(self.device, self.bf16, self.run_dir),time.perf_counter()
-    self.peak = peak_flops(self.acc.device)
+    self.acc,self.began,self.held = engine(self.device, self.bf16, self.run_dir),time.perf_counter(),contextlib.ExitStack()
+    self.news = True
+    self.peak,n = peak_flops(self.acc.device),self.acc.num_processes
+    shared_by(n, batch_size=self.batch_size, **(dict(warm_batch=self.warm_batch) if self.task else {}))
+    self.data.needs('validation', n)
     if self.run_dir and not hasattr(dcp, 'HuggingFaceStorageWriter'): raise ImportError(f'Checkpoints need torch 2.9 or newer, and this is {torch.__version__}.')
-    if self.run_dir and not self.resume and self.acc.is_main_process:
-        for old in 'warm-up','language','log': shutil.rmtree(Path(self.run_dir)/old, ignore_errors=True)
-        for old in 'log.jsonl','results.json': (Path(self.run_dir)/old).unlink(missing_ok=True)
+    if self.run_dir: self._hold()
     self.acc.wait_for_everyone()
     if self.acc.log_with: self.acc.init_trackers('log')
     return self
 
-# %% ../nbs/51_pretrain.ipynb #0b78a148
+# %% ../nbs/51_pretrain.ipynb #faa43208
+@patch
+def _hold(self:Pretraining):
+    "Be the only run in the folder; raise ValueError if it holds another one, and take away what one left that saved nothing"
+    at = Path(self.run_dir)
+    with contextlib.ExitStack() as held:
+        if self.acc.is_main_process: held.enter_context(alone(at))
+        if not self.resume:
+            there = (at/'results.json').exists() or any(checkpoints(at/k) for k in ('warm-up', 'language'))
+            if there: raise ValueError(f'{at} holds a run already. Add --resume (resume=True) to go on with it, name another folder with --out (run_dir), or remove it.')
+            for old in ('warm-up', 'language', 'log') if self.acc.is_main_process else (): shutil.rmtree(at/old, ignore_errors=True)
+        self.held = held.pop_all()
+
+# %% ../nbs/51_pretrain.ipynb #8592128a
+def _listed(parts): return parts if isinstance(parts, (str, dict)) else sorted(parts)
+def _sum_of(net): return net and _sha256({k: v.detach().cpu().contiguous() for k,v in net.state_dict().items()}, '')[:16]
+
+@patch
+def origin(self:Pretraining):
+    "What the language phase starts from, as JSON"
+    rule = repr(self.task) if self.task else _sum_of(self.source)
+    warm = {k: getattr(self, k) for k in ('warm_steps', 'warm_batch', 'warm_lr')} if self.task else {}
+    return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm)
+
+# %% ../nbs/51_pretrain.ipynb #d224824c
 @patch
 def records(self:Pretraining): # Yields an `LMRecord` per step
     "Run warm-up and language, one record at a time"
     if not hasattr(self, 'acc'): self.start()
-    dirs = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')}
-    there = self.resume and dirs['language'] and checkpoints(dirs['language'])
-    if self.task and not there:
-        warm = LMRun(LM(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **self.kwargs)
-        yield from self._phase('warm-up', warm, self.warm_steps, dirs['warm-up'])
-        self.source = self._plain(warm)
-    self.run = LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, seed=self.seed, **self.kwargs)
-    yield from self._phase('language', self.run, self.steps, dirs['language'])
+    with self.held:
+        dirs,origin = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')},self.origin()
+        there,how = self.resume and dirs['language'] and checkpoints(dirs['language']),dict(seed=self.seed, **self.kwargs)
+        if self.task and not there:
+            warm = LMRun(LM(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, **how)
+            yield from self._phase('warm-up', warm, self.warm_steps, dirs['warm-up'])
+            self.source = self._plain(warm)
+        self.run = LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, origin=origin, **how)
+        yield from self._phase('language', self.run, self.steps, dirs['language'])
+        if self.run_dir and self.acc.is_main_process: self.results()
 
 # %% ../nbs/51_pretrain.ipynb #6362435a
 @patch
@@ -664,7 +729,7 @@ def _plain(self:Pretraining, run):
     model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
     return model
 
-# %% ../nbs/51_pretrain.ipynb #391fb036
+# %% ../nbs/51_pretrain.ipynb #05999fba
 @patch
 def _phase(self:Pretraining, name, run, steps, folder):
     "The steps of one phase: measure, save, report"
@@ -674,7 +739,6 @@ def _phase(self:Pretraining, name, run, steps, folder):
     try:
         while run.done < steps:
             loss = run.step()
-            if not math.isfinite(loss): raise FloatingPointError(f'The loss became {loss} at step {run.done} (lr {run.lr:g}). Try a lower lr or a longer warmup.')
             ends = run.done % self.eval_every == 0 or run.done == steps
             found = run.measure(self.eval_rows) if ends and name == 'language' else None
             rec = self._record(name, run, loss, found)
@@ -710,6 +774,26 @@ def _cut_log(self:Pretraining, name, done):
     if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
     write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
 
+# %% ../nbs/51_pretrain.ipynb #832740e1
+def circumstances(
+    p:Pretraining # A run
+) -> dict: # JSON
+    "What a run was made with"
+    chip = torch.cuda.get_device_name() if p.acc.device.type == 'cuda' else platform.processor() or platform.machine()
+    data = dict(corpus=p.data.about['source'], sha256=p.data.sha256, tokenizer=p.data.tokenizer.about)
+    where = dict(device=p.acc.device.type, hardware=chip, processes=p.acc.num_processes, threads=torch.get_num_threads())
+    how = dict(size=p.size, rule=repr(p.task), parts=_listed(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
+    return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
+
+# %% ../nbs/51_pretrain.ipynb #b6e023dc
+@patch
+def results(self:Pretraining):
+    "Write down what the run came to"
+    file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
+    self.news = self.run.spent > 0 or not file.exists()
+    lines = log.read_bytes().splitlines() if self.news and log.exists() else []
+    if lines: write_atomic(file, lambda p: p.write_text(json.dumps(dict(circumstances(self), last=unsealed(lines[-1], log)), indent=1)))
+
 # %% ../nbs/51_pretrain.ipynb #18048f3f
 def pretrain(
     data, # A corpus, or its name
@@ -721,17 +805,6 @@ def pretrain(
     "Practise on `rule`, carry `parts` over, learn `data` (2601.21725); raises for bad settings before it starts"
     s = LM_SIZES[choose('size', size, LM_SIZES)]
     return Pretraining(corpus(data, block_size=s.block_size) if isinstance(data, str) else data, rule, size, parts, **kwargs).records()
-
-# %% ../nbs/51_pretrain.ipynb #4841f68d
-def circumstances(
-    p:Pretraining # A run
-) -> dict: # JSON
-    "What a run was made with"
-    chip = torch.cuda.get_device_name() if p.acc.device.type == 'cuda' else platform.processor() or platform.machine()
-    data = dict(corpus=p.data.about['source'], sha256=p.data.sha256, tokenizer=p.data.tokenizer.about)
-    where = dict(device=p.acc.device.type, hardware=chip, processes=p.acc.num_processes, threads=torch.get_num_threads())
-    how = dict(size=p.size, rule=repr(p.task), parts=list(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
-    return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
 
 # %% ../nbs/51_pretrain.ipynb #1a9d28ce
 def _watch(p, records):
@@ -747,7 +820,7 @@ def _watch(p, records):
     if bar: bar.close()
     return rec
 
-# %% ../nbs/51_pretrain.ipynb #2b9c2db0
+# %% ../nbs/51_pretrain.ipynb #4fe406f5
 _open = corpus
 def pretrain_cli(
     corpus:str='code', # text, code, maths, a file or folder, c4, codeparrot, mathematics, wikitext, or a name on the hub
@@ -760,9 +833,13 @@ def pretrain_cli(
     tokenizer:str='bytes', # bytes, bpe:2048, gpt2, or a folder
     block:int=None, # Tokens in a row; the size's own if left out
     max_tokens:int=None, # Read no more than so many tokens of the corpus
+    packages:bool=False, # text and code: of the installed packages too
     batch_size:int=None, # Rows in a step, over all processes; the size's own if left out
     micro:int=None, # Rows at a time in one process; all of its own if left out
     lr:float=None, # Learning rate; the size's own if left out
+    warm_lr:float=1e-3, # Learning rate of the warm-up on the rule
+    warmup:int=100, # Steps in which the learning rate rises, in both phases
+    weight_decay:float=.01, # Weight decay
     schedule:str='constant', # constant, hold, linear or cosine (the last three over all steps)
     init:str=None, # Folder or file of a network to start from
     seed:int=0, # Seed of weights and data
@@ -770,7 +847,8 @@ def pretrain_cli(
     remat:bool=False, # Compute activations twice instead of keeping them
     compile:bool=False, # Compile the network
     joined:bool=False, # Let documents in a row see one another, as in the papers
-    eval_every:int=100, # Steps between evaluations and checkpoints
+    eval_every:int=100, # Steps between evaluations
+    save_every:int=None, # Steps between checkpoints; at evaluations if left out
     device:str=None, # cpu or cuda; what there is if left out
     out:str='_runs/pretrain', # Folder for checkpoints, log and results
     plan:bool=False, # Only say what it would need
@@ -780,42 +858,42 @@ def pretrain_cli(
 ):
     "Practise on a rule, carry parts over, learn a corpus"
     if plan and choose('size', size, LM_SIZES) not in ('tiny', 'laptop'):
-        return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule and warm_task(rule, length), warm_steps))
+        task = rule and warm_task(rule, length)
+        return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, task, warm_steps, _many(parts)))
     what = corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens
-    data = _open(*what) if plan else _shared(*what, device)
-    how = dict(schedule=schedule, decay_steps=None if schedule == 'constant' else steps, compile=compile, isolate=not joined)
+    more = dict(packages=True) if packages else {}
+    data = _open(*what, **more) if plan else _shared(device, *what, **more)
+    how = dict(schedule=schedule, decay_steps=None if schedule == 'constant' else steps, compile=compile, isolate=not joined, warmup=warmup, weight_decay=weight_decay)
     p = Pretraining(data, rule, size, _many(parts), steps, warm_steps, length=length, init=init, seed=seed, batch_size=batch_size, micro=micro, lr=lr,
-        bf16=bf16, remat=remat, eval_every=eval_every, device=device, run_dir=out, resume=resume, **how)
+        warm_lr=warm_lr, bf16=bf16, remat=remat, eval_every=eval_every, save_every=save_every, device=device, run_dir=out, resume=resume, **how)
     if plan: return print(p.plan(devices, sharded))
     p.start()
     if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
     _end(p, _watch(p, p.records()), out)
 
-# %% ../nbs/51_pretrain.ipynb #8276c5c8
+# %% ../nbs/51_pretrain.ipynb #ffe06a22
 def _many(s): return [o for o in s.split(',') if o]
 
-def _shared(name, tokenizer, block, max_tokens, device):
-    "The corpus; of several processes the first prepares it"
+def _shared(device, *what, **more):
+    "The corpus; the first process of each machine prepares it, and the others wait, for hours if need be"
     state = _need('accelerate').PartialState
     cpu = (device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
-    with state(cpu=cpu).main_process_first(): return _open(name, tokenizer, block, max_tokens)
+    with state(cpu=cpu, timeout=timedelta(hours=12)).local_main_process_first(): return _open(*what, **more)
 
-def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule, warm_steps):
+def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule, warm_steps, parts):
     "The plan of a large run, without its data"
-    s,vocab = LM_SIZES[choose('size', size, LM_SIZES)],dict(bytes=257, gpt2=50257).get(tokenizer) or int(tokenizer[4:] if tokenizer.startswith('bpe:') else 50257)
-    cfg,rows = lm_config(size, vocab, block, remat=remat),ifnone(batch_size, s.batch_size)
-    warm = warm_steps * 64 * rule.seq_len if rule else 0
+    vocab = dict(bytes=257, gpt2=50257).get(tokenizer) or bpe_size(tokenizer) or gpt2_tokenizer(tokenizer).vocab_size
+    cfg,rows = lm_config(size, vocab, block, remat=remat),ifnone(batch_size, LM_SIZES[size].batch_size)
+    shared_by(devices, batch_size=rows)
+    with torch.device('meta'): transfer(LM(lm_config(size, rule.vocab_size, rule.seq_len) if rule else cfg), LM(cfg), parts)
+    warm = whole('warm_steps', warm_steps, 1) * 64 * rule.seq_len if rule else 0
     return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #bb729457
+# %% ../nbs/51_pretrain.ipynb #eb9c0717
 def _end(p, rec, out):
-    "Say and write down how it ended"
+    "Say how it ended"
     if p.acc.is_main_process:
-        results,log = Path(out)/'results.json',Path(out)/'log.jsonl'
-        lines = log.read_bytes().splitlines() if log.exists() and not results.exists() else []
-        last = rec.asdict() if rec else unsealed(lines[-1], log) if lines else None
-        if last: write_atomic(results, lambda f: f.write_text(json.dumps(dict(circumstances(p), last=last), indent=1)))
-        else: print(f'This run is finished already: {out}. Use more --steps, another --out, or leave --resume out to start again.')
+        if rec is None and not p.news: print(f'This run is finished already: {out}. Use more --steps, another --out, or remove it to start again.')
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')
     p.acc.end_training()
 
@@ -825,6 +903,7 @@ def pretrain_main():
     try: pretrain_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
     except MISTAKES as e: sys.exit(f'proc-nb-pretrain: {e}')
     except RuntimeError as e:
+        if _no_memory(e): sys.exit('proc-nb-pretrain: the memory is too small. Fewer rows at a time need less (--micro), and so do --remat and, on a GPU, --bf16. What was saved is whole: add --resume.')
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise
         sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). Nothing that was saved is lost: start it again with --resume.')
 

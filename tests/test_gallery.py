@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from proc_nb.draw import esc
 from proc_nb.gallery import *
+from proc_nb.gallery import _arm
+from proc_nb.language import additive, stored_language
 
 PAGE = Path(__file__).parent.parent/'nbs/explain/gallery.ipynb'
 OUTPUTS = '\n'.join(''.join(t) for c in json.loads(PAGE.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' for o in c['outputs'] for t in o.get('data', {}).values())
@@ -18,3 +20,25 @@ def test_nothing_else_is_on_the_page(): assert set(re.findall(r'Stored as `(\w+)
 
 def test_pages_it_points_to_are_there():
     for r in gallery(): assert (PAGE.parent/'../..'/r.view['page']).exists()
+
+@pytest.mark.parametrize('domain', ('text', 'code', 'maths'))
+@pytest.mark.parametrize('question, size', [('parts', 'tiny'), ('amount', 'tiny'), ('additive', 'tiny'), ('additive', 'laptop')])
+def test_language_is_what_the_page_of_language_says(domain, question, size):
+    groups = {tuple(g['labels'].values()): g for g in Result('language').groups}
+    rows = stored_language(domain, question, size)
+    arms = {r['label']: _arm(dict(arm=r['arm'])) for r in rows}
+    for r in additive(rows):
+        if r['label'] not in arms: continue # more of the target is a later place of the same runs
+        g = groups[domain, size, arms[r['label']]]
+        assert g['n'] == 3 and g['mean'] == pytest.approx(sum(r['bits_per_byte']) / 3)
+
+def test_language_after_another_text_is_apart():
+    rows = stored_language('text', 'persistence')
+    ends = [r['curve']['bits_per_byte'][-1] for r in rows if r['label'] == 'no warm-up']
+    g, = [g for g in Result('language').groups if tuple(g['labels'].values()) == ('text, then code', 'tiny', 'no warm-up')]
+    assert g['mean'] == pytest.approx(sum(ends) / 3) and rows[0]['curve']['tokens'][-1] == rows[0]['tuned'] * rows[0]['per_step']
+
+def test_a_run_that_diverged_is_in_no_mean():
+    cell = dict(test='needle', rule='none', parts='nothing', control='random')
+    rows = VIEWS['tour']['rows'](dict(rows=[dict(cell, seed=s, accuracy=a) for s, a in enumerate((None, .5, .7))]))
+    assert [(g['mean'], g['n']) for g in groups_of(rows)] == [(pytest.approx(.6), 2)]

@@ -1,8 +1,9 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import gzip, json, math, os, shutil, signal, subprocess, sys, time
+import argparse, gzip, json, math, os, shutil, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
+from proc_nb import pretrain as pretraining
 from proc_nb.all import *
 from proc_nb.corpus import *
 from proc_nb.language import *
@@ -176,6 +177,37 @@ def test_too_little_text(tmp_path):
     c = corpus(jsonl(tmp_path/'d.jsonl', ['short']), block_size=64, cache=tmp_path, progress=False)
     with pytest.raises(ValueError, match='too little text'): Pretraining(c, size='tiny')
 
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_one_long_document_is_refused_before_the_warm_up(tmp_path, split):
+    pytest.importorskip('datasets')
+    text = next(t for i in range(99) if split_by_key(document_key(t := f'{i} ' + 'many words ' * 99)) == ('train' if split == 'validation' else 'validation'))
+    c = corpus(jsonl(tmp_path/'d.jsonl', [text]), block_size=64, cache=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=f"tokens of 1 documents.*in the split '{split}'.*use more documents"): Pretraining(c, 'set', 'tiny', length=6)
+
+def test_two_commands_prepare_a_corpus_once(tmp_path, capsys):
+    pytest.importorskip('datasets')
+    path, cache = jsonl(tmp_path/'d.jsonl', [f'document {i}' for i in range(90)]), tmp_path/'cache'
+    one = corpus(path, block_size=8, cache=tmp_path/'other', progress=False)
+    second = threading.Thread(target=lambda: corpus(path, block_size=8, cache=cache, progress=False))
+    with turn(cache/one.folder.name):
+        second.start()
+        time.sleep(.5)
+        assert second.is_alive() and not list(cache.glob('.*.part'))
+    second.join(30)
+    assert f'is being prepared by process {os.getpid()}: waiting' in capsys.readouterr().err
+    assert corpus(path, block_size=8, cache=cache, progress=False).sha256 == one.sha256
+
+def test_what_a_killed_preparation_left_is_taken_away(tmp_path):
+    how = dict(block_size=32, n=300, cache=tmp_path, progress=False)
+    whole = corpus('maths', **how)
+    os.rename(whole.folder, part := whole.folder.with_name(f'.{whole.folder.name}.part')) # killed before the folder got its name
+    (part/'corpus.json').rename(part/'part.json')
+    assert corpus('maths', **how).sha256 == whole.sha256 and not part.exists()
+
+@pytest.mark.parametrize('how,word', [(dict(max_tokens=0), 'max_tokens must be a whole number of at least 1, not 0'), (dict(tokenizer='bpe:x'), 'as in bpe:2048'), (dict(tokenizer='bpe:9'), 'at least 257')])
+def test_settings_of_a_corpus_that_make_no_sense(tmp_path, how, word):
+    with pytest.raises(ValueError, match=word): corpus('maths', n=300, cache=tmp_path, progress=False, **how)
+
 @pytest.mark.parametrize('how,word', [(lambda b: b[:-5], 'damaged or cut short'), (lambda b: b[:-9] + b'\1' + b[-8:], 'damaged or cut short'), (None, 'is missing')])
 def test_a_broken_token_file(tmp_path, how, word):
     c = corpus('maths', block_size=32, n=300, cache=tmp_path, progress=False)
@@ -260,8 +292,9 @@ def test_a_worker_that_dies_loses_nothing(uninterrupted, tmp_path):
     p = subprocess.Popen(command(out, '--steps', 2000, '--eval-every', 10, processes=2), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
     os.kill(max(children(p.pid)), signal.SIGKILL)
-    p.communicate(timeout=90)
-    assert p.returncode != 0
+    said = p.communicate(timeout=90)[1]
+    assert p.returncode != 0 and 'SIGKILL' in said
+    assert 'another process of this run has died' in said or 'SIGTERM' in said, said # the launcher may end the others before they notice
     last = checkpoints(out/'language')[-1]
     step = json.loads((last/'run.json').read_text())['done']
     assert 10 <= step < 2000
@@ -291,7 +324,7 @@ from proc_nb.pretrain import *
 data = corpus('maths', block_size=32, n=3000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
-    for r in pretrain(data, rule='set', size='tiny', length=6, steps=8, warm_steps=4, batch_size=8, eval_every=4, eval_rows=8, device='cpu', run_dir={str(tmp_path/"run")!r}):
+    for r in pretrain(data, rule='set', size='tiny', length=6, steps=8, warm_steps=4, warm_batch=8, batch_size=8, eval_every=4, eval_rows=8, device='cpu', run_dir={str(tmp_path/"run")!r}):
         if r.phase == 'language' and r.step == 4: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 except OSError as e: sys.exit(str(e))
 '''
@@ -312,7 +345,7 @@ except OSError as e: sys.exit(str(e))
 '''
     done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and 'The disk is full' in done.stderr, done.stderr
-    assert not list(tmp_path.iterdir())
+    assert {p.suffix for p in tmp_path.iterdir()} <= {'.lock'}
 
 def test_a_checkpoint_of_another_configuration(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
@@ -327,6 +360,23 @@ def test_a_checkpoint_of_another_configuration(data, tmp_path):
 def test_vocabularies_that_do_not_match(data):
     with pytest.raises(ValueError, match='they must agree'): pretrain(data, parts=['attn', 'tok'], **small())
     with pytest.raises(ValueError, match='vocab_size 99'): list(pretrain(data, init=LM(lm_config('tiny', 99, 32)), **small()))
+
+def test_a_head_of_its_own_is_refused_at_once(data):
+    with pytest.raises(ValueError, match='has a head of its own'): Pretraining(data, init=loud(LM(lm_config('tiny', data.vocab_size, 32, tied=False))), **small())
+    gpt = GPT(GPTConfig(data.vocab_size, 32, 2, 4, 64))
+    gpt.lm_head.weight.data = gpt.wte.weight.data.clone()
+    assert torch.equal(Pretraining(data, None, 'tiny', init=gpt).begin().wte.weight, gpt.wte.weight) # a head that is equal is no head of its own
+
+@pytest.mark.parametrize('n,word', [(3, r'batch_size \(8\) must be a multiple'), (64, r'batch_size \(8\)'), (2, r'warm_batch \(9\) must be a multiple'), (1000, 'too little text for 1000')])
+def test_processes_that_cannot_share_are_refused_before_the_warm_up(data, monkeypatch, n, word):
+    monkeypatch.setattr(pretraining, 'engine', lambda *args: argparse.Namespace(num_processes=n, device=torch.device('cpu')))
+    more = dict(batch_size=1000, warm_batch=1000) if n == 1000 else dict(warm_batch=9) if n == 2 else {}
+    with pytest.raises(ValueError, match=word): Pretraining(data, **{**small(), **more}).start()
+
+@pytest.mark.parametrize('kw,word', [(dict(micro=0), 'micro must'), (dict(save_every=0), 'save_every must'), (dict(lr=0), 'lr must lie'), (dict(lr=math.nan), 'lr must lie'), (dict(warm_lr=0.), 'warm_lr must lie'),
+    (dict(rule=None, parts=['mpl']), "Did you mean 'mlp'")])
+def test_settings_that_make_no_sense(data, kw, word):
+    with pytest.raises((ValueError, KeyError), match=word): Pretraining(data, **{**small(), **kw})
 
 def test_only_named_parts_are_carried_over(data):
     p = Pretraining(data, parts=('mlp',), **small())
@@ -360,7 +410,7 @@ def test_other_ways_to_train_learn_alike(data, kw):
 
 def test_nothing_of_a_checkpoint_is_a_pickle(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
-    kinds = {p.suffix for p in tmp_path.rglob('*') if p.is_file() and 'tfevents' not in p.name}
+    kinds = {p.suffix for p in tmp_path.rglob('*') if p.is_file() and p.name != '.lock' and 'tfevents' not in p.name}
     assert kinds == {'.safetensors', '.json', '.jsonl'}
 
 def test_tensorboard_if_it_is_there(data, tmp_path):
@@ -405,6 +455,23 @@ def test_a_pickle_is_not_executed(tmp_path):
     torch.save(dict(other=torch.zeros(3)), tmp_path/'odd.pth')
     with pytest.raises(ValueError, match='no wte.weight'): load_released(tmp_path/'odd.pth', 4)
 
+def named(n_layer, width=4, **more):
+    "The names and shapes of a released GPT-2"
+    own = dict(zip('ln_1.weight ln_1.bias ln_2.weight ln_2.bias attn.c_proj.bias mlp.c_proj.bias'.split(), [torch.zeros(width)] * 6))
+    own |= {'attn.c_attn.weight': torch.zeros(width, 3 * width), 'attn.c_attn.bias': torch.zeros(3 * width), 'attn.c_proj.weight': torch.zeros(width, width)}
+    own |= {'mlp.c_fc.weight': torch.zeros(width, 4 * width), 'mlp.c_fc.bias': torch.zeros(4 * width), 'mlp.c_proj.weight': torch.zeros(4 * width, width)}
+    ends = {'wte.weight': torch.zeros(9, width), 'wpe.weight': torch.zeros(5, width), 'ln_f.weight': torch.zeros(width), 'ln_f.bias': torch.zeros(width)}
+    return {**ends, **{f'h.{i}.{k}': v.clone() for i in range(n_layer) for k, v in own.items()}, **more}
+
+@pytest.mark.parametrize('more,word', [({'h.999999.ln_1.weight': torch.zeros(4)}, 'claims 192,000,056 weights'), ({'wpe.weight': torch.zeros(1, 4).expand(2**40, 4)}, 'bytes; the file holds'),
+    ({'wte.weight': torch.zeros(9)}, 'does not hold a GPT-2'), ({'h.1.ln_1.weight': 3}, 'does not hold a GPT-2')])
+def test_a_small_file_that_claims_a_giant(tmp_path, more, word):
+    torch.save(named(2), tmp_path/'net.pth')
+    assert load_released(tmp_path/'net.pth', 2).config.n_layer == 2
+    torch.save(named(2, **more), tmp_path/'net.pth')
+    with pytest.raises(ValueError, match=word): load_released(tmp_path/'net.pth', 2)
+    with pytest.raises(ValueError, match='n_head must be'): load_released(tmp_path/'net.pth', 0)
+
 def test_the_largest_plan(capsys):
     pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set')
     said = capsys.readouterr().out
@@ -413,6 +480,17 @@ def test_the_largest_plan(capsys):
 def test_mistakes_on_the_command_line():
     done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Did you mean 'laptop'?" in done.stderr and 'Traceback' not in done.stderr
+
+@pytest.mark.parametrize('e,word', [(torch.OutOfMemoryError('CUDA out of memory.'), 'memory is too small.*--micro.*--remat.*--bf16'),
+    (RuntimeError('[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer'), 'another process of this run has died .*--resume'), (RuntimeError('shapes'), None)])
+def test_what_torch_raises_is_said_in_words(monkeypatch, e, word):
+    def fails(**kwargs): raise e
+    monkeypatch.setattr(pretraining, 'pretrain_cli', fails)
+    monkeypatch.setattr(pretraining, 'anno_parser', lambda *args, **kwargs: argparse.Namespace(parse_args=argparse.Namespace))
+    with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): pretrain_main()
+
+def test_seeds_of_a_question(tmp_path):
+    with pytest.raises(ValueError, match='seeds must be a whole number of at least 1'): language_cli('additive', 'maths', seeds=0, out=str(tmp_path))
 
 # ---- stored results
 
