@@ -13,6 +13,11 @@ def source(cell): return ''.join(cell['source'])
 
 def test_readme_is_the_home_page(): assert (ROOT/'README.md').read_text(encoding='utf-8') == readme()
 
+def test_the_home_page_leads_everywhere():
+    text = ' '.join(source(c) for c in cells(ROOT/'nbs/index.ipynb'))
+    pages = [*(f'../tutorials/{p.name}' for p in TUTORIALS), *(f'explain/{p.name}' for p in (ROOT/'nbs/explain').glob('*.ipynb')), '../CITATION.cff']
+    assert not [p for p in pages if f']({p})' not in text]
+
 def test_requirements_have_floors_and_no_caps():
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini')
@@ -72,3 +77,13 @@ def test_tutorial_begins_and_ends_alike(book):
     assert setup == '#| eval: false\n%pip install -q proc-nb\nfrom proc_nb.ready import ready\nready()'
     assert 'What to try next' in last
     assert not any(re.search(r'https?://', source(c)) for c in cells(book) if c['cell_type'] == 'code'), 'a tutorial needs no network'
+
+def title(book): return source(cells(book)[0]).splitlines()[0][2:]
+
+@pytest.mark.parametrize('book, after', list(zip(TUTORIALS, [*TUTORIALS[1:], ROOT/'nbs/explain/gallery.ipynb'])), ids=[p.stem for p in TUTORIALS])
+def test_the_tutorials_are_one_course(book, after):
+    "The last line leads to the next tutorial by its title, and to a page that explains an idea behind this one"
+    *_, last = [source(c) for c in cells(book) if c['cell_type'] == 'markdown'][-1].splitlines()
+    there = after.name if after in TUTORIALS else f'../nbs/explain/{after.name}'
+    assert last.startswith('Next: ') and f'[{title(after)}]({there})' in last
+    assert [1 for named, page in re.findall(r'\[([^]]+)\]\((\.\./nbs/explain/\w+\.ipynb)\)', last) if named == title(book.parent/page)]
