@@ -2,6 +2,7 @@
 import ast, configparser, json, re, subprocess, sys
 from pathlib import Path
 import pytest
+from docs_check import pages, wrong
 from readme import readme
 
 ROOT = Path(__file__).parent.parent
@@ -87,3 +88,18 @@ def test_the_tutorials_are_one_course(book, after):
     there = after.name if after in TUTORIALS else f'../nbs/explain/{after.name}'
     assert last.startswith('Next: ') and f'[{title(after)}]({there})' in last
     assert [1 for named, page in re.findall(r'\[([^]]+)\]\((\.\./nbs/explain/\w+\.ipynb)\)', last) if named == title(book.parent/page)]
+
+@pytest.mark.parametrize('page', pages(), ids=str)
+def test_links_and_pictures(page): assert not list(wrong(page))
+
+def test_what_is_wrong_with_a_page_is_found(tmp_path):
+    def cell(kind, text, **kw): return dict(cell_type=kind, id=text[:4], metadata={}, source=text, **kw)
+    def output(html): return dict(output_type='display_data', metadata={}, data={'text/html': html})
+    good = ['# A page', '[a](#two-words) [b](page.ipynb#two-words) [c](https://example.org#x)', '## Two `words`!']
+    bad = ['[a](#three-words) [b](page.ipynb#three) [c](gone.ipynb)', '![](page.ipynb) ![seen](gone.png)']
+    shown = [output('<div role="img" aria-label="a line"><svg width="1"></svg></div><svg aria-hidden="true"></svg><img alt="a" src="x">')]
+    def write(cells, outputs): (tmp_path/'page.ipynb').write_text(json.dumps(dict(cells=[*(cell('markdown', c) for c in cells), cell('code', 'x', outputs=outputs)])))
+    write(good, shown)
+    assert not list(wrong(tmp_path/'page.ipynb'))
+    write(good + bad, shown + [output('<p></p><svg width="1"></svg><img src="x">')])
+    assert len(list(wrong(tmp_path/'page.ipynb'))) == 7
