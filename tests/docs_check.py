@@ -71,8 +71,9 @@ def as_html(page, theme):
         c['source'] = re.sub(r'^#\|.*\n?', '', source, flags=re.M)
         if c['cell_type'] == 'raw': c.update(cell_type='markdown', source=''.join(f'# {m}\n' for m in re.findall('^title: (.+)', source, re.M)))
     tags = dict(enabled=True, remove_input_tags={'no_source'}, remove_cell_tags={'no_cell'})
-    exporter = HTMLExporter(theme=theme, embed_images=True, mathjax_url='', require_js_url='', exclude_input_prompt=True, exclude_output_prompt=True, config=dict(TagRemovePreprocessor=tags))
-    return exporter.from_notebook_node(nbformat.reads(json.dumps(nb), 4), dict(metadata=dict(path=str((ROOT/'_proc'/page).parent))))[0]
+    looks = dict(theme=theme, embed_images=True, mathjax_url='', require_js_url='', exclude_input_prompt=True, exclude_output_prompt=True)
+    beside = dict(metadata=dict(path=str((ROOT/'_proc'/page).parent)))
+    return HTMLExporter(**looks, config=dict(TagRemovePreprocessor=tags)).from_notebook_node(nbformat.reads(json.dumps(nb), 4), beside)[0]
 
 def shots():
     "Pictures of three pages, light and dark; yields their paths"

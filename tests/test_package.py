@@ -1,5 +1,5 @@
 "The package as a whole: files in step, requirements, quiet import, clean notebooks."
-import ast, configparser, json, re, subprocess, sys
+import ast, configparser, inspect, json, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from docs_check import pages, wrong
@@ -31,12 +31,34 @@ def test_citation_has_the_version():
     cfg.read(ROOT/'settings.ini')
     assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text()
 
+def test_the_index_page_leads_somewhere(tmp_path):
+    "What the package index will show has no link and no picture that is relative to the repository"
+    for name in ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, tmp_path)
+    (tmp_path/'proc_nb').mkdir()
+    subprocess.run([sys.executable, '-c', "from setuptools.build_meta import *; prepare_metadata_for_build_wheel('.')"], cwd=tmp_path, check=True, capture_output=True)
+    text = next(tmp_path.glob('*.dist-info/METADATA')).read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)]+)\)', text)
+    assert len(links) > 40 and all(l.startswith('https://') for l in links)
+    assert '](https://raw.githubusercontent.com/proc-nb/proc-nb/main/nbs/images/needle.png)' in text
+    assert '](https://github.com/proc-nb/proc-nb/blob/main/tutorials/09_your_study.ipynb)' in text
+
+def test_what_is_published_has_worked_alone():
+    "The release installs the very wheel it hands on, and runs it, before it hands it on"
+    build = (ROOT/'.github/workflows/release.yml').read_text().partition('\n  publish:')[0]
+    order = [build.index(w) for w in ('python -m build', 'install --extra-index-url https://download.pytorch.org/whl/cpu dist/*.whl', 'alone/bin/python alone.py', 'upload-artifact')]
+    assert order == sorted(order)
+
 def test_one_name_one_thing():
     homes = {}
     for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(), re.M):
         names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(), re.M | re.S)
         for n in ast.literal_eval(names[1]): homes.setdefault(n, []).append(module)
     assert not {n: m for n, m in homes.items() if len(m) > 1}
+
+def test_what_stays_on_the_cpu_unless_one_says_so():
+    "What `ready` says of a GPU: a network that a page makes itself is not moved there by itself"
+    from proc_nb.all import practise, race, start
+    assert {inspect.signature(f).parameters['device'].default for f in (start, race, practise)} == {'cpu'}
 
 def test_import_is_quick_and_quiet():
     code = 'import sys, time; t = time.perf_counter(); import proc_nb; d = time.perf_counter() - t; assert "torch" not in sys.modules; print(d)'
