@@ -3,7 +3,8 @@ import os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
-from proc_nb.all import Table
+import proc_nb.all as everything
+from proc_nb.all import Table, tasks
 from proc_nb.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,9 @@ def test_a_sentence_is_reported_only_where_it_holds(tmp_path, monkeypatch):
     env, page = reported(rows, tmp_path, monkeypatch)
     assert 'Arrangement matters' in page and 'not all' not in page and 'MLPs' not in page
     assert 'one practised network for all seeds' in page
+
+@pytest.mark.parametrize('call', [c for b in BOOKS for c in re.findall(r'`(Study\(.+?\))`', '\n'.join(c.source for c in nbformat.read(b, 4).cells if c.cell_type == 'markdown'))])
+def test_a_study_that_is_proposed_can_be_made(call): assert eval(call, {**vars(everything), 'needle': tasks['haystack'](n_pairs=10)}).runs
 
 def guarded(line): return subprocess.run([sys.executable, '-c', line], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': OFFLINE})
 
