@@ -133,11 +133,11 @@ class LiveChart(alt.JupyterChart):
     def _again(self, change):
         if any(k in change['new'] and change['new'][k] != v for k,v in self.now.items()) and not self._holding_sync: self._tell()
 
-# %% ../nbs/20_plots.ipynb #1ffcb082
+# %% ../nbs/20_plots.ipynb #5ea745c7
 _GLYPHS = '● ■ ▲ ◆ ✚ ▼ ▶ ◀'.split()
 def _key(i):
     dash = ' '.join(map(str, DASHES[i % 8])) if i % 8 else 'none'
-    return (f'<svg width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" '
+    return (f'<svg aria-hidden="true" width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" '
         f'stroke-dasharray="{dash}"/><text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text></svg>')
 
 # %% ../nbs/20_plots.ipynb #fb7976e5

@@ -72,9 +72,11 @@ def stops(
         return [f"PyTorch {here['torch']} is too old: proc-nb needs {need['torch']} or newer. Run pip install -U torch, then restart the kernel."]
     return []
 
-# %% ../nbs/18_ready.ipynb #33dd8304
+# %% ../nbs/18_ready.ipynb #6afd9364
 def _processor(here, gpu):
-    if gpu: return f'GPU: {gpu}.'
+    if gpu:
+        return (f'GPU: {gpu}. Studies, the transfer lab, pretraining and the commands that have --device use it; LEGO, influence and networks that a page makes itself '
+            "stay on the CPU unless you say so: start(..., device='cuda') or .to('cuda').")
     if here['colab']: return 'Colab without a GPU: that is enough for every tutorial. For longer runs: Runtime, Change runtime type, GPU.'
     slow = ' The minutes in the header boxes are for two cores: expect up to twice as many.' if here['cores'] < 2 else ''
     return f"No GPU, and none is needed: every tutorial is made for a CPU ({here['cores']} core{'s' * (here['cores'] > 1)} here).{slow}"

@@ -24,7 +24,7 @@ in_step() { # notebooks and modules agree, and the notebooks are clean
 step "notebooks and modules in step" in_step
 step "style" chkstyle .
 step "notebooks" offline nbdev-test --n-workers "${WORKERS:-2}"
-if [ "$mode" = full ]; then step "site" python tests/docs_check.py; fi
+if [ "$mode" = full ]; then step "site" python tests/docs_check.py $(command -v chromium >/dev/null && echo --shots); fi
 if [ "$mode" = full ]; then step "slow notebooks" offline nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi
 if [ "$mode" = full ]; then step "tests" python -m pytest; else step "tests" python -m pytest -m "not full"; fi
 

@@ -124,11 +124,16 @@ NO_RULE = '''class MyRule(Task):
     def valid(self, tokens): return torch.ones(len(tokens), dtype=torch.bool)'''
 IS_ADDITION = '''class MyRule(type(tasks['reversed_addition'](digits=3))):
     def __init__(self): super().__init__(3)'''
+COPIED_CHECK = '''def is_dyck(rows, k): return tasks['dyck'](k=k, seq_len=rows.shape[1]).check(rows)'''
+COPIED_ROWS = '''def dyck_rows(n, k, seq_len, generator): return words(k, seq_len).rows(n, generator)[0]
+def words(k, seq_len): return tasks['dyck'](k=k, seq_len=seq_len)'''
+COPIED_LAYER = '''class MyAttention(type(GPT(GPTConfig()).h[0].attn)): pass'''
 CASES = [('1_dyck', [NO_GENERATOR], {'sampler': 6}), ('1_dyck', [ONLY_NESTED], {'sampler': 5}), ('1_dyck', [HARD_CODED], {'sampler': 4}), ('1_dyck', [ROW_BY_ROW], {'sampler': 6}),
     ('1_dyck', [BY_COUNTING], {'checker': 1}), ('2_attention', [LATE_MASK], {'maps': 3, 'layer': 4}), ('2_attention', [NO_ROOT], {'maps': 3, 'layer': 2}), ('2_attention', [OVERFLOW], {'maps': 3}),
     ('2_attention', [PLAIN_VIEW], {'layer': 2, 'surgery': 1}), ('2_attention', [IN_PLACE], {'surgery': 0}), ('2_attention', [RAISES], {'surgery': 0}), ('3_transfer', [COPIES_FIRST], {'carry': 4}), ('3_transfer', [BY_TRANSFER], {'carry': 4}),
-    ('3_transfer', [INVENTED], {'results': 1}), ('4_rule', [NO_RULE], {'rule': 4, 'teaches': 0}), ('4_rule', [IS_ADDITION], {'rule': 4})]
-NAMES = 'no_generator only_nested hard_coded row_by_row by_counting late_mask no_root overflow plain_view in_place raises copies_first by_transfer invented no_rule is_addition'.split()
+    ('3_transfer', [INVENTED], {'results': 1}), ('4_rule', [NO_RULE], {'rule': 4, 'teaches': 0}), ('4_rule', [IS_ADDITION], {'rule': 4}),
+    ('1_dyck', [COPIED_CHECK, COPIED_ROWS], {'checker': 2, 'sampler': 5}), ('2_attention', [COPIED_LAYER], {'layer': 2})]
+NAMES = 'no_generator only_nested hard_coded row_by_row by_counting late_mask no_root overflow plain_view in_place raises copies_first by_transfer invented no_rule is_addition copied_functions copied_layer'.split()
 
 @pytest.mark.parametrize('name, answers, most', [pytest.param(*c, id=n, marks=() if n == 'hard_coded' else FULL) for n, c in zip(NAMES, CASES)])
 def test_wrong_answer(made, name, answers, most, tmp_path):

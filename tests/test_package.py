@@ -1,7 +1,8 @@
 "The package as a whole: files in step, requirements, quiet import, clean notebooks."
-import ast, configparser, json, re, subprocess, sys
+import ast, configparser, inspect, json, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
+from docs_check import pages, wrong
 from readme import readme
 
 ROOT = Path(__file__).parent.parent
@@ -12,6 +13,11 @@ def cells(book): return json.loads(book.read_text(encoding='utf-8'))['cells']
 def source(cell): return ''.join(cell['source'])
 
 def test_readme_is_the_home_page(): assert (ROOT/'README.md').read_text(encoding='utf-8') == readme()
+
+def test_the_home_page_leads_everywhere():
+    text = ' '.join(source(c) for c in cells(ROOT/'nbs/index.ipynb'))
+    pages = [*(f'../tutorials/{p.name}' for p in TUTORIALS), *(f'explain/{p.name}' for p in (ROOT/'nbs/explain').glob('*.ipynb')), '../CITATION.cff']
+    assert not [p for p in pages if f']({p})' not in text]
 
 def test_requirements_have_floors_and_no_caps():
     cfg = configparser.ConfigParser(delimiters=['='])
@@ -25,12 +31,34 @@ def test_citation_has_the_version():
     cfg.read(ROOT/'settings.ini')
     assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text()
 
+def test_the_index_page_leads_somewhere(tmp_path):
+    "What the package index will show has no link and no picture that is relative to the repository"
+    for name in ('setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, tmp_path)
+    (tmp_path/'proc_nb').mkdir()
+    subprocess.run([sys.executable, '-c', "from setuptools.build_meta import *; prepare_metadata_for_build_wheel('.')"], cwd=tmp_path, check=True, capture_output=True)
+    text = next(tmp_path.glob('*.dist-info/METADATA')).read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)]+)\)', text)
+    assert len(links) > 40 and all(l.startswith('https://') for l in links)
+    assert '](https://raw.githubusercontent.com/proc-nb/proc-nb/main/nbs/images/needle.png)' in text
+    assert '](https://github.com/proc-nb/proc-nb/blob/main/tutorials/09_your_study.ipynb)' in text
+
+def test_what_is_published_has_worked_alone():
+    "The release installs the very wheel it hands on, and runs it, before it hands it on"
+    build = (ROOT/'.github/workflows/release.yml').read_text().partition('\n  publish:')[0]
+    order = [build.index(w) for w in ('python -m build', 'install --extra-index-url https://download.pytorch.org/whl/cpu dist/*.whl', 'alone/bin/python alone.py', 'upload-artifact')]
+    assert order == sorted(order)
+
 def test_one_name_one_thing():
     homes = {}
     for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(), re.M):
         names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(), re.M | re.S)
         for n in ast.literal_eval(names[1]): homes.setdefault(n, []).append(module)
     assert not {n: m for n, m in homes.items() if len(m) > 1}
+
+def test_what_stays_on_the_cpu_unless_one_says_so():
+    "What `ready` says of a GPU: a network that a page makes itself is not moved there by itself"
+    from proc_nb.all import practise, race, start
+    assert {inspect.signature(f).parameters['device'].default for f in (start, race, practise)} == {'cpu'}
 
 def test_import_is_quick_and_quiet():
     code = 'import sys, time; t = time.perf_counter(); import proc_nb; d = time.perf_counter() - t; assert "torch" not in sys.modules; print(d)'
@@ -72,3 +100,28 @@ def test_tutorial_begins_and_ends_alike(book):
     assert setup == '#| eval: false\n%pip install -q proc-nb\nfrom proc_nb.ready import ready\nready()'
     assert 'What to try next' in last
     assert not any(re.search(r'https?://', source(c)) for c in cells(book) if c['cell_type'] == 'code'), 'a tutorial needs no network'
+
+def title(book): return source(cells(book)[0]).splitlines()[0][2:]
+
+@pytest.mark.parametrize('book, after', list(zip(TUTORIALS, [*TUTORIALS[1:], ROOT/'nbs/explain/gallery.ipynb'])), ids=[p.stem for p in TUTORIALS])
+def test_the_tutorials_are_one_course(book, after):
+    "The last line leads to the next tutorial by its title, and to a page that explains an idea behind this one"
+    *_, last = [source(c) for c in cells(book) if c['cell_type'] == 'markdown'][-1].splitlines()
+    there = after.name if after in TUTORIALS else f'../nbs/explain/{after.name}'
+    assert last.startswith('Next: ') and f'[{title(after)}]({there})' in last
+    assert [1 for named, page in re.findall(r'\[([^]]+)\]\((\.\./nbs/explain/\w+\.ipynb)\)', last) if named == title(book.parent/page)]
+
+@pytest.mark.parametrize('page', pages(), ids=str)
+def test_links_and_pictures(page): assert not list(wrong(page))
+
+def test_what_is_wrong_with_a_page_is_found(tmp_path):
+    def cell(kind, text, **kw): return dict(cell_type=kind, id=text[:4], metadata={}, source=text, **kw)
+    def output(html): return dict(output_type='display_data', metadata={}, data={'text/html': html})
+    good = ['# A page', '[a](#two-words) [b](page.ipynb#two-words) [c](https://example.org#x)', '## Two `words`!']
+    bad = ['[a](#three-words) [b](page.ipynb#three) [c](gone.ipynb)', '![](page.ipynb) ![seen](gone.png)']
+    shown = [output('<div role="img" aria-label="a line"><svg width="1"></svg></div><svg aria-hidden="true"></svg><img alt="a" src="x">')]
+    def write(cells, outputs): (tmp_path/'page.ipynb').write_text(json.dumps(dict(cells=[*(cell('markdown', c) for c in cells), cell('code', 'x', outputs=outputs)])))
+    write(good, shown)
+    assert not list(wrong(tmp_path/'page.ipynb'))
+    write(good + bad, shown + [output('<p></p><svg width="1"></svg><img src="x">')])
+    assert len(list(wrong(tmp_path/'page.ipynb'))) == 7

@@ -3,6 +3,8 @@ import os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
+import proc_nb.all as everything
+from proc_nb.all import Table, tasks
 from proc_nb.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +41,42 @@ def test_solved(book, tmp_path):
     assert len(asked) >= 3 and all(a.startswith('✓ Right') for a in asked), asked
     print(f'{book.stem}: {seconds / 60:.1f} minutes of {minutes(book):g}')
     if not SHORT: assert seconds <= 1.5 * 60 * minutes(book), f'{seconds / 60:.1f} minutes, and it promises {minutes(book):g}'
+
+def a_row(seed, control, accuracy, parts='attn + pos', practice_steps=None, practice='fresh'):
+    own = dict(rule='none', parts='nothing', practice_steps=None) if control == 'random' else dict(rule='identity', parts=parts, practice_steps=practice_steps)
+    return dict(test='haystack(n_pairs=5)', **own, embed='random', control=control, practice=practice, rates='fresh', steps=450, batch_size=200,
+        seed=seed, accuracy=accuracy, found=None, hardware='a machine', torch='2')
+
+def reported(rows, folder, monkeypatch):
+    "What the cells of tutorial 09, from the names of settings to the page, make of a table"
+    code = [''.join(c.source) for c in nbformat.read(ROOT/'tutorials/09_your_study.ipynb', 4).cells if c.cell_type == 'code']
+    first, last = ([i for i, c in enumerate(code) if w in c] for w in ('def name_of', 'report.save'))
+    (folder/'_runs/my_study').mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    env = dict(table=Table(rows), question='Which?', expected='This one.')
+    for c in [code[1], *code[first[0]:last[0] + 1]]: exec(c, env)
+    return env, (folder/'_runs/my_study/report.html').read_text(encoding='utf-8')
+
+def test_a_study_of_your_own_is_reported_as_it_is(tmp_path, monkeypatch):
+    "Ten seeds, other controls and two lengths of practice: the page follows the table, and says nothing of what is not in it"
+    rows = [a_row(s, 'random', .2) for s in range(10)]
+    rows += [a_row(s, c, None if (s, n, c) == (9, 4000, 'sharpened') else .5 + n / 10_000, practice_steps=n) for s in range(10) for n in (1000, 4000) for c in ('practised', 'sharpened')]
+    env, page = reported(rows, tmp_path, monkeypatch)
+    assert env['seeds'] == list(range(10)) and len(env['names']) == 5 and len(env['by']) == 49
+    assert 'Mean accuracy of 10 seeds: random weights 20%; attn + pos, practice steps 1000 60%; attn + pos, sharpened, practice steps 1000 60%;' in page
+    assert '50 runs (1 diverged), seeds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a practised network for each seed, 450 steps of 200 rows' in page
+    assert not any(w in page for w in ('shuffled', 'mlp', 'MLP', 'five', '5 seeds', 'One practised'))
+    names = env['names']
+    assert env['wins'](names[1], 'random weights') == 10 and len(env['pairs'](names[4], 'random weights')) == 9
+
+def test_a_sentence_is_reported_only_where_it_holds(tmp_path, monkeypatch):
+    rows = [a_row(s, c, a, practice='zoo') for s in range(5) for c, a in (('random', .3), ('practised', .9), ('shuffled weights', .3 + .1 * (s > 0)))]
+    env, page = reported(rows, tmp_path, monkeypatch)
+    assert 'Arrangement matters' in page and 'not all' not in page and 'MLPs' not in page
+    assert 'one practised network for all seeds' in page
+
+@pytest.mark.parametrize('call', [c for b in BOOKS for c in re.findall(r'`(Study\(.+?\))`', '\n'.join(c.source for c in nbformat.read(b, 4).cells if c.cell_type == 'markdown'))])
+def test_a_study_that_is_proposed_can_be_made(call): assert eval(call, {**vars(everything), 'needle': tasks['haystack'](n_pairs=10)}).runs
 
 def guarded(line): return subprocess.run([sys.executable, '-c', line], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': OFFLINE})
 
