@@ -194,3 +194,25 @@ def test_a_rule_explorer_of_evil(evil):
     harmless(ex.static())
     ex._draw()
     harmless(ex.page.value)
+
+def test_half_a_character_is_a_question_mark(tmp_path):
+    from proc_nb.corpus import Bytes, train_bpe
+    for tokenizer in Bytes(), train_bpe(['half a character'], 260): assert tokenizer.decode(tokenizer.encode('a\ud800b')) == 'a?b'
+
+@pytest.mark.parametrize('last', ['{"text": "\\ud800"}', '{"text": ', '[1]', '{"text": {"a": 1}}', '{"words": "b"}'])
+def test_a_spoilt_line_of_a_corpus_is_told_with_its_file(last, tmp_path):
+    (tmp_path/'x.jsonl').write_text('{"text": "a line"}\n' * 60 + last + '\n')
+    with pytest.raises(ValueError, match=r'x\.jsonl, about document'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
+
+def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
+    import json
+    from proc_nb.corpus import stored_tokenizer
+    t = json.loads(fuzz.V.tokenizer)
+    t['model']['continuing_subword_prefix'] = 'x' * 3000
+    (tmp_path/'tokenizer.json').write_text(json.dumps(t))
+    with pytest.raises(ValueError, match='is no tokenizer of bytes'): stored_tokenizer(tmp_path)
+
+def test_problems_that_fit_into_no_row_are_told_before_any_training(tmp_path):
+    data = corpus('maths', block_size=4, n=400, cache=tmp_path, progress=False)
+    from proc_nb.pretrain import Pretraining
+    with pytest.raises(ValueError, match='No problem .* fits into a row of 4 tokens'): Pretraining(data, None, 'tiny', steps=1, run_dir=tmp_path/'run')
