@@ -332,7 +332,7 @@ class EKFAC(GradDot):
         if damping is not None and not 0 <= damping < float('inf'): raise ValueError(f'damping must be at least 0 and finite, or None for a tenth of the mean eigenvalue, not {damping!r}.')
         self.damping,self.state,self.about = damping,{},dict(stage='covariance', done=0)
 
-# %% ../nbs/60_influence.ipynb #93cace67
+# %% ../nbs/60_influence.ipynb #61a1085e
 @patch
 def _add(self:EKFAC, key, value): self.state[key] = self.state[key] + value if key in self.state else value
 
@@ -343,7 +343,7 @@ def _covariance(self:EKFAC, name, a, g, keep):
 
 @patch
 def _basis(self:EKFAC, name):
-    if not self.state[f'{name}.n']: raise ValueError(f'No gradient ever reached {name} while fitting: do the rows ask for anything?')
+    if not self.state[f'{name}.n']: raise ValueError(f'No gradient ever reached {name} while fitting. Do the rows ask for anything? Otherwise leave it out of modules.')
     for key in 'AS':
         m = (self.state.pop(f'{name}.{key}') / self.state[f'{name}.n'].to(device_of(self.model))).double()
         self.state[f'{name}.Q{key}'] = torch.linalg.eigh((m + m.T) / 2)[1].float().contiguous()
