@@ -259,8 +259,7 @@ def test_an_interrupt_of_the_reader_is_no_answer():
 def test_an_answer_without_end_in_memory_is_told_at_once(name):
     begun = time.time()
     vast = torch.zeros(1).expand(10**11)
-    for given in (vast, [vast] * 5, {'a': vast}):
-        assert exercises[name].check(lambda *args: given, 0).status == 'wrong'
+    for given in (vast, [vast] * 5, {'a': vast}): assert exercises[name].check(lambda *args: given, 0).status == 'wrong'
     assert time.time() - begun < 5
 
 def test_global_randomness_is_left_alone():
