@@ -93,7 +93,7 @@ def _loop(self:LegoPanel):
     except Exception as e: self.said.value = f'{type(e).__name__}: {e}'
     finally: self.go.disabled,self.stop.disabled = False,True
 
-# %% ../nbs/42_lego_panel.ipynb #3c538ae6
+# %% ../nbs/42_lego_panel.ipynb #8cc3967b
 @patch
 def run(self:LegoPanel):
     "Train in the foreground until done or stopped; does nothing while training"
@@ -109,6 +109,7 @@ def begin(self:LegoPanel):
     self.thread = Thread(target=self._loop, daemon=True)
     self.thread.start()
 
+# %% ../nbs/42_lego_panel.ipynb #f86d4cb3
 @patch
 def close(self:LegoPanel):
     "Stop at the next measurement and let the widgets go"
