@@ -7,9 +7,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 # %% auto #0
 __all__ = ['GRADES', 'summary', 'as_text', 'needle_table', 'pick_device', 'demo', 'practise_cli', 'rules']
 
-# %% ../nbs/90_cli.ipynb #056d6f19
+# %% ../nbs/90_cli.ipynb #515788e9
 import json, shutil, sys
-from itertools import chain, count
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -92,18 +93,23 @@ def _starts(parts):
     label = next((k for k,(p,_) in STARTS.items() if names == ([p] if isinstance(p, str) else p)), ' + '.join(names))
     return {'random weights': STARTS['random weights'], label: STARTS.get(label, (names, 'random'))}
 
-# %% ../nbs/90_cli.ipynb #746b7d7f
-def _next_folder(out):
-    "`out`, or the first of _runs/demo, _runs/demo-2, ... that holds no results"
-    names = chain(['demo'], (f'demo-{i}' for i in count(2)))
-    return writable_folder(out or next(p for p in map(Path('_runs').joinpath, names) if not (p/'results.json').exists()))
+# %% ../nbs/90_cli.ipynb #7f7725d2
+def _folder(out):
+    "`out` if it holds no finished results; without it a new folder: _runs/demo, _runs/demo-2, ..."
+    if not out: return free_folder(writable_folder('_runs')/'demo')
+    file = Path(out)/'results.json'
+    if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
+    return writable_folder(out)
 
-# %% ../nbs/90_cli.ipynb #e2f67287
+# %% ../nbs/90_cli.ipynb #38b3d7cd
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
 def _finish(rows, out, about):
-    if not rows: return print('Stopped before the first evaluation: nothing to show.')
+    if not rows:
+        with suppress(OSError): out.rmdir() # unless something else is in it
+        return print('Stopped before the first evaluation: nothing to show.')
     n_pairs,beside = about['n_pairs'],(about['rule'], about['n_pairs']) == ('identity', 30)
     save_chart(curves(rows, f'{about["rule"].capitalize()} practised, then one of up to {n_pairs} needles', PAPER['random weights'][0] if beside else None), out/'chart')
+    _keep(out, rows, about)
     print('\n' + as_text(summary(rows), beside))
     guess = tasks['haystack'](n_pairs=n_pairs).guesses()['any value in the row']
     print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.' + f'\n{GRADES}' * beside)
@@ -114,7 +120,7 @@ def _stopped(rows, starts, steps):
     left = [s for s in starts if s not in ended]
     print(f'\nStopped; what was done is kept, up to the step in the table. Not finished: {", ".join(left) or "more seeds"}.')
 
-# %% ../nbs/90_cli.ipynb #3d453aa3
+# %% ../nbs/90_cli.ipynb #39f50eb9
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
@@ -133,7 +139,7 @@ def demo(
     whole('steps', steps, 1)
     whole('seeds', seeds, 1)
     for p,embed in starts.values(): start(rule, test, p, embed)
-    out = _next_folder(out)
+    out = _folder(out)
     print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} networks, {steps:,} steps each{f", {seeds} seeds" * (seeds > 1)}, on {about["hardware"]}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000')
     often = 1 if sys.stderr.isatty() else 30
     bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step', mininterval=often)
@@ -145,14 +151,15 @@ def demo(
             _keep(out, rows, about)
             if rec.step == steps: tqdm.write(f'{label}, seed {seed}: {rec.accuracy:.1%} after {steps:,} steps')
     except KeyboardInterrupt: _stopped(rows, starts, steps)
+    else: about['finished'] = True
     finally: bar.close()
     _finish(rows, out, about)
     print(f'\nTry next: {at}proc-nb-demo --rule dyck --parts all      another practice\n'
         f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
         '          make lab                                    the tutorials in JupyterLab')
 
-# %% ../nbs/90_cli.ipynb #cff4f96b
-def _watched(recs, rule, steps):
+# %% ../nbs/90_cli.ipynb #8e637da9
+def _watched(recs, rule, steps, folder):
     "Show the records of a practice; returns the last"
     rec = next(recs, None)
     if rec is None: return
@@ -163,10 +170,10 @@ def _watched(recs, rule, steps):
             if rec.accuracy is not None: bar.set_description(f'{rule}: loss {rec.loss:.3f}, accuracy {rec.accuracy:.1%}')
     except KeyboardInterrupt:
         bar.close()
-        sys.exit(f'Stopped at step {rec.step:,} of {steps:,}. The same command with --resume goes on from the last checkpoint.')
+        sys.exit(f'Stopped at step {rec.step:,} of {steps:,}. The same command with --resume goes on from the checkpoint in {folder}.')
     return rec
 
-# %% ../nbs/90_cli.ipynb #993b9302
+# %% ../nbs/90_cli.ipynb #fed8535d
 @call_parse
 def practise_cli(
     rule:str, # Rule to practise (see proc-nb-rules)
@@ -178,12 +185,13 @@ def practise_cli(
 ):
     "Practise a rule and save the network"
     if steps is not None: whole('steps', steps, 1)
-    run_dir = Path('_runs/practise')/rule
-    path = Path(out or run_dir/'model.safetensors')
+    path = Path(out or f'_runs/practise/{rule}/model.safetensors')
+    run_dir = path.with_name(f'{path.name}.run')
     model,recs = practise(rule, seed, steps, run_dir, resume, pick_device(device))
-    if path.exists() and not resume: raise ValueError(f'{path} holds a practised network already. Add --resume to go on with it, name another file with --out, or remove it.')
+    for p,what in (path, 'a practised network already'),(run_dir, 'a practice that was stopped'):
+        if p.exists() and not resume: raise ValueError(f'{p} holds {what}. Add --resume to go on with it, name another file with --out, or remove it.')
     writable_folder(path.parent)
-    rec = _watched(recs, rule, model.meta['steps'])
+    rec = _watched(recs, rule, model.meta['steps'], run_dir)
     if rec is None and path.exists(): return print(f'This run is finished already: {path}. Use another --out for more.')
     accuracy = rec.accuracy if rec else evaluate(model, model.task)
     save_model(model, path, task=model.task, **model.meta, accuracy=accuracy)

@@ -9,8 +9,8 @@ __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed'
            'parts_said', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page', 'AttentionView',
            'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
 
-# %% ../nbs/70_lab.ipynb #95f3a42a
-import json, os, signal, subprocess, sys, threading, time, weakref
+# %% ../nbs/70_lab.ipynb #7509e6b6
+import json, math, os, signal, subprocess, sys, threading, time, weakref
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from .ensemble import *
 from .gpt import *
 from .plots import *
 from .ready import *
+from .results import *
 from .task import *
 from .train import *
 from .transfer import *
@@ -521,7 +522,7 @@ def _controls(rules, device):
         seed=_number(0, 0, 2**31 - 1, 'seed'), device=_field(W.Dropdown(options=_devices(), value=device, description='device')),
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
-# %% ../nbs/70_lab.ipynb #355a58d1
+# %% ../nbs/70_lab.ipynb #eda4e511
 SMALL = dict(haystack=dict(cpu=dict(n_pairs=10), cuda=dict(n_pairs=30)))
 class TransferLab(Trainable):
     "Pick a rule and parts to carry over, train, and watch the accuracy"
@@ -531,10 +532,10 @@ class TransferLab(Trainable):
         parts=('attn', 'pos'), # What to carry over, as in `transfer`
         embed:str='random', # What to do with other embeddings, as in `transfer`
         device:str=None, # 'cpu' or 'cuda'; what there is if None
-        out='_runs/lab', # Folder for saved results
+        out=None, # Folder for saved results; _runs/lab if None, or _runs/lab-2, ... if another lab has saved there
         **kwargs # steps, batch_size, lr, fresh, seed, freeze, control, practice; anything else is an argument of the test
     ):
-        self.out,self.own,self.runs,self.memory = Path(out),{},[],{}
+        self.out,self.own,self.runs,self.memory = out and Path(out),{},[],{}
         rule = self._named(rule)
         device = choose('device', device or _devices()[torch.cuda.is_available()], _devices())
         self.c = _controls([*self.own, *tasks.rules, *tasks.controls], device)
@@ -840,12 +841,14 @@ def _source_code(self:TransferLab, c):
     if c['rule'] in zoo: return [repr(c['rule'])]
     return [f"source, records = practise({c['rule']!r}, steps={c['practice']}, device={c['device']!r})", 'for record in records: pass', 'source']
 
-# %% ../nbs/70_lab.ipynb #1fa5091a
+# %% ../nbs/70_lab.ipynb #b657b619
 @patch
 def save(self:TransferLab) -> str: # What was written, as HTML
     "Write chart, figures and network into `out`"
     rows = [r for run in self.runs for r in run.rows]
     if not rows: raise ValueError('There is nothing to save yet: train first.')
+    if self.runs[-1].model is None: raise ValueError('The last run has no network to save: wait until its practice is over, or train again.')
+    self.out = self.out or free_folder('_runs/lab')
     keys = 'setting seed step accuracy loss'.split()
     lines = [','.join(keys), *(','.join(json.dumps(r[k]) for k in keys) for r in rows)]
     save_chart(curves(rows, self.args.cls.__name__), self.out/'chart')
@@ -979,11 +982,11 @@ class Composer(Trainable):
         return [*self.c.values(), *self.tests.values()]
     def __repr__(self): return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
 
-# %% ../nbs/70_lab.ipynb #b845552c
+# %% ../nbs/70_lab.ipynb #96cc2e53
 @patch
 def _build(self:Composer):
     "Lay out the panel"
-    self.rows,self.charts,self.history = {},{},[]
+    self.rows,self.charts,self.history,self.lost = {},{},[],{}
     self.message,self.status = _html(),_html()
     self.bar,self.views = W.IntProgress(value=0, max=1, layout=W.Layout(width='100%', max_width='640px')),W.VBox()
     left = _column(_html('<h3>Compose</h3>'), *self.c.values(), _html('<h4>Tests</h4>'), *self.tests.values(), flex='1 1 300px', max_width='460px')
@@ -992,18 +995,18 @@ def _build(self:Composer):
     self.runner = Runner(self._items, noop, self._seen, self._changed)
     self._enable()
 
-# %% ../nbs/70_lab.ipynb #4b48a6f8
+# %% ../nbs/70_lab.ipynb #7e4ad515
 @patch
 def _items(self:Composer):
     "Train the four networks on one chosen test after the other"
     chosen,c = [t for t,w in self.tests.items() if w.value],{k: w.value for k,w in self.c.items()}
     if not chosen: raise ValueError('No test is ticked: tick at least one.')
-    self.rows,self.history = {t: [] for t in chosen},[]
+    self.rows,self.history,self.lost = {t: [] for t in chosen},[],{}
     self.charts = {t: (LiveChart(height=200), _html()) for t in chosen}
     self.views.children = [W.VBox([_html(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
     return self._train(chosen, c)
 
-# %% ../nbs/70_lab.ipynb #9c1a0dc7
+# %% ../nbs/70_lab.ipynb #0c46572d
 @patch
 def _train(self:Composer, chosen, c):
     steps = c['steps']
@@ -1017,24 +1020,30 @@ def _train(self:Composer, chosen, c):
 @patch
 def _note(self:Composer, test, c, recs):
     for name,rec in recs.items():
+        if math.isnan(rec.loss): self.lost.setdefault((test, name), rec.step)
         if rec.accuracy is not None: self.rows[test].append(dict(setting=name, seed=c['seed'], step=rec.step, accuracy=rec.accuracy))
     self.history.append(recs['composed'])
     return test,recs['composed']
 
-# %% ../nbs/70_lab.ipynb #089ce891
+@patch
+def _lost_said(self:Composer, test):
+    said = ', '.join(f'{n} diverged at step {s:,}' for (t,n),s in self.lost.items() if t == test)
+    return Html(f'<p class="pnb-note">{esc(said)}: accuracy before that.</p>' if said else '')
+
+# %% ../nbs/70_lab.ipynb #c622006d
 @patch
 def _seen(self:Composer, _):
     "Charts, bar and line of figures"
     for t,(chart,table) in self.charts.items():
         chart.draw(self.rows[t], self.c['steps'].value)
-        table.value = legend(self.rows[t]).markup
+        table.value = (legend(self.rows[t]) + self._lost_said(t)).markup
     if self.runner.last is None: return
     (test,rec),n = self.runner.last,self.c['steps'].value * len(self.rows)
     self.bar.max,self.bar.value = n,len(self.history)
     left = '' if self.state != 'running' else f' · {_clock((n - len(self.history)) * self.runner.seconds / max(1, len(self.history)))} left'
     self.status.value = f'<p class="pnb-status" aria-live="polite">{esc(test)}: step {rec.step:,} of {self.c["steps"].value:,} · loss {rec.loss:.3f}{left}</p>'
 
-# %% ../nbs/70_lab.ipynb #19e89891
+# %% ../nbs/70_lab.ipynb #a18c428c
 @patch
 def _changed(self:Composer, runner):
     self._told(runner)
@@ -1044,7 +1053,7 @@ def _changed(self:Composer, runner):
 def static(self:Composer) -> Html: # The same view without widgets
     "A chart for each test"
     head = f'<h4>Attention of {esc(self.c["attn"].value)}, MLPs of {esc(self.c["mlp"].value)}</h4>'
-    charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') for t,r in self.rows.items() if r]
+    charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') + self._lost_said(t) for t,r in self.rows.items() if r]
     return Html(head + ''.join(c.markup for c in charts) + ('' if charts else '<p>Not trained yet.</p>'))
 
 # %% ../nbs/70_lab.ipynb #8a175f80

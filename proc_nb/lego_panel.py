@@ -93,19 +93,30 @@ def _loop(self:LegoPanel):
     except Exception as e: self.said.value = f'{type(e).__name__}: {e}'
     finally: self.go.disabled,self.stop.disabled = False,True
 
-# %% ../nbs/42_lego_panel.ipynb #3070636a
+# %% ../nbs/42_lego_panel.ipynb #8cc3967b
 @patch
 def run(self:LegoPanel):
-    "Train in the foreground until done or stopped"
+    "Train in the foreground until done or stopped; does nothing while training"
+    if self.go.disabled: return
     self._ready()
     self._loop()
 
 @patch
 def begin(self:LegoPanel):
-    "Train in a thread"
+    "Train in a thread; does nothing while training"
+    if self.go.disabled: return
     self._ready()
     self.thread = Thread(target=self._loop, daemon=True)
     self.thread.start()
+
+# %% ../nbs/42_lego_panel.ipynb #f86d4cb3
+@patch
+def close(self:LegoPanel):
+    "Stop at the next measurement and let the widgets go"
+    self.stopping = True
+    for o in _within(self.box): o.close()
+
+def _within(o): return [o, *(x for c in getattr(o, 'children', ()) for x in _within(c))]
 
 # %% ../nbs/42_lego_panel.ipynb #e7105d17
 @patch

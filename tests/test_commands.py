@@ -23,6 +23,11 @@ def test_a_finished_demo_is_not_written_over(tmp_path):
     assert {p.name for p in (tmp_path/'_runs').iterdir()} == {'demo', 'demo-2'} and 'demo-2/chart.png' in done.stdout
     assert '\neverything ' in done.stdout and 'second-hand' not in done.stdout # these are not the papers' 30 pairs
 
+def test_two_demos_at_once_do_not_meet(tmp_path):
+    both = [subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '2', '--parts', 'all'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
+    said = [p.communicate(timeout=120)[0] for p in both]
+    assert {p.name for p in (tmp_path/'_runs').iterdir()} == {'demo', 'demo-2'} and sum('demo-2/chart.png' in s for s in said) == 1
+
 def test_ctrl_c_keeps_what_was_done(tmp_path):
     run = subprocess.Popen([BIN/'proc-nb-demo', '--n-pairs', '3', '--steps', '100000'], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -54,6 +59,26 @@ def test_practise_can_be_stopped_and_resumed(tmp_path):
     assert anew.returncode == 1 and 'holds a practised network already' in anew.stderr
     again = call('proc-nb-practise', 'identity', '--steps', '6', '--resume', cwd=tmp_path)
     assert again.returncode == 0 and 'finished already' in again.stdout, again.stderr
+
+def test_two_practices_do_not_meet(tmp_path, monkeypatch):
+    from proc_nb.cli import practise_cli
+    from proc_nb.train import load_tensors
+    import proc_nb.cli as module
+    monkeypatch.chdir(tmp_path)
+    real = module.practise
+    def stops(*args):
+        model, recs = real(*args)
+        def some():
+            yield next(recs)
+            recs.close()
+            raise KeyboardInterrupt
+        return model, some()
+    monkeypatch.setattr(module, 'practise', stops)
+    with pytest.raises(SystemExit, match='goes on from the checkpoint in a.run'): practise_cli('identity', steps=20, out='a')
+    with pytest.raises(SystemExit): practise_cli('identity', seed=1, steps=20, out='b')
+    assert [load_tensors(f'{n}.run/checkpoint.safetensors')[1]['run']['seed'] for n in 'ab'] == [0, 1]
+    with pytest.raises(ValueError, match='a.run holds a practice that was stopped. Add --resume'): practise_cli('identity', steps=20, out='a')
+    with pytest.raises(ValueError, match='seed was 0 and is now 1'): practise_cli('identity', seed=1, steps=20, out='a', resume=True)
 
 def test_rules_lists_everything(tmp_path):
     said = call('proc-nb-rules', cwd=tmp_path).stdout

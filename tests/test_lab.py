@@ -179,6 +179,22 @@ def test_panels_let_go_of_their_widgets():
         lab.close()
     assert len(alive) - before < 30
 
+def test_every_lab_saves_into_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labs = [small(steps=2, seed=s) for s in (0, 1)]
+    for lab in labs: lab.run()
+    for lab in (*labs, labs[0]): lab.save()
+    assert {p.name for p in (tmp_path/'_runs').iterdir()} == {'lab', 'lab-2'}
+    assert [load_model(f'_runs/{n}/model.safetensors').meta['seed'] for n in ('lab', 'lab-2')] == [0, 1]
+
+def test_a_composer_says_who_diverged(monkeypatch):
+    real = L.fit_many
+    monkeypatch.setattr(L, 'fit_many', lambda *args, **kw: real(*args, **{**kw, 'lr': [1e-3, 1e30, 1e-3, 1e-3], 'clip': [1., 1e9, 1., 1.], 'warmup': 0}))
+    comp = Composer(steps=12, batch_size=8, settings=dict(haystack=dict(n_pairs=3)))
+    with pytest.warns(UserWarning, match='Member 1 .* diverged'): comp.run()
+    assert comp.state == 'stopped' and [n for _, n in comp.lost] == ['attention giver, whole']
+    for shown in (comp.static().markup, comp.charts['haystack'][1].value): assert 'attention giver, whole diverged at step' in shown and shown.count('diverged') == 1
+
 @pytest.mark.full
 def test_ten_thousand_updates_stay_small():
     import tracemalloc
