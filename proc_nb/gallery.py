@@ -183,7 +183,7 @@ def how_made(
     versions = ', '.join(f'{k} {about[k]}' for k in ('torch', 'python', 'proc_nb') if about.get(k))
     return dict(command=_command(name, found, given) or 'not noted', seeds=_seeds(found), hardware=where, versions=versions or 'not noted')
 
-# %% ../nbs/94_gallery.ipynb #a9d2a0fb
+# %% ../nbs/94_gallery.ipynb #2dd89de4
 def _drawn(g):
     *panel,name = g['labels'].values()
     return dict(panel=', '.join(panel), name=name, mean=g['mean'], low=ifnone(g['low'], g['mean']), high=ifnone(g['high'], g['mean']))
@@ -199,8 +199,9 @@ def dots(
     x = alt.X('low:Q', title=None, axis=alt.Axis(format='%' if share else '.3~g', tickCount=4), scale=scale)
     base = alt.Chart().encode(y=alt.Y('name:N', sort=names, title=None, axis=alt.Axis(labelLimit=230)))
     spans,means = base.mark_rule(strokeWidth=2, color=color(0)).encode(x=x, x2='high:Q'),base.mark_point(filled=True, size=60, opacity=1, color=color(0)).encode(x='mean:Q')
-    chart = alt.layer(spans, means, data=alt.Data(values=lines)).properties(width=180 if len(panels) > 1 else 360, height=22 * len(names))
-    return chart.facet(facet=alt.Facet('panel:N', sort=panels, title=None), columns=2) if len(panels) > 1 else chart
+    own,height = 2 * len(lines) < len(names) * len(panels),22 * len(names)
+    chart = alt.layer(spans, means, data=alt.Data(values=lines)).properties(width=180 if len(panels) > 1 else 360, height=alt.Step(22) if own else height)
+    return chart.facet(facet=alt.Facet('panel:N', sort=panels, title=None), columns=2).resolve_scale(y='independent' if own else 'shared') if len(panels) > 1 else chart
 
 # %% ../nbs/94_gallery.ipynb #8f91cd2e
 def figure(

@@ -820,7 +820,7 @@ def _watch(p, records):
     if bar: bar.close()
     return rec
 
-# %% ../nbs/51_pretrain.ipynb #4fe406f5
+# %% ../nbs/51_pretrain.ipynb #c4aa2c16
 _open = corpus
 def pretrain_cli(
     corpus:str='code', # text, code, maths, a file or folder, c4, codeparrot, mathematics, wikitext, or a name on the hub
@@ -860,9 +860,8 @@ def pretrain_cli(
     if plan and choose('size', size, LM_SIZES) not in ('tiny', 'laptop'):
         task = rule and warm_task(rule, length)
         return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, task, warm_steps, _many(parts)))
-    what = corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens
-    more = dict(packages=True) if packages else {}
-    data = _open(*what, **more) if plan else _shared(device, *what, **more)
+    what = corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens, packages
+    data = _read(*what) if plan else _shared(device, *what)
     how = dict(schedule=schedule, decay_steps=None if schedule == 'constant' else steps, compile=compile, isolate=not joined, warmup=warmup, weight_decay=weight_decay)
     p = Pretraining(data, rule, size, _many(parts), steps, warm_steps, length=length, init=init, seed=seed, batch_size=batch_size, micro=micro, lr=lr,
         warm_lr=warm_lr, bf16=bf16, remat=remat, eval_every=eval_every, save_every=save_every, device=device, run_dir=out, resume=resume, **how)
@@ -871,15 +870,20 @@ def pretrain_cli(
     if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
     _end(p, _watch(p, p.records()), out)
 
-# %% ../nbs/51_pretrain.ipynb #ffe06a22
+# %% ../nbs/51_pretrain.ipynb #7b870154
 def _many(s): return [o for o in s.split(',') if o]
 
-def _shared(device, *what, **more):
+def _read(name, tokenizer, block, max_tokens, packages):
+    if not packages: return _open(name, tokenizer, block, max_tokens)
+    return _open(choose('corpus with --packages', name, ('text', 'code')), tokenizer, block, max_tokens, packages=True)
+
+def _shared(device, *what):
     "The corpus; the first process of each machine prepares it, and the others wait, for hours if need be"
     state = _need('accelerate').PartialState
     cpu = (device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
-    with state(cpu=cpu, timeout=timedelta(hours=12)).local_main_process_first(): return _open(*what, **more)
+    with state(cpu=cpu, timeout=timedelta(hours=12)).local_main_process_first(): return _read(*what)
 
+# %% ../nbs/51_pretrain.ipynb #12558e88
 def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule, warm_steps, parts):
     "The plan of a large run, without its data"
     vocab = dict(bytes=257, gpt2=50257).get(tokenizer) or bpe_size(tokenizer) or gpt2_tokenizer(tokenizer).vocab_size
