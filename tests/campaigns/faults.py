@@ -39,6 +39,7 @@ class Job:
 
 class Practise(Job):
     "`proc-nb-practise identity --steps 40 --resume`"
+    faults = [*Job.faults, 'twice']
     def run(self, out, rank=0): practise_cli('identity', steps=40, resume=True)
     def result(self, out):
         m = out/'_runs/practise/identity/model.safetensors'
@@ -63,7 +64,7 @@ class Demo(Job):
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
 class Study_(Job):
     "Six runs of a study with fresh practice, in pairs"
-    name, engine = 'study', 'local'
+    name, engine, faults = 'study', 'local', [*Job.faults, 'twice']
     def study(self): return Study([RULE], parts=['attn', 'all'], tests=[TEST], seeds=2, steps=24, batch_size=16, practice_steps=24, warmup=5)
     def run(self, out, rank=0): self.study().run(out/'s', engine=self.engine, members=2, workers=2, progress=False)
     def result(self, out):
@@ -82,6 +83,7 @@ class Ray(Study_):
 
 class Language(Job):
     "Warm-up on `set`, then mathematics: 4 and 12 steps, checkpoints every 3"
+    faults = [*Job.faults, 'twice']
     def setup(self): corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
     def run(self, out, rank=0):
         data = corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
@@ -105,6 +107,7 @@ class Language2(Language):
 
 class Influence(Job):
     "EK-FAC factors, then the scores of 40 documents in five parts"
+    faults = [*Job.faults, 'twice']
     def setup(self):
         g = torch.Generator().manual_seed(0)
         model = GPT(GPTConfig(vocab_size=11, block_size=11, n_embd=8, n_head=2, n_layer=1), seed=0)
