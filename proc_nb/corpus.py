@@ -90,7 +90,7 @@ def train_bpe(
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False),decoders.ByteLevel()
-    how = dict(vocab_size=whole('vocab_size', vocab_size, 257), special_tokens=['<|endoftext|>'], show_progress=False)
+    how = dict(vocab_size=whole('vocab_size', vocab_size, 257, 2**20), special_tokens=['<|endoftext|>'], show_progress=False)
     tok.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **how))
     return BPE(tok)._probed()
 

@@ -216,3 +216,6 @@ def test_problems_that_fit_into_no_row_are_told_before_any_training(tmp_path):
     data = corpus('maths', block_size=4, n=400, cache=tmp_path, progress=False)
     from proc_nb.pretrain import Pretraining
     with pytest.raises(ValueError, match='No problem .* fits into a row of 4 tokens'): Pretraining(data, None, 'tiny', steps=1, run_dir=tmp_path/'run')
+
+def test_a_vocabulary_beyond_measure_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='vocab_size must be a whole number from 257 to 1048576'): corpus('maths', 'bpe:777777777', 16, n=200, cache=tmp_path, progress=False)

@@ -370,11 +370,13 @@ def coverage_guided(name, seconds, seed):
         def timed(data):
             once(data)
             if time.time() > end: stop()
-        atheris.Setup(['fuzz', f'-seed={seed + 1}', '-max_len=160', '-rss_limit_mb=6000', '-timeout=60'], timed, enable_python_coverage=True)
+        atheris.Setup(['fuzz', f'-seed={seed + 1}', '-max_len=160', '-rss_limit_mb=6000', '-timeout=60', f'-artifact_prefix={ROOT}/'], timed, enable_python_coverage=True)
         atheris.Fuzz()
         os._exit(1)
     os.waitpid(pid, 0)
-    if not out.exists(): return dict(target=name, seconds=seconds, seed=seed, tried=0, said={}, findings={'the fuzzer died': ['', '']}, guided=True)
+    if not out.exists(): # the process died: an input that no exception could answer
+        last = [p.read_bytes().hex() for p in ROOT.glob('*-*') if p.name.startswith(('crash', 'timeout', 'oom'))]
+        return dict(target=name, seconds=seconds, seed=seed, tried=0, said={}, findings={f'{name}: the process died': [f'{name}: the process died', ' '.join(last)]}, guided=True)
     got = json.loads(out.read_text())
     out.unlink()
     return got
