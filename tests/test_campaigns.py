@@ -34,3 +34,8 @@ def test_mutants():
 def test_the_report_says_what_the_campaigns_found():
     report = json.loads((HERE/'report.json').read_text())
     for f in report['faults']: assert f['violated'] == 0 and f['count'] == f['equal'] + f['refused']
+    assert sum(f['count'] for f in report['faults']) >= 200
+    sys.path.insert(0, str(HERE))
+    import faults, fuzz
+    assert {(f['job'], f['fault']) for f in report['faults']} == {(j.name, f) for j in faults.JOBS.values() for f in j.faults}
+    assert {f['target']: f['guided'] >= 100 and f['answers'].get('fine', 0) > 0 for f in report['fuzz']} == dict.fromkeys(fuzz.TARGETS, True)

@@ -10,7 +10,7 @@ def faults(rows):
     for job, fault in dict.fromkeys((r['job'], r['fault']) for r in rows):
         mine = [r for r in rows if (r['job'], r['fault']) == (job, fault)]
         c = Counter(r['outcome'] for r in mine)
-        out.append(dict(job=job, fault=fault, count=len(mine), equal=c['equal'], refused=c['refused in words, then equal'], violated=c['violated']))
+        out.append(dict(job=job, fault=fault, count=len(mine), equal=c['equal'], refused=c['refused in words, then equal'], violated=c['violated'], missed=sum(r['missed'] for r in mine)))
     return out
 
 def fuzz(rows):
