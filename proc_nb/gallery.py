@@ -133,11 +133,15 @@ def _checks(found):
 def _bridge(found):
     return [dict(test=r['test'], carried='everything' if 'mlp' in r['carried'] else 'attention', rule=k, seed=r['seed'], value=1000 * v[0]) for r in found['runs'] for k,v in r['at_equal_length'].items()]
 
-# %% ../nbs/94_gallery.ipynb #8b16da13
+# %% ../nbs/94_gallery.ipynb #7c3973f6
 @view('influence_speed', 'Influence: speed beside kronfluence', 'seconds', 'The same rows, in turns on the same machine.', 'nbs/60_influence.ipynb')
 def _influence_speed(found):
     said = dict(kronfluence_fit='fit, kronfluence', fit='fit, here', kronfluence_scores='scores, kronfluence', scores='scores, here', one_pass='one bare pass')
     return [dict(what=w, seed=r['round'], value=r[k]) for r in found['rounds'] for k,w in said.items()]
+
+@view('language_speed', 'Language: a step of training beside the Trainer', 'times as fast as the Trainer of transformers, median and range', 'The same rows in turns on the same machine; 1 is as fast.', 'nbs/53_language_speed.ipynb')
+def _language_speed(found):
+    return [dict(threads=f"{r['threads']} thread(s)", network=r['size'], value=r['ratio'], low=r['lowest'], high=r['highest']) for r in found['rows']]
 
 @view('bench', 'A training step, and what it is measured against', 'milliseconds per step, median and range', 'The same step by this package, by a plain loop and by the Trainer of transformers.', 'nbs/91_bench.ipynb')
 def _bench(found):

@@ -357,6 +357,14 @@ def test_a_checkpoint_of_another_configuration(data, tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match='is cut short'): list(pretrain(data, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9}))
 
+def test_a_checkpoint_that_does_not_say_what_it_came_from_is_gone_on_with(data, tmp_path):
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    file = checkpoints(tmp_path/'language')[-1]/'run.json'
+    about = {k: v for k, v in json.loads(file.read_text()).items() if k != 'sum'}
+    assert about['run'].pop('origin')['parts'] == ['attn', 'ln', 'mlp']
+    file.write_text(json.dumps(sealed(about)))
+    assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9})] == [9]
+
 def test_vocabularies_that_do_not_match(data):
     with pytest.raises(ValueError, match='they must agree'): pretrain(data, parts=['attn', 'tok'], **small())
     with pytest.raises(ValueError, match='vocab_size 99'): list(pretrain(data, init=LM(lm_config('tiny', 99, 32)), **small()))
