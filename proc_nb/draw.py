@@ -8,13 +8,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/draw.html.md"""
 __all__ = ['COLORS', 'SIZE', 'Html', 'esc', 'color', 'svg', 'cells', 'arcs', 'stairs', 'joined', 'marked', 'column', 'grid',
            'grid_size']
 
-# %% ../nbs/00_draw.ipynb #682dae6c
-import html
+# %% ../nbs/00_draw.ipynb #e89f81af
+import html, secrets
 from pathlib import Path
 
 from fastcore.basics import ifnone
 
-# %% ../nbs/00_draw.ipynb #1ee0b8f0
+# %% ../nbs/00_draw.ipynb #d1c369a7
 class Html:
     "Markup that draws itself in a notebook"
     def __init__(self,
@@ -26,10 +26,14 @@ class Html:
     def save(self,
         path:str # File to write
     ) -> Path: # The file written
-        "Write a self-contained page that follows the reader's light or dark setting"
+        "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
         page = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{self.markup}'
-        Path(path).write_text(page, encoding='utf-8')
-        return Path(path)
+        path = Path(path)
+        tmp = path.with_name(f'.{path.name}.{secrets.randbits(64)}')
+        try:
+            tmp.write_text(page, encoding='utf-8')
+            return tmp.replace(path)
+        finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_draw.ipynb #b876d903
 def esc(

@@ -7,9 +7,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/results.html.md"""
 # %% auto #0
 __all__ = ['RESULTS', 'T95', 'machine', 'keep', 'stored', 'free_folder', 'wilson', 'student']
 
-# %% ../nbs/17_results.ipynb #034d60fb
+# %% ../nbs/17_results.ipynb #d1143e9a
 import json, os, platform, re
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -49,17 +48,17 @@ def stored(
     file = Path(path)/f"{choose('stored result', name, sorted(p.stem for p in Path(path).glob('*.json')))}.json"
     return unsealed(file.read_bytes(), file)
 
-# %% ../nbs/17_results.ipynb #efaff6bd
+# %% ../nbs/17_results.ipynb #2d837b50
 def free_folder(
     path # Such as '_runs/demo'
 ) -> Path: # The folder, made
     "The first of `path`, `path`-2, `path`-3, ... that is not there yet; nobody else gets the same"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    for i in count(1):
-        folder = Path(f'{path}-{i}' if i > 1 else path)
-        try: folder.mkdir()
-        except FileExistsError: continue
-        return folder
+    folder,i = Path(path),1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError: folder,i = Path(f'{path}-{i + 1}'),i + 1
 
 # %% ../nbs/17_results.ipynb #5c06f734
 def wilson(

@@ -1,8 +1,10 @@
 "Files that are broken, foreign or dangerous are refused in words, and a run that was cut goes on as if it had not been."
-import pickle, pytest, torch
+import json, pickle, pytest, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
 from proc_nb.cli import practise_cli
+from proc_nb.results import RESULTS
+from proc_nb.train import sealed, unsealed
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
@@ -99,6 +101,24 @@ def test_a_practice_that_died_before_it_wrote_its_network_writes_it(tmp_path, mo
     assert whole.keys() == again.keys() and all(torch.equal(whole[k], again[k]) for k in whole)
     practise_cli('identity', steps=20, resume=True)
     assert 'finished already' in capsys.readouterr().out
+
+@pytest.mark.parametrize('file', sorted(RESULTS.iterdir()), ids=lambda p: p.name)
+def test_results_of_the_package_carry_their_sums(file):
+    for text in file.read_bytes().splitlines() if file.suffix == '.jsonl' else [file.read_bytes()]:
+        assert 'sum' in json.loads(text), f'{file.name} has no sum: write it with `keep` or `Table.save`, or seal it with `sealed`'
+        assert unsealed(text, file)
+
+def test_a_digit_turned_in_a_stored_study_is_noticed(tmp_path, monkeypatch):
+    import proc_nb.reference as module
+    data = (RESULTS/'tour.jsonl').read_text()
+    (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.9', '"accuracy": 0.8', 1))
+    assert (tmp_path/'tour.jsonl').read_text() != data
+    monkeypatch.setattr(module, 'RESULTS', tmp_path)
+    with pytest.raises(ValueError, match='tour.jsonl, line .* is damaged'): stored_table('tour')
+
+def test_a_table_that_is_saved_carries_its_sums(tmp_path):
+    stored_table('tour').save(tmp_path/'t.jsonl')
+    assert (tmp_path/'t.jsonl').read_text() == ''.join(json.dumps(sealed(r)) + '\n' for r in stored_table('tour'))
 
 def test_no_temporary_file_stays(tmp_path):
     list(fit(fresh(), small(), steps=3, run_dir=tmp_path, eval_every=1))
