@@ -403,9 +403,14 @@ def about(self:LMRun):
 
 # %% ../nbs/51_pretrain.ipynb #64a58667
 def _calm(f, *args, **kwargs):
+    "Without warnings, and with an interrupt as an interrupt"
+    from torch.distributed.checkpoint import CheckpointException
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return f(*args, **kwargs)
+        try: return f(*args, **kwargs)
+        except CheckpointException as e:
+            if any(isinstance(o, KeyboardInterrupt) for o,_ in e.failures.values()): raise KeyboardInterrupt from None
+            raise
 
 # %% ../nbs/51_pretrain.ipynb #343779a7
 @patch
