@@ -477,6 +477,7 @@ def language_main():
     given = vars(anno_parser(language_cli, prog='proc-nb-language', pos=['question']).parse_args())
     try: language_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
     except MISTAKES as e: sys.exit(f'proc-nb-language: {e}')
+    except KeyboardInterrupt: sys.exit('proc-nb-language: stopped. Finished runs are kept: the same command goes on.')
 
 # %% ../nbs/52_language.ipynb #c88bc86b
 def stored_language(

@@ -911,6 +911,7 @@ def pretrain_main():
     given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args())
     try: pretrain_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
     except MISTAKES as e: sys.exit(f'proc-nb-pretrain: {e}')
+    except KeyboardInterrupt: sys.exit('proc-nb-pretrain: stopped. Nothing that was saved is lost: go on with --resume.')
     except RuntimeError as e:
         if _no_memory(e): sys.exit('proc-nb-pretrain: the memory is too small. Fewer rows at a time need less (--micro), and so do --remat and, on a GPU, --bf16. What was saved is whole: add --resume.')
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise

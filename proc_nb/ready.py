@@ -120,8 +120,9 @@ def in_one_line(
     e, # The exception
     trace # Its trace
 ):
-    "An exception hook: a mistake as one line, an error of ours as it is"
-    if issubclass(kind, MISTAKES): print(f'{Path(sys.argv[0]).name}: {e}', file=sys.stderr)
+    "An exception hook: a mistake or Ctrl-C as one line, an error of ours as it is"
+    said = 'stopped. What was written stays.' if kind is KeyboardInterrupt else e if issubclass(kind, MISTAKES) else None
+    if said is not None: print(f'{Path(sys.argv[0]).name}: {said}', file=sys.stderr)
     else: sys.__excepthook__(kind, e, trace)
 
 if Path(sys.argv[0]).name.startswith('proc-nb-'): sys.excepthook = in_one_line

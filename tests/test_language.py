@@ -316,6 +316,14 @@ def test_weights_spread_over_processes(data, tmp_path):
     one.load(checkpoints(tmp_path)[-1]) # two processes saved, one goes on
     assert np.allclose([one.step() for _ in range(3)], sharded[5:], rtol=1e-3)
 
+def test_an_interrupt_within_a_checkpoint_is_an_interrupt(data, tmp_path, monkeypatch):
+    import torch.distributed.checkpoint as dcp
+    def write(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(dcp.HuggingFaceStorageWriter, 'write_data', write)
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
+    with pytest.raises(KeyboardInterrupt): run.save(tmp_path)
+    assert not checkpoints(tmp_path)
+
 def test_a_full_disk_keeps_what_was_saved(data, tmp_path):
     code = f'''
 import resource, signal, sys
@@ -489,7 +497,7 @@ def test_mistakes_on_the_command_line():
     done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Did you mean 'laptop'?" in done.stderr and 'Traceback' not in done.stderr
 
-@pytest.mark.parametrize('e,word', [(torch.OutOfMemoryError('CUDA out of memory.'), 'memory is too small.*--micro.*--remat.*--bf16'),
+@pytest.mark.parametrize('e,word', [(KeyboardInterrupt(), 'stopped.*--resume'), (torch.OutOfMemoryError('CUDA out of memory.'), 'memory is too small.*--micro.*--remat.*--bf16'),
     (RuntimeError('[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer'), 'another process of this run has died .*--resume'), (RuntimeError('shapes'), None)])
 def test_what_torch_raises_is_said_in_words(monkeypatch, e, word):
     def fails(**kwargs): raise e
