@@ -397,15 +397,15 @@ def _read(self:Store, i, line):
     if odd or not all(isinstance(row.get(k, ''), str) for k in ('id', 'test', 'rule', 'parts', 'control')) or 'id' not in row: raise ValueError(f'{where} is no row of a study.')
     return row
 
-# %% ../nbs/30_study.ipynb #01e795fb
+# %% ../nbs/30_study.ipynb #8dc0a201
 @patch
 def mend(self:Store):
     "Cut off a torn last line; for the only one that writes here"
     text = self.path.read_bytes() if self.path.exists() else b''
-    whole = text.rfind(b'\n') + 1
-    if whole == len(text): return
-    warnings.warn(f'{self.path}: the last line was torn ({len(text) - whole} characters); it is cut off and its run will be made again.')
-    write_atomic(self.path, lambda p: p.write_bytes(text[:whole]))
+    end = text.rfind(b'\n') + 1
+    if end == len(text): return
+    warnings.warn(f'{self.path}: the last line was torn ({len(text) - end} characters); it is cut off and its run will be made again.')
+    write_atomic(self.path, lambda p: p.write_bytes(text[:end]))
 
 # %% ../nbs/30_study.ipynb #4cf68326
 @patch
