@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch, torch.nn.functional as F
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import NS, ifnone, patch, store_attr
 from fastcore.script import anno_parser
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
@@ -862,18 +862,22 @@ def pretrain_cli(
     resume:bool=False # Go on from the last checkpoint
 ):
     "Practise on a rule, carry parts over, learn a corpus"
-    if plan and choose('size', size, LM_SIZES) not in ('tiny', 'laptop'):
-        task = rule and warm_task(rule, length)
-        return print(_big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, task, warm_steps, _many(parts)))
-    what = corpus, tokenizer, ifnone(block, LM_SIZES[choose('size', size, LM_SIZES)].block_size), max_tokens, packages
-    data = _read(*what) if plan else _shared(device, *what)
-    how = dict(schedule=schedule, decay_steps=None if schedule == 'constant' else steps, compile=compile, isolate=not joined, warmup=warmup, weight_decay=weight_decay)
-    p = Pretraining(data, rule, size, _many(parts), steps, warm_steps, length=length, init=init, seed=seed, batch_size=batch_size, micro=micro, lr=lr,
-        warm_lr=warm_lr, bf16=bf16, remat=remat, eval_every=eval_every, save_every=save_every, device=device, run_dir=out, resume=resume, **how)
-    if plan: return print(p.plan(devices, sharded))
+    _command(NS(**locals()))
+
+def _command(o):
+    "What `pretrain_cli` does with its options"
+    if o.plan and choose('size', o.size, LM_SIZES) not in ('tiny', 'laptop'):
+        task = o.rule and warm_task(o.rule, o.length)
+        return print(_big_plan(o.size, o.tokenizer, o.block, o.steps, o.batch_size, o.micro, o.devices, o.sharded, o.remat, task, o.warm_steps, _many(o.parts)))
+    what = o.corpus, o.tokenizer, ifnone(o.block, LM_SIZES[choose('size', o.size, LM_SIZES)].block_size), o.max_tokens, o.packages
+    data = _read(*what) if o.plan else _shared(o.device, *what)
+    same = {k: getattr(o, k) for k in 'length init seed batch_size micro lr warm_lr bf16 remat eval_every save_every device resume schedule compile warmup weight_decay'.split()}
+    ends = None if o.schedule == 'constant' else o.steps
+    p = Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out, decay_steps=ends, isolate=not o.joined, **same)
+    if o.plan: return print(p.plan(o.devices, o.sharded))
     p.start()
     if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
-    _end(p, _watch(p, p.records()), out)
+    _end(p, _watch(p, p.records()), o.out)
 
 # %% ../nbs/51_pretrain.ipynb #7b870154
 def _many(s): return [o for o in s.split(',') if o]
