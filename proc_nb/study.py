@@ -515,12 +515,18 @@ def local(
     for job in jobs: yield job,learn(job, tick)
 
 # %% ../nbs/30_study.ipynb #eb9403b3
-def on_ray(jobs, tick, workers=None):
-    "Jobs on Ray's workers, as they finish"
+def _ray(workers):
+    "Ray, started if need be"
     try: import ray
     except ImportError: raise ImportError("engine='ray' needs Ray: pip install 'proc-nb[ray]'.") from None
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-    if not ray.is_initialized(): ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try: ray.is_initialized() or ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    except Exception as e: raise OSError(f"Ray did not start: {e} Nothing is lost: try again, or use engine='local'.") from e
+    return ray
+
+def on_ray(jobs, tick, workers=None):
+    "Jobs on Ray's workers, as they finish"
+    ray = _ray(workers)
     work,jobs,flying = None,iter(jobs),{}
     room = 2 * int(ray.cluster_resources().get('CPU', 1))
     try:

@@ -225,6 +225,12 @@ def test_a_worker_that_dies_is_told_in_words(error, words):
     def get(ref): raise kinds[error]()
     with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
 
+def test_a_ray_that_does_not_start_is_told_in_words(monkeypatch):
+    ray = pytest.importorskip('ray')
+    def init(**kwargs): raise Exception('The current node timed out during startup.')
+    monkeypatch.setattr(ray, 'init', init)
+    with pytest.raises(OSError, match="Ray did not start: The current node timed out during startup. .*engine='local'"): next(module.on_ray([], None))
+
 def test_a_grid_beyond_measure_is_refused():
     with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=100_000)
     with pytest.raises(ValueError, match='seeds must be a whole number from 1 to 100000, not 1000000'): small(seeds=1_000_000)

@@ -11,10 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 BOOKS = {re.sub(r'^\d+_', '', p.stem): p for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
 MODULES = dict(task='test_tasks test_samplers', brackets='test_tasks test_samplers', sequences='test_tasks test_samplers', stack='test_tasks test_samplers', automata='test_tasks test_samplers',
-    haystack='test_tasks test_samplers', arithmetic='test_tasks test_samplers', controls='test_tasks', transfer='test_transfer', scores='test_honest', results='test_honest')
+    haystack='test_tasks test_samplers', arithmetic='test_tasks test_samplers', controls='test_tasks', transfer='test_transfer', gpt='test_hf', scores='test_honest', results='test_honest')
 PICK = dict(task='split or contract or nonsense or generator or impossible', brackets='dyck', sequences='identity or reverse or sort or set or union or delete', stack='stack', automata='eca', haystack='haystack',
     arithmetic='addition or multiplication', controls='shuffled or random or mixture', scores='hand', results='hand or interval or tables_say or quantiles')
-LIMIT = 40
+LIMIT = 90
 
 SWAP = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Add, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult, # chkstyle: ignore
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And} # chkstyle: ignore
