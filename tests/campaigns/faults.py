@@ -233,14 +233,14 @@ def free_port():
         return s.getsockname()[1]
 
 def wait(pids, seconds=90, died=None):
-    "Wait for children; True if they ended by themselves. Those that a signal has killed are added to `died`; soon after, the others are told to end, as `accelerate launch` does"
+    "Wait for children; True if they ended by themselves. Those that a signal has killed are added to `died`; soon after one has failed the others are told to end, as `accelerate launch` does"
     end, left, last = time.time() + seconds, set(pids), None
     while left and time.time() < end:
         for p in list(left):
             ended, status = os.waitpid(p, os.WNOHANG)
             if ended: left.discard(p)
-            if ended and os.WIFSIGNALED(status) and died is not None:
-                died.append(p)
+            if ended and status and died is not None:
+                if os.WIFSIGNALED(status): died.append(p)
                 last = last or time.time() + 15
         if last and time.time() > last:
             for p in left: os.kill(p, signal.SIGTERM)
