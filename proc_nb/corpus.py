@@ -286,6 +286,7 @@ def _open(self:Stream):
     kind,files = local_files(self.source)
     pairs = all(re.fullmatch(r'[a-z]+__\w+\.txt', Path(f).name) for f in files)
     how = dict(sample_by='line' if pairs else 'document') if kind == 'text' else {}
+    for f in files if kind == 'json' else []: _no_null(f)
     data = load(kind, data_files=files, split='train', streaming=True, **how)
     return data.batch(2) if pairs else data
 
@@ -312,6 +313,12 @@ def __iter__(self:Stream):
             yield whole_text(document(row))
     except OSError: raise
     except Exception as e: raise ValueError(_undecodable(self.source) or f'{self.source}, about document {self.done + 1:,}: {str(e) or type(e).__name__}') from e
+
+def _no_null(f):
+    "Raise ValueError for a line of JSON that is a bare null: Arrow's reader dies of it"
+    with (gzip.open if f.endswith('.gz') else open)(f, 'rb') as lines:
+        for i,l in enumerate(lines, 1):
+            if l.strip() == b'null': raise ValueError(f'{f}, line {i}: null is no document. A line is an object, such as {{"text": "..."}}.')
 
 def _undecodable(source):
     for f in local_files(source)[1] if os.path.exists(source) else []:

@@ -219,3 +219,10 @@ def test_problems_that_fit_into_no_row_are_told_before_any_training(tmp_path):
 
 def test_a_vocabulary_beyond_measure_is_refused(tmp_path):
     with pytest.raises(ValueError, match='vocab_size must be a whole number from 257 to 1048576'): corpus('maths', 'bpe:777777777', 16, n=200, cache=tmp_path, progress=False)
+
+@pytest.mark.parametrize('at', [0, 30, 60])
+def test_a_null_among_documents_is_told(at, tmp_path):
+    lines = ['{"text": "a line"}'] * 60
+    lines.insert(at, ' null')
+    (tmp_path/'x.jsonl').write_text('\n'.join(lines) + '\n')
+    with pytest.raises(ValueError, match=rf'x\.jsonl, line {at + 1}: null is no document'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)

@@ -7,7 +7,7 @@ file operation (an audit hook counts them). Afterwards the same call is made aga
 A damaged file may also be refused: then the message must name it, and without that file the same call must end as the undisturbed run did.
 Only what struck counts: a signal that came after the end, or a disk that was large enough, is drawn again.
 """
-import argparse, contextlib, errno, hashlib, io, json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile, time
+import argparse, contextlib, errno, faulthandler, hashlib, io, json, os, random, re, shutil, signal, socket, subprocess, sys, tempfile, time
 from pathlib import Path
 import torch
 from proc_nb.all import *
@@ -90,6 +90,7 @@ class Language(Job):
         from proc_nb.pretrain import Pretraining, _end, _watch
         p = Pretraining(data, 'set', 'tiny', steps=12, warm_steps=4, warm_batch=8, length=6, batch_size=8, eval_every=3, eval_rows=8, device='cpu', run_dir=out/'run', resume=True)
         p.start()
+        self.kept = p # gloo's own end may hang in a forked child, long after everything is written
         _end(p, _watch(p, p.records()), out/'run')
     odd = 'seconds speed mfu waiting sum'.split()
     def log(self, out):
@@ -209,6 +210,7 @@ def child(job, out, status, rank=0, port=0, strike=None, at=None, plain=False):
         fd = os.open(f'{status}.said', os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(fd, 1), os.dup2(fd, 2)
         os.environ.update(HOME=str(SHARED), RAY_worker_niceness='0', PYTHONWARNINGS='ignore')
+        faulthandler.register(signal.SIGUSR1)
         os.chdir(out)
         if plain and os.getuid() == 0: os.setuid(NOBODY)
         if job.processes > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.processes), LOCAL_WORLD_SIZE=str(job.processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)) # chkstyle: ignore
@@ -239,13 +241,15 @@ def wait(pids, seconds=90, died=None):
         for p in list(left):
             ended, status = os.waitpid(p, os.WNOHANG)
             if ended: left.discard(p)
-            if ended and status and died is not None:
-                if os.WIFSIGNALED(status): died.append(p)
+            if ended and status:
+                if os.WIFSIGNALED(status) and died is not None: died.append(p)
                 last = last or time.time() + 15
         if last and time.time() > last:
             for p in left: os.kill(p, signal.SIGTERM)
             last = None
         time.sleep(.01)
+    for p in left: os.kill(p, signal.SIGUSR1) # says where it hangs
+    time.sleep(bool(left))
     for p in left:
         with contextlib.suppress(ProcessLookupError): os.killpg(p, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError): os.waitpid(p, 0)
