@@ -287,7 +287,7 @@ def _open(self:Stream):
     pairs = all(re.fullmatch(r'[a-z]+__\w+\.txt', Path(f).name) for f in files)
     how = dict(sample_by='line' if pairs else 'document') if kind == 'text' else {}
     for f in files if kind == 'json' else []: _no_null(f)
-    data = load(kind, data_files=files, split='train', streaming=True, **how)
+    with self._in_words(): data = load(kind, data_files=files, split='train', streaming=True, **how)
     return data.batch(2) if pairs else data
 
 @patch
@@ -306,11 +306,17 @@ def _fetched(self:Stream, load):
 # %% ../nbs/50_corpus.ipynb #eb7ef903
 @patch
 def __iter__(self:Stream):
-    try:
+    with self._in_words():
         for row in self.data:
             self.done += 1
             self.problems = 'question' in row or isinstance(row.get('text'), list)
             yield whole_text(document(row))
+
+@patch
+@contextmanager
+def _in_words(self:Stream):
+    "Whatever a reader of files raises, with the name of the file"
+    try: yield
     except OSError: raise
     except Exception as e: raise ValueError(_undecodable(self.source) or f'{self.source}, about document {self.done + 1:,}: {str(e) or type(e).__name__}') from e
 

@@ -226,3 +226,8 @@ def test_a_null_among_documents_is_told(at, tmp_path):
     lines.insert(at, ' null')
     (tmp_path/'x.jsonl').write_text('\n'.join(lines) + '\n')
     with pytest.raises(ValueError, match=rf'x\.jsonl, line {at + 1}: null is no document'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
+
+@pytest.mark.parametrize('data', [b'', b'\n\n', bytes.fromhex('df') + b'{"text": "a"}\n', b'{"text": "\xdf"}\n' * 40])
+def test_a_file_that_no_reader_takes_is_told(data, tmp_path):
+    (tmp_path/'x.jsonl').write_bytes(data)
+    with pytest.raises(ValueError, match=r'x\.jsonl'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
