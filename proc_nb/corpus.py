@@ -312,6 +312,7 @@ def __iter__(self:Stream):
             self.problems = 'question' in row or isinstance(row.get('text'), list)
             yield whole_text(document(row))
 
+# %% ../nbs/50_corpus.ipynb #b1c0ffee
 @patch
 @contextmanager
 def _in_words(self:Stream):
