@@ -427,7 +427,7 @@ def alone(
     Path(out).mkdir(parents=True, exist_ok=True)
     with open(Path(out)/'.lock', 'w') as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise ValueError(f'Another process is running a study in {out}. Wait for it, or use another folder.') from None
+        except BlockingIOError: raise ValueError(f'Another process is at work in {out}. Wait for it, or use another folder.') from None
         yield
 
 # %% ../nbs/30_study.ipynb #4156b891
