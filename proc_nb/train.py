@@ -125,7 +125,7 @@ class Record:
         accuracy:float=None, # On held-out rows, 0 to 1; None between evaluations
         lr:float=0., # Learning rate of this step, before `lr_scale`
         seconds:float=0. # Since `fit` was called, evaluations included
-    ): store_attr(but='loss', _loss=loss)
+    ): self.step,self._loss,self.accuracy,self.lr,self.seconds = step,loss,accuracy,lr,seconds
     @property
     def loss(self):
         "Mean loss of the batch, nats; read from the device when asked"

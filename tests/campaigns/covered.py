@@ -29,17 +29,15 @@ if __name__ == '__main__':
     warnings.simplefilter('ignore')
     for m in names:
         os.chdir(ROOT/'nbs')
-        space, done = {'__name__': '__main__'}, 0
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            try:
-                exec(f'import proc_nb.{m} as _m\nglobals().update({{k: v for k, v in vars(_m).items() if not k.startswith("__")}})', space)
-                for s in cells(BOOKS[m]):
-                    if time.time() > end:
-                        cut.add(m)
-                        break
-                    exec(s, space)
-                    done += 1
-            except Exception as e: sys.__stderr__.write(f'{m}: cell {done}: {type(e).__name__}: {e}\n')
+        space = {'__name__': '__main__'}
+        exec(f'import proc_nb.{m} as _m\nglobals().update({{k: v for k, v in vars(_m).items() if not k.startswith("__")}})', space)
+        for i,s in enumerate(cells(BOOKS[m])):
+            if time.time() > end:
+                cut.add(m)
+                break
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                try: exec(s, space)
+                except Exception as e: sys.__stderr__.write(f'{m}: cell {i}: {type(e).__name__}: {e}\n')
     os.chdir(ROOT)
     import pytest
     for t in TESTS:
