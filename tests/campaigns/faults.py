@@ -477,6 +477,7 @@ def campaign(kind, count, seed, say=print, keep=lambda row: None):
     return rows
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.default_int_handler) # in the background it may be ignored, also by what is started from here
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--kind', choices=[*JOBS], required=True)
     p.add_argument('--count', type=int, default=12)
