@@ -39,7 +39,7 @@ def answer_mask(
     if metric == 'paper': return (tokens >= first) & (torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - 1)
     return ((tokens == equals) | (tokens >= first)) & (tokens != stop)
 
-# %% ../nbs/07_arithmetic.ipynb #f97aa2da
+# %% ../nbs/07_arithmetic.ipynb #a08223ef
 STOP = 30
 class Arithmetic(Task):
     "Two numbers and what comes of them; the base of addition and multiplication"
@@ -52,14 +52,31 @@ class Arithmetic(Task):
         unused,answer = [f'-{i}' for i in range(7)],[f"{i}'" for i in range(10)]
         self.token_names = [*'0123456789', self.sign, '=', '·', *unused, *answer, '■']
         self.places,self.seq_len = self.sizes(digits)
-    def sizes(self, d): return d + 1,3 * d + 4
-    def rows(self, n, generator):
-        lo = 10 ** (self.digits - 1) if self.digits > 1 else 0
-        a,b = torch.randint(lo, 10 ** self.digits, (2, n, 1), generator=generator, device=generator.device)
-        tokens = self.spell(a, b, self.result(a, b))
-        return tokens,self.scored(tokens, self.metric)
-    def result(self, a, b): return a + b
-    def scored(self, tokens, metric): return answer_mask(tokens, 11, 20, STOP, metric)
+
+# %% ../nbs/07_arithmetic.ipynb #c1fb16d9
+@patch
+def sizes(self:Arithmetic, d):
+    "Places of the result of two numbers of `d` digits, and tokens of a row"
+    return d + 1,3 * d + 4
+
+@patch
+def result(self:Arithmetic, a, b):
+    "a + b, for tensors and for Python's numbers alike"
+    return a + b
+
+# %% ../nbs/07_arithmetic.ipynb #ee511d6d
+@patch
+def rows(self:Arithmetic, n, generator):
+    "int64 [n, seq_len] sums in digits, and bool [n, seq_len]: the positions that `metric` counts"
+    lo = 10 ** (self.digits - 1) if self.digits > 1 else 0
+    a,b = torch.randint(lo, 10 ** self.digits, (2, n, 1), generator=generator, device=generator.device)
+    tokens = self.spell(a, b, self.result(a, b))
+    return tokens,self.scored(tokens, self.metric)
+
+@patch
+def scored(self:Arithmetic, tokens, metric):
+    "bool [n, T]: positions of the result that `metric` counts, as in `answer_mask`"
+    return answer_mask(tokens, 11, 20, STOP, metric)
 
 # %% ../nbs/07_arithmetic.ipynb #7052f1d7
 @patch
@@ -85,9 +102,11 @@ def read(self:Arithmetic,
     abc = [m[1], m[2], m[3].translate(str.maketrans('abcdefghij', '0123456789'))]
     return tuple(abc) if not self.reverse else tuple(o[::-1] for o in abc)
 
-# %% ../nbs/07_arithmetic.ipynb #a6543b28
+# %% ../nbs/07_arithmetic.ipynb #8b19b443
 @patch
-def valid(self:Arithmetic, tokens): return torch.tensor([self._right(self.read(r)) for r in tokens.tolist()], dtype=torch.bool)
+def valid(self:Arithmetic, tokens):
+    "bool [n]: rows of two numbers with all their digits and the right result"
+    return torch.tensor([self._right(self.read(r)) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _right(self:Arithmetic, abc):
@@ -107,9 +126,10 @@ def carries(
         out = '1 '[1 - c] + out
     return out
 
-# %% ../nbs/07_arithmetic.ipynb #0bb8e023
+# %% ../nbs/07_arithmetic.ipynb #ca90de96
 @patch
 def picture(self:Arithmetic, row, mask=None):
+    "The row, and below it the calculation as it is written on paper, with the carries of a sum"
     row,marks = self.trim(row).tolist(),marked(mask)
     names,tints = [self.token_names[t][0] for t in row],[color(2) if 20 <= t < STOP else color(0) if t < 10 else None for t in row]
     line,abc = cells(names, tints, marks),self.read(row)
@@ -137,16 +157,20 @@ class ReversedAddition(Arithmetic):
         metric:str='corrected' # Positions trained and scored: 'corrected' or 'paper'
     ): Arithmetic.__init__(self, digits, metric)
 
-# %% ../nbs/07_arithmetic.ipynb #cccfaffb
+# %% ../nbs/07_arithmetic.ipynb #af195a63
 @register('test')
 class Multiplication(Arithmetic):
     "Two numbers and their product, first digit first (2601.21725)"
     sign,most = '×',9
     presets = Presets({'2601.21725': Preset('multiplication_5 of the released code [CODE]', digits=5, metric='paper')})
-    def sizes(self, d): return 2 * d,5 * d + 4
-    def result(self, a, b): return a * b
+    def sizes(self, d):
+        "Places of a product of two numbers of `d` digits, and tokens of a row"
+        return 2 * d,5 * d + 4
+    def result(self, a, b):
+        "a * b, for tensors and for Python's numbers alike"
+        return a * b
 
-# %% ../nbs/07_arithmetic.ipynb #0663c62c
+# %% ../nbs/07_arithmetic.ipynb #714c6473
 @register('test')
 class Sorting(Rewrite):
     "Symbols, then the same in ascending order in another alphabet (2505.22308; the format is our reading)"
@@ -161,12 +185,32 @@ class Sorting(Rewrite):
         Rewrite.__init__(self, length, lengths, n_symbols)
         self.answers,self.metric,self.stop,self.seq_len = n_symbols + 1,choose('metric', metric, METRICS),2 * n_symbols + 3,2 * length + 2
         self.token_names = [str(i) for i in range(n_symbols + 1)] + ['=', '·'] + [f"{i}'" for i in range(1, n_symbols + 1)] + ['■']
-    def rows(self, n, generator):
-        tokens,_ = Rewrite.rows(self, n, generator)
-        return tokens,self.scored(tokens, self.metric)
-    def scored(self, tokens, metric): return answer_mask(tokens, self.sep, self.pad + 1, self.stop, metric)
-    def write(self, piece):
-        x,m = torch.where(piece[1], piece[0] + self.pad, self.stop).sort(1).values,piece[1]
-        return torch.nn.functional.pad(x, (0, 1), value=self.stop),torch.nn.functional.pad(m, (1, 0), value=True)
-    def symbol(self, t): return t - self.pad * (t > self.pad)
-    def answer(self, x): return [At(t + self.pad, getattr(t, 'at', 0)) for t in sorted(x)] + [At(self.stop, None)]
+
+# %% ../nbs/07_arithmetic.ipynb #9abcf2fb
+@patch
+def rows(self:Sorting, n, generator):
+    "int64 [n, seq_len] symbols and the same sorted, and bool [n, seq_len]: the positions that `metric` counts"
+    tokens,_ = Rewrite.rows(self, n, generator)
+    return tokens,self.scored(tokens, self.metric)
+
+@patch
+def scored(self:Sorting, tokens, metric):
+    "bool [n, T]: positions of the sorted symbols that `metric` counts, as in `answer_mask`"
+    return answer_mask(tokens, self.sep, self.pad + 1, self.stop, metric)
+
+# %% ../nbs/07_arithmetic.ipynb #67858738
+@patch
+def write(self:Sorting, piece):
+    "x1 ... xn = the same in ascending order in the output's alphabet, then the stop"
+    x,m = torch.where(piece[1], piece[0] + self.pad, self.stop).sort(1).values,piece[1]
+    return torch.nn.functional.pad(x, (0, 1), value=self.stop),torch.nn.functional.pad(m, (1, 0), value=True)
+
+@patch
+def symbol(self:Sorting, t):
+    "The input symbol that a token of either alphabet stands for"
+    return t - self.pad * (t > self.pad)
+
+@patch
+def answer(self:Sorting, x):
+    "The list in ascending order in the output's alphabet, then the stop, which comes from nowhere"
+    return [At(t + self.pad, getattr(t, 'at', 0)) for t in sorted(x)] + [At(self.stop, None)]

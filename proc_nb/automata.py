@@ -39,7 +39,7 @@ def history(
     for _ in range(n_steps): out.append(next_state(out[-1], rule, size))
     return out
 
-# %% ../nbs/05_automata.ipynb #fdf89614
+# %% ../nbs/05_automata.ipynb #25c36c58
 @register('rule')
 class Eca(Rewrite):
     "An elementary cellular automaton: each state follows from the one before it (2505.22308; 2601.21725; the format is our reading)"
@@ -54,10 +54,14 @@ class Eca(Rewrite):
         self.lengths,self.seq_len = choose('kind of lengths', lengths, ['fixed', 'uniform']),(length + 1) * (n_steps + 1) - 1
         self.sep,self.pad,self.token_names = 2,3,['0', '1', '|', '·']
         if self.seq_len > 4096: raise ValueError(f'{n_steps + 1} states of {length} cells make a row of {self.seq_len} tokens; at most 4096 are possible.')
-    def rows(self, n, generator):
-        x,size = torch.randint(2, (n, self.length), generator=generator, device=generator.device),draw_lengths(n, self.length, self.lengths, generator, 3)
-        m = torch.arange(self.length, device=x.device) < size
-        return lay_out([(s, m) for s in history(x, self.rule, self.n_steps, size)], self.sep, self.pad, self.seq_len, asked=self.n_steps)
+
+# %% ../nbs/05_automata.ipynb #a9649b78
+@patch
+def rows(self:Eca, n, generator):
+    "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: every state but the first is asked for"
+    x,size = torch.randint(2, (n, self.length), generator=generator, device=generator.device),draw_lengths(n, self.length, self.lengths, generator, 3)
+    m = torch.arange(self.length, device=x.device) < size
+    return lay_out([(s, m) for s in history(x, self.rule, self.n_steps, size)], self.sep, self.pad, self.seq_len, asked=self.n_steps)
 
 # %% ../nbs/05_automata.ipynb #a5bad0b7
 @patch
@@ -70,9 +74,10 @@ def _follows(self:Eca, row):
 @patch
 def _ring(self:Eca, s): return set(s) <= {'0', '1'} and (len(s) == self.length if self.lengths == 'fixed' else 3 <= len(s) <= self.length)
 
-# %% ../nbs/05_automata.ipynb #6878d668
+# %% ../nbs/05_automata.ipynb #c1774005
 @patch
 def picture(self:Eca, row, mask=None):
+    "A line of squares per state, dark for 1, and the row of tokens below"
     row,marks = self.trim(row).tolist(),marked(mask)
     states,names = self.split(row),[self.token_names[t] for t in row]
     w,h = grid_size(len(states), max(map(len, states)), 14)

@@ -51,7 +51,14 @@ def bracket_names(
     pairs = _PAIRS[:k] + [(f'({i}', f'{i})') for i in range(len(_PAIRS), k)]
     return [p[0] for p in pairs] + [p[1] for p in pairs]
 
-# %% ../nbs/02_brackets.ipynb #864b83ba
+# %% ../nbs/02_brackets.ipynb #26ce2c2c
+def _released(**more):
+    "The presets of both languages; `more` are arguments of one of them"
+    small = 'command-line defaults of the released code, perhaps the small models [CODE, INFER]'
+    return Presets({'2601.21725': Preset('released configuration [CODE]', k=64, seq_len=2048, p_open=.5, **more),
+        'released-defaults': Preset(small, k=16, seq_len=128, p_open=.5, **more)})
+
+# %% ../nbs/02_brackets.ipynb #4b09b653
 class Brackets(Task):
     "Rows of opening and closing brackets; the base of both languages"
     def _set(self, k, seq_len, p_open):
@@ -59,30 +66,37 @@ class Brackets(Task):
         if seq_len % 2: raise ValueError(f'seq_len must be even, since every bracket has a partner, not {seq_len}.')
         self.p_open,self.token_names = between('p_open', p_open, 0, 1),bracket_names(k) + ['·']
     def rows(self, n, generator):
+        "int64 [n, seq_len] brackets, and bool [n, seq_len]: every next one is asked for"
         opens = self.opens(n, generator)
         tokens = self.kinds(opens, generator) + self.k * ~opens
         return tokens,(torch.arange(self.seq_len, device=tokens.device) < self.seq_len - 1).expand_as(tokens)
 
-# %% ../nbs/02_brackets.ipynb #888815ec
+# %% ../nbs/02_brackets.ipynb #914ddda6
 @register('rule')
 class Dyck(Brackets):
     "Balanced brackets of `k` kinds, correctly nested (2505.22308; 2601.21725)"
-    presets = Presets({'2601.21725': Preset('released configuration [CODE]', k=64, seq_len=2048, p_open=.5),
-        'released-defaults': Preset('command-line defaults of the released code, perhaps the small models [CODE, INFER]', k=16, seq_len=128, p_open=.5)})
+    presets = _released()
     def __init__(self,
         k:int=16, # Kinds of bracket
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5 # Probability of opening where both are possible
     ): self._set(k, seq_len, p_open)
-    def opens(self, n, generator): return outline(n, self.seq_len, self.p_open, generator)
-    def kinds(self, opens, generator):
-        "A kind for every bracket: a closing one takes that of its opening"
-        kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
-        return torch.where(opens, kind, kind.gather(1, partners(opens)))
+    def opens(self, n, generator):
+        "bool [n, seq_len]: walks of any depth that end where they began"
+        return outline(n, self.seq_len, self.p_open, generator)
 
-# %% ../nbs/02_brackets.ipynb #21d0d7bd
+# %% ../nbs/02_brackets.ipynb #45ae7d74
 @patch
-def valid(self:Dyck, tokens): return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
+def kinds(self:Dyck, opens, generator):
+    "A kind for every bracket: a closing one takes that of its opening"
+    kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
+    return torch.where(opens, kind, kind.gather(1, partners(opens)))
+
+# %% ../nbs/02_brackets.ipynb #ff46afb1
+@patch
+def valid(self:Dyck, tokens):
+    "bool [n]: rows that peel away to nothing"
+    return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _peels(self:Dyck, row):
@@ -105,9 +119,10 @@ def pairs(self:Brackets,
         elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
     return out
 
-# %% ../nbs/02_brackets.ipynb #7cfcae57
+# %% ../nbs/02_brackets.ipynb #b283109d
 @patch
 def picture(self:Brackets, row, mask=None):
+    "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
     row = self.trim(row).tolist()
     pairs,names = self.pairs(row),[self.token_names[t] for t in row]
     lone = set(range(len(row))) - {i for p in pairs for i in p}
@@ -115,13 +130,11 @@ def picture(self:Brackets, row, mask=None):
     tints = [color(t % self.k) for t in row]
     return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
 
-# %% ../nbs/02_brackets.ipynb #a865e883
+# %% ../nbs/02_brackets.ipynb #8c60c444
 @register('rule')
 class DyckShuffle(Brackets):
     "Balanced brackets of `k` kinds that may cross (2505.22308; 2601.21725)"
-    presets = Presets({'2601.21725': Preset('released configuration [CODE]', k=64, seq_len=2048, p_open=.5, max_depth=16, closed=False),
-        'released-defaults': Preset('command-line defaults of the released code, perhaps the small models [CODE, INFER]',
-            k=16, seq_len=128, p_open=.5, max_depth=16, closed=False)})
+    presets = _released(max_depth=16, closed=False)
     def __init__(self,
         k:int=16, # Kinds of bracket
         seq_len:int=64, # Tokens in a row, even
@@ -132,7 +145,12 @@ class DyckShuffle(Brackets):
         self._set(k, seq_len, p_open)
         self.max_depth = min(16, seq_len // 2) if max_depth is None else whole('max_depth', max_depth, 1, seq_len // 2)
         self.closed = choose('value of closed', closed, [True, False])
-    def opens(self, n, generator): return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
+
+# %% ../nbs/02_brackets.ipynb #ffd02293
+@patch
+def opens(self:DyckShuffle, n, generator):
+    "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
+    return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
 
 # %% ../nbs/02_brackets.ipynb #137e7bd4
 @patch
@@ -151,9 +169,11 @@ def _nth_open(count, p):
     seen = (count > 0).cumsum(1)
     return (seen > (p * seen[:, -1:]).floor()).int().argmax(1, keepdim=True)
 
-# %% ../nbs/02_brackets.ipynb #9603016e
+# %% ../nbs/02_brackets.ipynb #3279b62a
 @patch
-def valid(self:DyckShuffle, tokens): return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
+def valid(self:DyckShuffle, tokens):
+    "bool [n]: rows in which no kind closes more often than it opened, no depth is passed and, if `closed`, nothing is left open"
+    return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _counts(self:DyckShuffle, row):

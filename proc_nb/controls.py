@@ -7,14 +7,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/controls.html.md"""
 # %% auto #0
 __all__ = ['Control', 'Shuffled', 'shuffled', 'RandomTokens', 'random_tokens', 'Mixture']
 
-# %% ../nbs/08_controls.ipynb #6fe517e2
+# %% ../nbs/08_controls.ipynb #564252ff
 import torch, torch.nn.functional as F
-from fastcore.basics import ifnone
+from fastcore.basics import ifnone, patch
 
 from .draw import *
 from .task import *
 
-# %% ../nbs/08_controls.ipynb #65c34030
+# %% ../nbs/08_controls.ipynb #d200ee21
 class Control(Task):
     "Rows of another task with their order destroyed; the base of both controls"
     def __init__(self,
@@ -24,14 +24,16 @@ class Control(Task):
         self.base = tasks[rule](**ifnone(settings, {}))
         self.seq_len,self.pad,self.token_names = self.base.seq_len,self.base.pad,self.base.token_names
     def rows(self, n, generator):
+        "int64 [n, seq_len] rows of the rule with their tokens destroyed but for the padding, and its loss mask"
         b = self.base.batch(n, generator)
         return torch.where(b.tokens == self.pad, self.pad, self.destroy(b.tokens, generator)),b.loss_mask
 
-# %% ../nbs/08_controls.ipynb #caf4e0ab
+# %% ../nbs/08_controls.ipynb #9d52c58f
 @register('control')
 class Shuffled(Control):
     "The rows of a rule, each in a random order (2601.21725)"
     def destroy(self, tokens, generator):
+        "int64 [n, T]: each row's tokens in another order, padding behind them"
         key = torch.rand(tokens.shape, generator=generator, device=tokens.device)
         return tokens.gather(1, (key + 2 * (tokens == self.pad)).argsort(1))
 
@@ -41,11 +43,12 @@ def shuffled(
     "The same tokens, in a random order inside each row"
     return Shuffled(task.name, task.settings)
 
-# %% ../nbs/08_controls.ipynb #0306e58a
+# %% ../nbs/08_controls.ipynb #980d9794
 @register('control')
 class RandomTokens(Control):
     "Rows as long as a rule's, filled with random tokens"
     def destroy(self, tokens, generator):
+        "int64 [n, T]: any token but padding, evenly, whatever stood there"
         x = torch.randint(self.vocab_size - 1, tokens.shape, generator=generator, device=tokens.device)
         return x + (x >= self.pad)
 
@@ -55,7 +58,7 @@ def random_tokens(
     "Random tokens in rows as long as those of `task`"
     return RandomTokens(task.name, task.settings)
 
-# %% ../nbs/08_controls.ipynb #fa5b48bb
+# %% ../nbs/08_controls.ipynb #1f9ead8f
 @register('control')
 class Mixture(Task):
     "Rows of several rules, each behind a token that names its rule (2601.21725; our reading)"
@@ -70,13 +73,19 @@ class Mixture(Task):
         self.seq_len = 1 + max(b.seq_len for b in self.bases)
         at = {n: i for i,n in enumerate(self.token_names)}
         self.maps = [torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)]) for b in self.bases]
-    def rows(self, n, generator):
-        which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
-        tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
-        each = torch.arange(n, device=which.device)
-        return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
-    def _named(self, i, n, generator):
-        b = self.bases[i].batch(n, generator)
-        tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (self.maps[i].to(b.tokens.device)[b.tokens], b.loss_mask))
-        tokens[:, 0] = self.vocab_size - len(self.bases) + i
-        return tokens,mask
+
+# %% ../nbs/08_controls.ipynb #de198069
+@patch
+def rows(self:Mixture, n, generator):
+    "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"
+    which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
+    tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
+    each = torch.arange(n, device=which.device)
+    return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
+
+@patch
+def _named(self:Mixture, i, n, generator):
+    b = self.bases[i].batch(n, generator)
+    tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (self.maps[i].to(b.tokens.device)[b.tokens], b.loss_mask))
+    tokens[:, 0] = self.vocab_size - len(self.bases) + i
+    return tokens,mask

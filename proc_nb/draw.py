@@ -8,13 +8,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/draw.html.md"""
 __all__ = ['COLORS', 'SIZE', 'Html', 'esc', 'color', 'svg', 'cells', 'arcs', 'stairs', 'joined', 'marked', 'column', 'grid',
            'grid_size']
 
-# %% ../nbs/00_draw.ipynb #e89f81af
+# %% ../nbs/00_draw.ipynb #5433d7a7
 import html, secrets
 from pathlib import Path
 
-from fastcore.basics import ifnone
+from fastcore.basics import ifnone, patch
 
-# %% ../nbs/00_draw.ipynb #d1c369a7
+# %% ../nbs/00_draw.ipynb #bd813250
 class Html:
     "Markup that draws itself in a notebook"
     def __init__(self,
@@ -23,17 +23,20 @@ class Html:
     def _repr_html_(self): return self.markup
     def __add__(self, o): return Html(self.markup + getattr(o, 'markup', str(o)))
     def __repr__(self): return f'Html({len(self.markup)} characters)'
-    def save(self,
-        path:str # File to write
-    ) -> Path: # The file written
-        "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
-        page = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{self.markup}'
-        path = Path(path)
-        tmp = path.with_name(f'.{path.name}.{secrets.randbits(64)}')
-        try:
-            tmp.write_text(page, encoding='utf-8')
-            return tmp.replace(path)
-        finally: tmp.unlink(missing_ok=True)
+
+# %% ../nbs/00_draw.ipynb #ed814dc6
+@patch
+def save(self:Html,
+    path:str # File to write
+) -> Path: # The file written
+    "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
+    page = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{self.markup}'
+    path = Path(path)
+    tmp = path.with_name(f'.{path.name}.{secrets.randbits(64)}')
+    try:
+        tmp.write_text(page, encoding='utf-8')
+        return tmp.replace(path)
+    finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_draw.ipynb #b876d903
 def esc(

@@ -19,7 +19,7 @@ from .gpt import *
 from .task import *
 from .train import *
 
-# %% ../nbs/14_ensemble.ipynb #9a2c7911
+# %% ../nbs/14_ensemble.ipynb #81761b89
 class Members(nn.Module):
     "One layer of every member; weights get a first axis `S`"
     def __init__(self, layers):
@@ -30,26 +30,29 @@ class Members(nn.Module):
 
 class MemberLinear(Members):
     "Every member's linear layer on its own rows"
-    def forward(self, x): # [S * n, T, in] -> [S * n, T, out]
+    def forward(self, x):
+        "[S * n, T, in] to [S * n, T, out]"
         rows = x.reshape(len(self.weight), -1, x.shape[-1])
         y = rows @ self.weight.mT if self.bias is None else torch.baddbmm(self.bias[:, None], rows, self.weight.mT)
         return y.view(*x.shape[:-1], -1)
 
-# %% ../nbs/14_ensemble.ipynb #d7d0303e
+# %% ../nbs/14_ensemble.ipynb #e9474397
 class MemberNorm(Members):
     "Every member's LayerNorm on its own rows"
-    def forward(self, x): # [S * n, T, C]
+    def forward(self, x):
+        "[S * n, T, C] to [S * n, T, C], scaled and shifted by each row's own member"
         rows = F.layer_norm(x, x.shape[-1:]).view(len(self.weight), -1, x.shape[-1])
         return torch.addcmul(self.bias[:, None], rows, self.weight[:, None]).view(x.shape)
 
 class MemberEmbedding(Members):
     "Every member's embedding of its own rows"
-    def forward(self, tokens): # [S * n, T] -> [S * n, T, C]
+    def forward(self, tokens):
+        "int64 [S * n, T] to [S * n, T, C], each row looked up in its own member's table"
         S,V,_ = self.weight.shape
         first = torch.arange(S, device=tokens.device).repeat_interleave(len(tokens) // S) * V
         return F.embedding(tokens + first[:, None], self.weight.flatten(0, 1))
 
-# %% ../nbs/14_ensemble.ipynb #06995742
+# %% ../nbs/14_ensemble.ipynb #5fed7103
 LAYERS = {nn.Linear: MemberLinear, nn.LayerNorm: MemberNorm, nn.Embedding: MemberEmbedding}
 
 def _exchange(mine, theirs):
@@ -58,6 +61,7 @@ def _exchange(mine, theirs):
         if type(layer) in LAYERS: setattr(mine, k, LAYERS[type(layer)](each))
         else: _exchange(layer, each)
 
+# %% ../nbs/14_ensemble.ipynb #fd0cd7e9
 def check_members(
     models # To be trained side by side
 ):
@@ -68,7 +72,7 @@ def check_members(
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
 
-# %% ../nbs/14_ensemble.ipynb #b795e343
+# %% ../nbs/14_ensemble.ipynb #51985fd7
 class Ensemble(GPT):
     "`S` GPTs of one size as one; reads [S * n, T], member by member; `weights` and `grads()` are [S, P]"
     def __init__(self,
@@ -84,17 +88,23 @@ class Ensemble(GPT):
         for (k,p),w in zip(list(self.named_parameters()), lines):
             p.data = w.view(p.shape)
             for o,line in zip(own, p.data): o[k].data = line
-    def grads(self):
-        "Gradients of all weights, [S, P]"
-        return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
-    def embed(self, tokens):
-        "Tokens and positions as vectors, member by member"
-        pos = self.wpe.weight[:, None, :tokens.shape[1]]
-        return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
 
-# %% ../nbs/14_ensemble.ipynb #4a2a9216
+# %% ../nbs/14_ensemble.ipynb #ca5bf839
+@patch
+def grads(self:Ensemble):
+    "Gradients of all weights, [S, P]"
+    return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
+
+@patch
+def embed(self:Ensemble, tokens):
+    "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd]"
+    pos = self.wpe.weight[:, None, :tokens.shape[1]]
+    return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
+
+# %% ../nbs/14_ensemble.ipynb #a172553c
 @patch
 def forward(self:Ensemble, tokens, at=None):
+    "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one row of [vocab] per answer"
     one = None if at is None else one_each(at)
     x = self.ln_f(self.stream(tokens, one))
     if one is not None: return self.lm_head(x)[:, 0]
@@ -184,11 +194,12 @@ def member_rates(
     rates = [_columns(net, {p: l * s.get(p, 1) for p in parts}) for l,s in zip(per_member('lr', lr, S), scales)]
     return torch.stack(rates),torch.stack([_columns(net, {p: p not in f for p in parts}) for f in frozen]).bool()
 
-# %% ../nbs/14_ensemble.ipynb #e5be3996
+# %% ../nbs/14_ensemble.ipynb #f9dd20aa
 class Records(Record):
     "What one step of an ensemble reports; `rec[i]` is member `i`'s `Record`"
     @property
     def loss(self):
+        "Mean loss of each member's batch, nats; None for a member that has stopped"
         if torch.is_tensor(self._loss): self._loss = [x if math.isfinite(x) else None for x in self._loss.tolist()]
         return self._loss
     def __len__(self): return len(self._loss)
@@ -200,7 +211,7 @@ class Records(Record):
         acc = '' if self.accuracy is None else f'; accuracy {" ".join("-" if a is None else f"{a:.1%}" for a in self.accuracy)}'
         return f'step {self.step}: loss {" ".join("-" if l is None else f"{l:.3f}" for l in self.loss)}{acc}'
 
-# %% ../nbs/14_ensemble.ipynb #c6b3567e
+# %% ../nbs/14_ensemble.ipynb #80110c97
 class ManyRun:
     "Training runs side by side, that can be stepped, saved and loaded"
     def __init__(self, models, task, batch_size, lr, lr_scale, freeze, seeds, weight_decay, clip, warmup, schedule, decay_steps):
@@ -212,31 +223,42 @@ class ManyRun:
         whole('batch_size', batch_size, 1)
         self.seeds,self.clips = per_member('seeds', list(seeds), len(models)),per_member('clip', clip, len(models))
         self._start(self.net.weights)
-    def _start(self, w):
-        self.rates,self.learns = member_rates(self.net, self.lr, self.lr_scale, self.freeze)
-        self.generators = [torch.Generator(w.device).manual_seed(s) for s in self.seeds]
-        self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
-        self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
-        self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-        self.done,self.evals,self.device,self.size = 0,[],w.device,2500 if w.is_cpu else 2**40
-        self.captured = Captured(self.fixed, self.state) if w.is_cuda and not self.net.config.dropout else None
-    def sample(self):
-        "Rows for all members, each from its own stream"
-        bs = [self.task.sample(self.batch_size, g) for g in self.generators]
-        return Batch(*(torch.cat([getattr(b, k) for b in bs]) for k in ('tokens', 'targets', 'loss_mask', 'score_mask')), self.task)
 
-# %% ../nbs/14_ensemble.ipynb #00a06910
+# %% ../nbs/14_ensemble.ipynb #d943bbb7
+@patch
+def _start(self:ManyRun, w):
+    self.rates,self.learns = member_rates(self.net, self.lr, self.lr_scale, self.freeze)
+    self.generators = [torch.Generator(w.device).manual_seed(s) for s in self.seeds]
+    self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
+    self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
+    self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
+    self.done,self.evals,self.device,self.size = 0,[],w.device,2500 if w.is_cpu else 2**40
+    self.captured = Captured(self.fixed, self.state) if w.is_cuda and not self.net.config.dropout else None
+
+@patch
+def sample(self:ManyRun):
+    "Rows for all members, each from its own stream"
+    bs = [self.task.sample(self.batch_size, g) for g in self.generators]
+    return Batch(*(torch.cat([getattr(b, k) for b in bs]) for k in ('tokens', 'targets', 'loss_mask', 'score_mask')), self.task)
+
+# %% ../nbs/14_ensemble.ipynb #bc1c4364
+@patch
+def _clipped(self:ManyRun, loss):
+    "Gradients [S, P] cut to their longest norm, 0 where nothing is to move, and which weights are to move"
+    grads = self.net.grads()
+    long = torch.where(self.learns, grads, 0.).norm(dim=1)
+    self.alive &= loss.isfinite() & long.isfinite()
+    go = self.learns & self.alive[:, None]
+    return torch.where(go, grads, 0.) * (self.longest / (long + 1e-6)).clamp(max=1)[:, None],go
+
+# %% ../nbs/14_ensemble.ipynb #0832803b
 @patch
 @torch.no_grad()
 def adamw(self:ManyRun,
     loss:torch.Tensor # float [S]: the losses whose gradients the parameters hold
 ):
     "Clip and move the weights of every member that is still finite (AdamW: 1711.05101, algorithm 2)"
-    w,grads = self.net.weights,self.net.grads()
-    long = torch.where(self.learns, grads, 0.).norm(dim=1)
-    self.alive &= loss.isfinite() & long.isfinite()
-    go = self.learns & self.alive[:, None]
-    g = torch.where(go, grads, 0.) * (self.longest / (long + 1e-6)).clamp(max=1)[:, None]
+    w,(g,go) = self.net.weights,self._clipped(loss)
     self.t += 1
     self.avg.lerp_(g, .1)
     self.sq.mul_(.999).addcmul_(g, g, value=.001)
@@ -244,9 +266,10 @@ def adamw(self:ManyRun,
     lr = self.rates * self.factor
     w.copy_(torch.where(go, w - lr * self.weight_decay * w - lr * step, w))
 
-# %% ../nbs/14_ensemble.ipynb #1774635b
+# %% ../nbs/14_ensemble.ipynb #3039cc58
 def _no_memory(e): return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
 
+# %% ../nbs/14_ensemble.ipynb #0e83531f
 @patch
 def update(self:ManyRun,
     batch:Batch # Rows of all members

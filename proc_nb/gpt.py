@@ -33,7 +33,7 @@ class GPTConfig:
         if self.n_embd % self.n_head: raise ValueError(f'n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).')
         if not 0 <= self.dropout < 1: raise ValueError(f'dropout must lie in [0, 1), not {self.dropout!r}.')
 
-# %% ../nbs/10_gpt.ipynb #084fe04e
+# %% ../nbs/10_gpt.ipynb #64e20566
 class Attention(nn.Module):
     "Causal self-attention with several heads"
     def __init__(self, cfg:GPTConfig):
@@ -43,18 +43,22 @@ class Attention(nn.Module):
     def qkv(self, x):
         "Queries, keys and values, each [B, H, T, C/H]"
         return self.c_attn(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
-    def forward(self, x): # x is [B, T, C]
+    def forward(self, x):
+        "[B, T, C] to [B, T, C]: what each position takes from those up to its own"
         y = F.scaled_dot_product_attention(*self.qkv(x), is_causal=True, dropout_p=self.dropout * self.training)
         return self.c_proj(y.transpose(1, 2).flatten(2)) # [B, H, T, C/H] -> [B, T, C]
 
-# %% ../nbs/10_gpt.ipynb #c7fe1f7f
+# %% ../nbs/10_gpt.ipynb #01bc51b9
 class MLP(nn.Module):
     "Two linear layers with a GELU between them"
     def __init__(self, cfg:GPTConfig):
         super().__init__()
         self.c_fc,self.c_proj = nn.Linear(cfg.n_embd, 4 * cfg.n_embd),nn.Linear(4 * cfg.n_embd, cfg.n_embd)
-    def forward(self, x): return self.c_proj(F.gelu(self.c_fc(x), approximate='tanh'))
+    def forward(self, x):
+        "[..., C] to [..., C], through a layer four times as wide"
+        return self.c_proj(F.gelu(self.c_fc(x), approximate='tanh'))
 
+# %% ../nbs/10_gpt.ipynb #24d716ea
 class Block(nn.Module):
     "Attention, then MLP, each added to the stream"
     def __init__(self, cfg:GPTConfig):
@@ -62,10 +66,11 @@ class Block(nn.Module):
         self.ln_1,self.attn,self.ln_2,self.mlp = nn.LayerNorm(cfg.n_embd),Attention(cfg),nn.LayerNorm(cfg.n_embd),MLP(cfg)
         self.drop = nn.Dropout(cfg.dropout)
     def forward(self, x):
+        "The stream [B, T, C] with what attention and MLP add to it"
         x = x + self.drop(self.attn(self.ln_1(x)))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
-# %% ../nbs/10_gpt.ipynb #6c4bd475
+# %% ../nbs/10_gpt.ipynb #44351f9c
 class GPT(nn.Module):
     "GPT-2 in small; `model(tokens)` gives logits [n, T, vocab], `model(tokens, at=mask)` gives [mask.sum(), vocab]"
     causal = True
@@ -78,24 +83,35 @@ class GPT(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build(config)
-    def _build(self, cfg):
-        self.wte,self.wpe = nn.Embedding(cfg.vocab_size, cfg.n_embd),nn.Embedding(cfg.block_size, cfg.n_embd)
-        self.h,self.drop = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer)),nn.Dropout(cfg.dropout)
-        self.ln_f,self.lm_head = nn.LayerNorm(cfg.n_embd),nn.Linear(cfg.n_embd, cfg.vocab_size, bias=False)
-        init_weights(self, cfg.n_layer)
-    def forward(self, tokens, at=None):
-        x = self.ln_f(self.stream(tokens))
-        return self.lm_head(x if at is None else x[at])
-    def stream(self, tokens): # [n, T] -> [n, T, n_embd]
-        "What the blocks hand on"
-        x = self.drop(self.embed(tokens))
-        for block in self.h: x = block(x)
-        return x
-    def embed(self, tokens):
-        "Tokens and positions as vectors, [n, T] to [n, T, n_embd]; raises ValueError for rows that are too long"
-        T = tokens.shape[1]
-        if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
-        return self.wte(tokens) + self.wpe.weight[:T]
+
+# %% ../nbs/10_gpt.ipynb #3c858a19
+@patch
+def _build(self:GPT, cfg):
+    self.wte,self.wpe = nn.Embedding(cfg.vocab_size, cfg.n_embd),nn.Embedding(cfg.block_size, cfg.n_embd)
+    self.h,self.drop = nn.ModuleList(Block(cfg) for _ in range(cfg.n_layer)),nn.Dropout(cfg.dropout)
+    self.ln_f,self.lm_head = nn.LayerNorm(cfg.n_embd),nn.Linear(cfg.n_embd, cfg.vocab_size, bias=False)
+    init_weights(self, cfg.n_layer)
+
+@patch
+def embed(self:GPT, tokens):
+    "Tokens and positions as vectors, [n, T] to [n, T, n_embd]; raises ValueError for rows that are too long"
+    T = tokens.shape[1]
+    if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
+    return self.wte(tokens) + self.wpe.weight[:T]
+
+# %% ../nbs/10_gpt.ipynb #a4402f0d
+@patch
+def stream(self:GPT, tokens):
+    "What the blocks hand on, [n, T] to [n, T, n_embd]"
+    x = self.drop(self.embed(tokens))
+    for block in self.h: x = block(x)
+    return x
+
+@patch
+def forward(self:GPT, tokens, at=None):
+    "Logits [n, T, vocab]; with a mask `at`, bool [n, T], those of its positions only, [at.sum(), vocab]"
+    x = self.ln_f(self.stream(tokens))
+    return self.lm_head(x if at is None else x[at])
 
 # %% ../nbs/10_gpt.ipynb #1adde607
 def init_weights(
@@ -122,21 +138,24 @@ def one_each(
     if at.dtype != torch.bool: return at
     return at.int().argmax(1) if (at.sum(1) == 1).all() else None
 
-# %% ../nbs/10_gpt.ipynb #fc84b792
+# %% ../nbs/10_gpt.ipynb #a1d36c37
 class Narrow(torch.autograd.Function):
     "Causal attention for narrow heads on a CPU: q, k, v [N, D, T] give y [N, D, T] and the maps w [N, T, T]"
     generate_vmap_rule = True
     @staticmethod
     def forward(q, k, v):
+        "y [N, D, T] and w [N, T, T], whose rows sum to 1 and are 0 for later positions"
         future = torch.full((q.shape[-1],) * 2, -torch.inf, dtype=q.dtype).triu(1)
         w = ((q * q.shape[1] ** -.5).mT @ k).add_(future).softmax(-1)
         return v @ w.mT,w
     @staticmethod
     def setup_context(ctx, inputs, output):
+        "Keep q, k, v, y and w for the gradient"
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *output)
     @staticmethod
     def backward(ctx, dy, dw):
+        "Gradients of q, k and v, [N, D, T] each; `dw` is None unless the maps themselves are used"
         q,k,v,y,w = ctx.saved_tensors
         s = q.shape[1] ** -.5
         if dy is None: dy = torch.zeros_like(y)
@@ -150,9 +169,10 @@ def attend(q, k, v, dropout=0.): # each [B, H, T, C/H]
     if q.shape[-1] > 8 or dropout or not q.is_cpu: return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
     return Narrow.apply(*(o.mT.flatten(0, 1) for o in (q, k, v)))[0].unflatten(0, q.shape[:2]).mT
 
-# %% ../nbs/10_gpt.ipynb #5f3028b1
+# %% ../nbs/10_gpt.ipynb #11974336
 @patch
-def forward(self:Attention, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
+def forward(self:Attention, x, at=None):
+    "[B, T, C] to [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]"
     q,k,v = self.qkv(x)
     dropout = self.dropout * self.training
     if at is None: y = attend(q, k, v, dropout)
@@ -163,23 +183,27 @@ def forward(self:Attention, x, at=None): # x is [B, T, C]; with `at`, int64 [B],
 
 @patch
 def forward(self:Block, x, at=None):
+    "[B, T, C] to [B, T, C]; with `at`, int64 [B], those positions of the stream only: [B, 1, C]"
     x = (x if at is None else pick(x, at)) + self.drop(self.attn(self.ln_1(x), at))
     return x + self.drop(self.mlp(self.ln_2(x)))
 
-# %% ../nbs/10_gpt.ipynb #a4ed4bb3
+# %% ../nbs/10_gpt.ipynb #d4be2055
 @patch(as_prop=True)
 def blocks(self:GPT):
     "The blocks in the order in which they run"
     return self.h
 
+# %% ../nbs/10_gpt.ipynb #4511ece7
 @patch
-def stream(self:GPT, tokens, at=None): # [n, T] -> [n, T, n_embd]; with `at`, int64 [n], [n, 1, n_embd]
+def stream(self:GPT, tokens, at=None):
+    "What the blocks hand on, [n, T] to [n, T, n_embd]; with `at`, int64 [n], at one position of each row: [n, 1, n_embd]"
     x,(*first,last) = self.drop(self.embed(tokens)),self.blocks
     for block in first: x = block(x)
     return last(x, at)
 
 @patch
 def forward(self:GPT, tokens, at=None):
+    "Logits [n, T, vocab]; with `at`, bool [n, T] or int64 [n] of positions, one row of [vocab] per answer"
     one = None if at is None else one_each(at)
     x = self.ln_f(self.stream(tokens, one))
     return self.lm_head(x if at is None else x[at] if one is None else x[:, 0])
@@ -214,7 +238,7 @@ def _repr_html_(self:GPT):
     head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; rows of up to {c.block_size} tokens, {c.vocab_size} kinds of them'
     return f'<p><b>{head}</b>, {sum(n.values()):,} parameters</p><table><tr>{cells}</tr></table>'
 
-# %% ../nbs/10_gpt.ipynb #6a70f396
+# %% ../nbs/10_gpt.ipynb #f7da5b3b
 @patch
 def maps(self:Attention, x, causal=True):
     "How much each position takes from each, [B, H, T, T], with gradients"
@@ -222,6 +246,7 @@ def maps(self:Attention, x, causal=True):
     future = torch.ones(x.shape[1], x.shape[1], device=x.device, dtype=torch.bool).triu(1) & causal
     return (q @ k.mT / q.shape[-1] ** .5).masked_fill(future, -torch.inf).softmax(-1)
 
+# %% ../nbs/10_gpt.ipynb #e5df5533
 @patch
 def maps(self:GPT,
     tokens:torch.Tensor # int64 [n, T]

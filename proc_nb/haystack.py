@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from .draw import *
 from .task import *
 
-# %% ../nbs/06_haystack.ipynb #01e31af5
+# %% ../nbs/06_haystack.ipynb #0dd03859
 @register('test')
 class Haystack(Task):
     "Key-value pairs, then a key whose value is asked for (2505.22308; 2601.21725)"
@@ -27,13 +27,17 @@ class Haystack(Task):
         self.pad,self.seq_len,self.key,self.query = 0,2 * n_pairs + 2,128,128 + n_pairs
         letters = [f'k{i}' for i in range(n_pairs)] + [f'k{i}?' for i in range(n_pairs)]
         self.token_names = ['·'] + [str(i) for i in range(1, 128)] + letters + [f'-{i}' for i in range(128 - 2 * n_pairs)]
-    def rows(self, n, generator):
-        rand = dict(generator=generator, device=generator.device)
-        keys = torch.rand(n, self.n_pairs, **rand).argsort(1)
-        values = torch.randint(1, 128, (n, self.n_pairs), **rand)
-        size = torch.randint(1, self.n_pairs + 1, (n, 1), **rand)
-        needle = (torch.rand(n, 1, **rand) * size).long()
-        return self._write(keys, values, size, needle)
+
+# %% ../nbs/06_haystack.ipynb #ab702aa0
+@patch
+def rows(self:Haystack, n, generator):
+    "int64 [n, seq_len] pairs, question and answer, and bool [n, seq_len]: true at the question only"
+    rand = dict(generator=generator, device=generator.device)
+    keys = torch.rand(n, self.n_pairs, **rand).argsort(1)
+    values = torch.randint(1, 128, (n, self.n_pairs), **rand)
+    size = torch.randint(1, self.n_pairs + 1, (n, 1), **rand)
+    needle = (torch.rand(n, 1, **rand) * size).long()
+    return self._write(keys, values, size, needle)
 
 # %% ../nbs/06_haystack.ipynb #7ce27068
 @patch
@@ -45,9 +49,11 @@ def _write(self:Haystack, keys, values, size, needle):
     tokens.scatter_(1, 2 * size + 1, values.gather(1, needle))
     return tokens,t == 2 * size
 
-# %% ../nbs/06_haystack.ipynb #6b82e30f
+# %% ../nbs/06_haystack.ipynb #0f2ffb58
 @patch
-def valid(self:Haystack, tokens): return torch.tensor([self._answers(r) for r in tokens.tolist()], dtype=torch.bool)
+def valid(self:Haystack, tokens):
+    "bool [n]: rows of distinct keys with values, whose last token is the value of the key that is asked for"
+    return torch.tensor([self._answers(r) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _answers(self:Haystack, row):
@@ -64,9 +70,10 @@ def guesses(self:Haystack):
     "What guessing scores: any possible answer, or any value in the row"
     return {'any possible answer': self.chance, 'any value in the row': sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs}
 
-# %% ../nbs/06_haystack.ipynb #6a8aeb7b
+# %% ../nbs/06_haystack.ipynb #b0e63c11
 @patch
 def picture(self:Haystack, row, mask=None):
+    "Pairs as columns, key above value, and an arrow from the question to the pair that answers it"
     row = self.trim(row).tolist()
     ask,asked = len(row) - 2 + len(row) % 2,marked(mask)
     hit = [i // 2 for i in range(0, ask, 2) if row[i] == row[ask] - self.n_pairs][:1]

@@ -7,10 +7,11 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/plots.html.md"""
 # %% auto #0
 __all__ = ['THEME', 'SHAPES', 'DASHES', 'N_ROWS', 'show', 'curves', 'thin', 'LiveChart', 'legend', 'heat', 'save_chart']
 
-# %% ../nbs/20_plots.ipynb #d9a8639c
+# %% ../nbs/20_plots.ipynb #bde1c973
 import json
 
 import altair as alt
+from fastcore.basics import patch
 
 from .draw import *
 from .train import write_atomic
@@ -103,7 +104,7 @@ def thin(
     for r in rows: lines.setdefault((r['setting'], r['seed']), []).append(r)
     return [l[round(i * (len(l) - 1) / max(1, min(n, len(l)) - 1))] for l in lines.values() for i in range(min(n, len(l)))]
 
-# %% ../nbs/20_plots.ipynb #17aed22d
+# %% ../nbs/20_plots.ipynb #3b20ab72
 class LiveChart(alt.JupyterChart):
     "Accuracy over steps; `draw` shows other rows without drawing the chart anew"
     def __init__(self,
@@ -116,22 +117,32 @@ class LiveChart(alt.JupyterChart):
         options = dict(renderer='svg', actions=False, config=json.loads(json.dumps(THEME).replace(_INK, 'currentColor')))
         super().__init__(chart or _growing(width, height), debounce_wait=2_000_000_000, max_wait=False, embed_options=options)
         self.observe(self._again, '_params')
-    def draw(self,
-        rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
-        steps:int=1000, # Where the axis ends at least
-        paper=() # Published figures to draw as rules: (accuracy, label)
-    ):
-        "Show these rows"
-        self.now = dict(rows=thin(list(rows))[:N_ROWS], paper=[dict(y=y, said=s) for y,s in paper], steps=steps)
-        self._tell()
-    def _tell(self):
-        with self.hold_sync():
-            for k,v in self.now.items(): setattr(self.params, k, v)
-    def renew(self):
-        "Begin with what is shown now wherever the chart is drawn for the first time"
-        self.spec = dict(self.spec, params=[dict(p, value=self.now[p['name']]) for p in self.spec['params']])
-    def _again(self, change):
-        if any(k in change['new'] and change['new'][k] != v for k,v in self.now.items()) and not self._holding_sync: self._tell()
+
+# %% ../nbs/20_plots.ipynb #515d84fb
+@patch
+def draw(self:LiveChart,
+    rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
+    steps:int=1000, # Where the axis ends at least
+    paper=() # Published figures to draw as rules: (accuracy, label)
+):
+    "Show these rows"
+    self.now = dict(rows=thin(list(rows))[:N_ROWS], paper=[dict(y=y, said=s) for y,s in paper], steps=steps)
+    self._tell()
+
+@patch
+def _tell(self:LiveChart):
+    with self.hold_sync():
+        for k,v in self.now.items(): setattr(self.params, k, v)
+
+# %% ../nbs/20_plots.ipynb #cf611042
+@patch
+def renew(self:LiveChart):
+    "Begin with what is shown now wherever the chart is drawn for the first time"
+    self.spec = dict(self.spec, params=[dict(p, value=self.now[p['name']]) for p in self.spec['params']])
+
+@patch
+def _again(self:LiveChart, change):
+    if any(k in change['new'] and change['new'][k] != v for k,v in self.now.items()) and not self._holding_sync: self._tell()
 
 # %% ../nbs/20_plots.ipynb #5ea745c7
 _GLYPHS = '● ■ ▲ ◆ ✚ ▼ ▶ ◀'.split()
@@ -170,7 +181,7 @@ def heat(
     ring = base.mark_point(shape='circle', size=30, color=COLORS[5]).transform_filter('datum.top')
     return alt.layer(fill, ring).properties(title=title, width=size * len(names), height=size * len(names))
 
-# %% ../nbs/20_plots.ipynb #45ed7d41
+# %% ../nbs/20_plots.ipynb #e3608886
 _LESS = '\uf8fe' # stands for < until the page is written
 def _no_tags(x):
     "The same chart without a < in it"
@@ -178,6 +189,7 @@ def _no_tags(x):
     if isinstance(x, list): return [_no_tags(o) for o in x]
     return x.replace('<', _LESS) if isinstance(x, str) else x
 
+# %% ../nbs/20_plots.ipynb #13c8421a
 def save_chart(
     chart:alt.TopLevelMixin, # Any Altair chart
     stem, # Path without ending

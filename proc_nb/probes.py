@@ -26,7 +26,7 @@ def entropy(
     h = -(maps * maps.clamp(min=1e-9).log()).sum(-1)
     return (h * real[:, None]).sum((1, 3)) / real.sum()
 
-# %% ../nbs/22_probes.ipynb #83436d53
+# %% ../nbs/22_probes.ipynb #00036cb8
 def previous_score(
     maps:torch.Tensor, # float [n_layer, n, n_head, T, T]: attention
     real:torch.Tensor # bool [n, T]: positions that count
@@ -35,6 +35,7 @@ def previous_score(
     back = maps.diagonal(-1, -2, -1)
     return (back * real[:, None, 1:]).sum((1, 3)) / real[:, 1:].sum()
 
+# %% ../nbs/22_probes.ipynb #75be9e80
 def mean_distance(
     maps:torch.Tensor, # float [n_layer, n, n_head, T, T]: attention
     real:torch.Tensor # bool [n, T]: positions that count
@@ -58,7 +59,7 @@ def answer_score(
     asked = batch.loss_mask & there.any(-1)
     return ((maps * there[:, None]).sum(-1) * asked[:, None]).sum((1, 3)) / asked.sum().clamp(min=1)
 
-# %% ../nbs/22_probes.ipynb #8aef3b01
+# %% ../nbs/22_probes.ipynb #95ac5355
 class Probes(dict):
     "Score -> float [n_layer, n_head]; shows itself as a table"
     def best(self, name):
@@ -73,10 +74,12 @@ class Probes(dict):
         return f'<table><tr><th></th>{head}</tr>{lines}</table>'
     markup = property(_repr_html_)
 
+# %% ../nbs/22_probes.ipynb #1ffe49aa
 def _shade(x, among):
     bold = 'bold' if x == among.max() else 'normal'
     return f'<td style="font-weight:{bold};background:rgba(0,114,178,{.45*float(x/among.max().clamp(min=1e-9)):.2f})">{float(x):.2f}</td>'
 
+# %% ../nbs/22_probes.ipynb #a17cc62c
 @torch.no_grad()
 def probe(
     model:GPT, # The network; it is put into evaluation mode
@@ -87,7 +90,7 @@ def probe(
     return Probes(previous=previous_score(maps, real), answer=answer_score(maps, batch), after=answer_score(maps, batch, 1),
         distance=mean_distance(maps, real), entropy=entropy(maps, real))
 
-# %% ../nbs/22_probes.ipynb #91f39126
+# %% ../nbs/22_probes.ipynb #42140913
 @torch.no_grad()
 def silenced(
     model:GPT, # The network
@@ -101,6 +104,7 @@ def silenced(
     model.h[layer].attn.c_proj.weight[:, head * wide:(head + 1) * wide] = 0
     return model
 
+# %% ../nbs/22_probes.ipynb #fd09806e
 def ablate(
     model:GPT, # The network
     task:Task, # What it is tested on

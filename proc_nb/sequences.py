@@ -58,7 +58,7 @@ def released(
     return Presets({'2601.21725': Preset('released configuration [CODE]', **RELEASED, **kwargs), 'released-defaults': Preset(
         'command-line defaults of the released code, perhaps the small models [CODE, INFER]', length=20, lengths='fixed', n_symbols=20, **kwargs)})
 
-# %% ../nbs/03_sequences.ipynb #2dd0d5ad
+# %% ../nbs/03_sequences.ipynb #234e6b8a
 class Rewrite(Task):
     "Inputs, a separator, and an output that follows from them; the base of the rules on this page"
     presets,pieces,shortest = released(),1,1
@@ -73,14 +73,25 @@ class Rewrite(Task):
         self.lengths = choose('kind of lengths', lengths, ['uniform', 'fixed'])
         self.sep,self.pad,self.seq_len = n_symbols + 1,n_symbols + 2,2 * length + self.pieces
         self.token_names = [str(i) for i in range(n_symbols + 1)] + ['|', '·']
-    def rows(self, n, generator):
-        inputs = self.read(n, generator)
-        return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
-    def read(self, n, generator): return [self.symbols(n, generator) for _ in range(self.pieces)]
-    def symbols(self, n, generator):
-        w = self.length // self.pieces
-        x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
-        return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
+
+# %% ../nbs/03_sequences.ipynb #d9524c91
+@patch
+def rows(self:Rewrite, n, generator):
+    "int64 [n, seq_len] inputs and output, separated and padded, and bool [n, seq_len]: the output is asked for"
+    inputs = self.read(n, generator)
+    return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
+
+@patch
+def read(self:Rewrite, n, generator):
+    "The inputs of `n` rows: per piece its symbols, int64 [n, L], and which of them count, bool [n, L]"
+    return [self.symbols(n, generator) for _ in range(self.pieces)]
+
+@patch
+def symbols(self:Rewrite, n, generator):
+    "One piece: symbols drawn evenly, and as many of them as the row's length says"
+    w = self.length // self.pieces
+    x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
+    return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
 
 # %% ../nbs/03_sequences.ipynb #27feda93
 @patch
@@ -93,18 +104,22 @@ def split(self:Rewrite,
     for t in row: parts[-1].append(t) if t != self.sep else parts.append([])
     return parts
 
-# %% ../nbs/03_sequences.ipynb #8e3024c0
+# %% ../nbs/03_sequences.ipynb #759deea0
 @patch
-def valid(self:Rewrite, tokens): return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool)
+def valid(self:Rewrite, tokens):
+    "bool [n]: rows whose last part is what `answer` makes of the others"
+    return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool)
 
 @patch
 def _follows(self:Rewrite, row):
     *inputs,output = self.split(row)
     return self.formed(*inputs) and self.answer(*inputs) == output
 
-# %% ../nbs/03_sequences.ipynb #fa4ad78f
+# %% ../nbs/03_sequences.ipynb #2b2c233f
 @patch
-def formed(self:Rewrite, *inputs): return len(inputs) == self.pieces and all(map(self._sized, inputs))
+def formed(self:Rewrite, *inputs):
+    "Are there as many inputs as the rule reads, each of an allowed length and of symbols only?"
+    return len(inputs) == self.pieces and all(map(self._sized, inputs))
 
 @patch
 def _sized(self:Rewrite, x):
@@ -128,9 +143,10 @@ def origins(self:Rewrite,
     if not self.formed(*inputs): return []
     return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
 
-# %% ../nbs/03_sequences.ipynb #d47bc831
+# %% ../nbs/03_sequences.ipynb #c44b15ea
 @patch
 def picture(self:Rewrite, row, mask=None):
+    "Arrows from where each output symbol stood; inputs that no arrow leaves are struck out, wrong outputs framed"
     row,marks = self.trim(row).tolist(),marked(mask)
     pairs = self.origins(row)
     tints,names = [None if t == self.sep else color(self.symbol(t)) for t in row],[self.token_names[t] for t in row]
@@ -140,28 +156,42 @@ def picture(self:Rewrite, row, mask=None):
     return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, arrow=True, wrong=wrong)
 
 @patch
-def symbol(self:Rewrite, t): return t
+def symbol(self:Rewrite, t):
+    "The input symbol that token `t` stands for: itself, unless the output is written in an alphabet of its own"
+    return t
 
-# %% ../nbs/03_sequences.ipynb #810179c8
+# %% ../nbs/03_sequences.ipynb #8d794d41
 @register('rule')
 class Identity(Rewrite):
     "A sequence, a separator, and the same sequence again (2505.22308; 2601.21725)"
-    def write(self, piece): return piece
-    def answer(self, x): return x
+    def write(self, piece):
+        "x1 ... xn | x1 ... xn"
+        return piece
+    def answer(self, x):
+        "The list as it is"
+        return x
 
-# %% ../nbs/03_sequences.ipynb #5daa687f
+# %% ../nbs/03_sequences.ipynb #b517716d
 @register('rule')
 class Reverse(Rewrite):
     "A sequence, a separator, and the sequence backwards (2601.21725)"
-    def write(self, piece): return [o.flip(1) for o in piece]
-    def answer(self, x): return x[::-1]
+    def write(self, piece):
+        "x1 ... xn | xn ... x1: symbols and mask read from the right"
+        return [o.flip(1) for o in piece]
+    def answer(self, x):
+        "The list read backwards"
+        return x[::-1]
 
-# %% ../nbs/03_sequences.ipynb #a7a76164
+# %% ../nbs/03_sequences.ipynb #5d2fed0b
 @register('rule')
 class Sort(Rewrite):
     "A sequence, a separator, and its symbols in ascending order (2601.21725)"
-    def write(self, piece): return torch.where(piece[1], piece[0], self.sep).sort(1).values,piece[1]
-    def answer(self, x): return sorted(x)
+    def write(self, piece):
+        "x1 ... xn | the same in ascending order; what does not count is sorted to the end"
+        return torch.where(piece[1], piece[0], self.sep).sort(1).values,piece[1]
+    def answer(self, x):
+        "The list in ascending order, repetitions kept"
+        return sorted(x)
 
 # %% ../nbs/03_sequences.ipynb #62e21aa3
 def first_seen(
@@ -175,24 +205,31 @@ def first_seen(
     first.scatter_reduce_(1, x, torch.where(m, t, x.shape[1]), 'amin')
     return m & (first.gather(1, x) == t)
 
-# %% ../nbs/03_sequences.ipynb #fb550f2c
+# %% ../nbs/03_sequences.ipynb #093b9f9b
 @register('rule')
 class Set(Rewrite):
     "A sequence, a separator, and each of its symbols once (2505.22308; 2601.21725)"
-    def write(self, piece): return piece[0],first_seen(*piece, self.n_symbols)
-    def answer(self, x): return list(dict.fromkeys(x))
+    def write(self, piece):
+        "x1 ... xn | the same, each symbol where it stands first"
+        return piece[0],first_seen(*piece, self.n_symbols)
+    def answer(self, x):
+        "Each symbol once, in the order of first appearance"
+        return list(dict.fromkeys(x))
 
-# %% ../nbs/03_sequences.ipynb #c667fe24
+# %% ../nbs/03_sequences.ipynb #e43ac595
 @register('rule')
 class Union(Rewrite):
     "Two sequences, and each symbol of either once (2601.21725)"
     pieces = 2
     def write(self, a, b):
+        "a1 ... an | b1 ... bm | each symbol of either where it stands first"
         x,m = (torch.cat(o, 1) for o in zip(a, b))
         return x,first_seen(x, m, self.n_symbols)
-    def answer(self, a, b): return list(dict.fromkeys(a + b))
+    def answer(self, a, b):
+        "Each symbol of either list once, those of `a` first"
+        return list(dict.fromkeys(a + b))
 
-# %% ../nbs/03_sequences.ipynb #31b89951
+# %% ../nbs/03_sequences.ipynb #a4c428e7
 @register('rule')
 class Delete(Rewrite):
     "A sequence and a symbol, and the sequence without the first such symbol (2601.21725)"
@@ -205,15 +242,30 @@ class Delete(Rewrite):
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
         self.p_inside,self.seq_len = between('p_inside', p_inside, 0, 1, ends=True),2 * length + 3
-    def read(self, n, generator):
-        (x,m),rand = self.symbols(n, generator),dict(generator=generator, device=generator.device)
-        other,(inside,place) = torch.randint(1, self.sep, (n, 1), **rand),torch.rand(2, n, 1, **rand)
-        d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
-        return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
-    def write(self, piece, d):
-        (x,m),hit = piece,(piece[0] == d[0]) & piece[1]
-        return x,m & ~(hit & (hit.cumsum(1) == 1))
-    def answer(self, x, d): return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
-    def formed(self, *inputs):
-        if len(inputs) != 2 or len(inputs[1]) != 1: return False
-        return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep
+
+# %% ../nbs/03_sequences.ipynb #8553cd7e
+@patch
+def read(self:Delete, n, generator):
+    "A sequence, and a symbol int64 [n, 1] that is one of the sequence's with probability `p_inside`, else any"
+    (x,m),rand = self.symbols(n, generator),dict(generator=generator, device=generator.device)
+    other,(inside,place) = torch.randint(1, self.sep, (n, 1), **rand),torch.rand(2, n, 1, **rand)
+    d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
+    return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
+
+# %% ../nbs/03_sequences.ipynb #5968bfcf
+@patch
+def write(self:Delete, piece, d):
+    "x1 ... xn | d | x1 ... xn without the first d"
+    (x,m),hit = piece,(piece[0] == d[0]) & piece[1]
+    return x,m & ~(hit & (hit.cumsum(1) == 1))
+
+@patch
+def answer(self:Delete, x, d):
+    "The list without the first symbol equal to `d[0]`, if there is one"
+    return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
+
+@patch
+def formed(self:Delete, *inputs):
+    "Is there a sequence of an allowed length, and then a single symbol?"
+    if len(inputs) != 2 or len(inputs[1]) != 1: return False
+    return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep

@@ -29,9 +29,10 @@ class Stack(Rewrite):
         if n_symbols < length: raise ValueError(f'n_symbols must be at least length ({length}), since no symbol lies on the stack twice, not {n_symbols}.')
         self.token_names[0] = 'P'
 
-# %% ../nbs/04_stack.ipynb #7fc1e94f
+# %% ../nbs/04_stack.ipynb #4ee26638
 @patch
 def read(self:Stack, n, generator):
+    "Programs of `n` rows: operations int64 [n, length], a symbol to push or 0 to pop, and which of them count, bool [n, length]"
     size = draw_lengths(n, self.length, self.lengths, generator)
     line = torch.arange(1, self.sep, device=size.device).repeat(n, 1)
     depth,ops = torch.zeros_like(size),[]
@@ -50,23 +51,26 @@ def _swap(self:Stack, line, a, b):
     x,y = line.gather(1, a),line.gather(1, b)
     line.scatter_(1, a, y).scatter_(1, b, x)
 
-# %% ../nbs/04_stack.ipynb #b6ce620d
+# %% ../nbs/04_stack.ipynb #2b5c9e3b
 @patch
 def write(self:Stack, piece):
+    "o1 ... on | what is left on the stack, top first"
     x,m = piece
     height = (torch.where(x > 0, 1, -1) * m).cumsum(1)
     lowest = height.flip(1).cummin(1).values.flip(1)
     return x.flip(1),(m & (x > 0) & (height <= lowest)).flip(1)
 
-# %% ../nbs/04_stack.ipynb #b41d1476
+# %% ../nbs/04_stack.ipynb #b6b55220
 @patch
 def answer(self:Stack, ops):
+    "What is left after the operations, top first; IndexError for a pop from nothing"
     stack = []
     for o in ops: stack.append(o) if o else stack.pop()
     return stack[::-1]
 
 @patch
 def formed(self:Stack, *inputs):
+    "Is there one program of an allowed length, with no symbol twice on the stack, that pushes and pops where it must?"
     ops,stack = inputs[0] if len(inputs) == 1 else [],[]
     for i,o in enumerate(ops):
         must_push,must_pop = len(stack) <= 1,len(stack) > 1 and i == len(ops) - 1
@@ -74,9 +78,10 @@ def formed(self:Stack, *inputs):
         stack.append(o) if o else stack.pop()
     return len(ops) == self.length if self.lengths == 'fixed' else 0 < len(ops) <= self.length
 
-# %% ../nbs/04_stack.ipynb #5d9ee869
+# %% ../nbs/04_stack.ipynb #19b3caca
 @patch
 def picture(self:Stack, row, mask=None):
+    "Arrows from the pushes that stay to the answer, the height of the stack below; other pushes are struck out"
     row,marks = self.trim(row).tolist(),marked(mask)
     pairs,cut = self.origins(row),row.index(self.sep) if self.sep in row else len(row)
     tints,names = [None if t in (0, self.sep) else color(t) for t in row],[self.token_names[t] for t in row]

@@ -63,7 +63,7 @@ def between(
         raise ValueError(f'{what} must lie between {lo} and {hi}{"" if ends else " (both left out)"}, not {x!r}.')
     return float(x)
 
-# %% ../nbs/01_task.ipynb #439d5995
+# %% ../nbs/01_task.ipynb #3874dc62
 class Batch:
     "Rows of tokens with the positions to answer"
     def __init__(self,
@@ -77,13 +77,20 @@ class Batch:
         store_attr()
     def __len__(self): return len(self.tokens)
     def __repr__(self): return f'Batch({len(self)} rows of {self.tokens.shape[1]}, {int(self.loss_mask.sum())} answers)'
-    def map(self, f):
-        "A batch with `f` applied to each tensor"
-        return Batch(f(self.tokens), f(self.targets), f(self.loss_mask), f(self.score_mask), self.task)
-    def __getitem__(self, i): return self.map(lambda x: x[i])
-    def to(self, device):
-        "The same rows on another device"
-        return self.map(lambda x: x.to(device))
+
+# %% ../nbs/01_task.ipynb #38a804c1
+@patch
+def map(self:Batch, f):
+    "A batch with `f` applied to each tensor"
+    return Batch(f(self.tokens), f(self.targets), f(self.loss_mask), f(self.score_mask), self.task)
+
+@patch
+def __getitem__(self:Batch, i): return self.map(lambda x: x[i])
+
+@patch
+def to(self:Batch, device):
+    "The same rows on another device"
+    return self.map(lambda x: x.to(device))
 
 # %% ../nbs/01_task.ipynb #967f688f
 def next_token(
@@ -159,7 +166,7 @@ class Presets(dict):
             for k,p in self.items())
         return f'<table><tr><th>preset</th><th>arguments</th><th>source</th></tr>{rows}</table>'
 
-# %% ../nbs/01_task.ipynb #c5835811
+# %% ../nbs/01_task.ipynb #a188a4a5
 class Task(metaclass=_TaskMeta):
     "A distribution over token rows with some positions to answer"
     seq_len:int; pad:int; answers:int; token_names:list; settings:dict
@@ -173,18 +180,23 @@ class Task(metaclass=_TaskMeta):
     def scored(self, tokens, metric):
         "bool [n, T]: what another metric scores; None if there is no difference"
         return None
-    def batch(self, n, generator):
-        "`n` rows of any split, as next-token prediction"
-        return next_token(*self.rows(n, generator), task=self)
-    @property
-    def name(self):
-        "The key under which `tasks` knows this class"
-        return re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
-    @property
-    def vocab_size(self):
-        "How many tokens there are"
-        return len(self.token_names)
     def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k,v in self.settings.items())})"
+
+# %% ../nbs/01_task.ipynb #9c7d7be1
+@patch
+def batch(self:Task, n, generator):
+    "`n` rows of any split, as next-token prediction"
+    return next_token(*self.rows(n, generator), task=self)
+
+@patch(as_prop=True)
+def name(self:Task):
+    "The key under which `tasks` knows this class"
+    return re.sub(r'(?<!^)(?=[A-Z])', '_', type(self).__name__).lower()
+
+@patch(as_prop=True)
+def vocab_size(self:Task):
+    "How many tokens there are"
+    return len(self.token_names)
 
 # %% ../nbs/01_task.ipynb #ba8deb90
 @patch
@@ -270,7 +282,7 @@ def _repr_html_(self:Task):
     luck = ''.join(f' Guessing {esc(k)}: {v:.1%}.' for k,v in self.guesses().items())
     return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
 
-# %% ../nbs/01_task.ipynb #91a669cb
+# %% ../nbs/01_task.ipynb #eb0a0efe
 HOMES = 'brackets sequences stack automata haystack arithmetic controls lego'.split()
 
 class TaskIndex(Mapping):
@@ -283,20 +295,24 @@ class TaskIndex(Mapping):
     def __iter__(self): return iter(self._all())
     def __len__(self): return len(self._all())
     def __repr__(self): return f"{self.kind or 'task'}s: {', '.join(self)}"
-    @property
-    def rules(self):
-        "The rules to practise on"
-        return TaskIndex('rule', self.found)
-    @property
-    def tests(self):
-        "The tests to learn afterwards"
-        return TaskIndex('test', self.found)
-    @property
-    def controls(self):
-        "The controls, made from another task"
-        return TaskIndex('control', self.found)
 
 tasks = TaskIndex()
+
+# %% ../nbs/01_task.ipynb #8f169912
+@patch(as_prop=True)
+def rules(self:TaskIndex):
+    "The rules to practise on"
+    return TaskIndex('rule', self.found)
+
+@patch(as_prop=True)
+def tests(self:TaskIndex):
+    "The tests to learn afterwards"
+    return TaskIndex('test', self.found)
+
+@patch(as_prop=True)
+def controls(self:TaskIndex):
+    "The controls, made from another task"
+    return TaskIndex('control', self.found)
 
 # %% ../nbs/01_task.ipynb #e443063d
 def register(

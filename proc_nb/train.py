@@ -71,7 +71,7 @@ def backward(
         total = total + loss.detach()
     return total
 
-# %% ../nbs/11_train.ipynb #93344049
+# %% ../nbs/11_train.ipynb #d81c9b4d
 @torch.no_grad()
 def evaluate(
     model, # The model to test
@@ -88,6 +88,7 @@ def evaluate(
     model.train(was)
     return float(right / batch.score_mask.sum())
 
+# %% ../nbs/11_train.ipynb #3930fc08
 def _right(model, b): return (model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).sum()
 
 # %% ../nbs/11_train.ipynb #cbb7da26
@@ -116,7 +117,7 @@ def param_groups(
         if part_of(n) not in freeze: groups.setdefault(scale.get(part_of(n), 1), []).append(p)
     return [dict(params=ps, lr=lr * s, top=lr * s) for s,ps in groups.items()]
 
-# %% ../nbs/11_train.ipynb #e839cc9f
+# %% ../nbs/11_train.ipynb #b68b54e8
 class Record:
     "What one training step reports"
     def __init__(self,
@@ -131,12 +132,17 @@ class Record:
         "Mean loss of the batch, nats; read from the device when asked"
         self._loss = float(self._loss)
         return self._loss
-    def __repr__(self):
-        acc = '' if self.accuracy is None else f', accuracy {self.accuracy:.1%}'
-        return f'step {self.step}: loss {self.loss:.3f}{acc}'
-    def asdict(self):
-        "The record as JSON"
-        return dict(step=self.step, loss=self.loss, accuracy=self.accuracy, lr=self.lr, seconds=round(self.seconds, 3))
+
+# %% ../nbs/11_train.ipynb #f5080184
+@patch
+def __repr__(self:Record):
+    acc = '' if self.accuracy is None else f', accuracy {self.accuracy:.1%}'
+    return f'step {self.step}: loss {self.loss:.3f}{acc}'
+
+@patch
+def asdict(self:Record):
+    "The record as JSON"
+    return dict(step=self.step, loss=self.loss, accuracy=self.accuracy, lr=self.lr, seconds=round(self.seconds, 3))
 
 # %% ../nbs/11_train.ipynb #d2c43802
 def full_disk(
@@ -150,7 +156,7 @@ def full_disk(
     if met(errno.EACCES, errno.EROFS): return PermissionError(errno.EACCES, f'{what} may not be written. What was there before is whole.')
     return e
 
-# %% ../nbs/11_train.ipynb #428ca059
+# %% ../nbs/11_train.ipynb #bb04192d
 def write_atomic(
     path, # The file to write
     write # Function that writes to the temporary path it is given
@@ -167,6 +173,7 @@ def write_atomic(
     except Exception as e: raise full_disk(e, path) from None
     finally: _gone(tmp)
 
+# %% ../nbs/11_train.ipynb #b4983e9e
 def _sweep(path):
     "Take away what writers that were killed left more than an hour ago"
     for old in path.parent.glob(f'.{escape(path.name)}.*'):
@@ -352,7 +359,7 @@ def _dry(self:Captured, f):
     finally:
         for s,k in zip(self.state(), kept): s.copy_(k)
 
-# %% ../nbs/11_train.ipynb #cf2f1d72
+# %% ../nbs/11_train.ipynb #a0998a55
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -367,35 +374,48 @@ class Run:
         self.captured = Captured(self.fixed, self.state) if cuda and not getattr(getattr(model, 'config', None), 'dropout', 0) else None
         self.params = [p for g in self.opt.param_groups for p in g['params']]
         self.generator = torch.Generator(self.device).manual_seed(seed)
-    def step(self):
-        "One step; returns the loss before it"
-        factor = rate(self.done, self.warmup, self.schedule, self.decay_steps)
-        self.now = self.lr * factor
-        for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
-        batch = self.task.sample(whole('batch_size', self.batch_size, 1), self.generator)
-        with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
-            torch.manual_seed(self.seed * 1_000_003 + self.done)
-            loss = self.update(batch)
-        self.done += 1
-        return loss
-    def update(self, batch):
-        "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
-        if self.captured and self.opt.state: return self.captured(*fixed_inputs(self.model, batch))
-        self.model.zero_grad(set_to_none=True)
-        return self._move(backward(self.model, batch))
-    def fixed(self, *inputs):
-        "The same in shapes that do not depend on the data"
-        self.model.zero_grad(set_to_none=True)
-        loss = fixed_loss(self.model, *inputs)
-        loss.backward()
-        return self._move(loss.detach())
-    def _move(self, loss):
-        norm = torch.nn.utils.clip_grad_norm_(self.params, self.clip)
-        self.opt.step()
-        return torch.where(norm.isfinite(), loss, math.nan)
-    def state(self):
-        "The tensors that a step changes"
-        return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
+
+# %% ../nbs/11_train.ipynb #882f723c
+@patch
+def step(self:Run):
+    "One step; returns the loss before it"
+    factor = rate(self.done, self.warmup, self.schedule, self.decay_steps)
+    self.now = self.lr * factor
+    for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
+    batch = self.task.sample(whole('batch_size', self.batch_size, 1), self.generator)
+    with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
+        torch.manual_seed(self.seed * 1_000_003 + self.done)
+        loss = self.update(batch)
+    self.done += 1
+    return loss
+
+# %% ../nbs/11_train.ipynb #e620ac73
+@patch
+def update(self:Run, batch):
+    "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
+    if self.captured and self.opt.state: return self.captured(*fixed_inputs(self.model, batch))
+    self.model.zero_grad(set_to_none=True)
+    return self._move(backward(self.model, batch))
+
+@patch
+def _move(self:Run, loss):
+    norm = torch.nn.utils.clip_grad_norm_(self.params, self.clip)
+    self.opt.step()
+    return torch.where(norm.isfinite(), loss, math.nan)
+
+# %% ../nbs/11_train.ipynb #33dd62f1
+@patch
+def fixed(self:Run, *inputs):
+    "The same in shapes that do not depend on the data"
+    self.model.zero_grad(set_to_none=True)
+    loss = fixed_loss(self.model, *inputs)
+    loss.backward()
+    return self._move(loss.detach())
+
+@patch
+def state(self:Run):
+    "The tensors that a step changes"
+    return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
 
 # %% ../nbs/11_train.ipynb #9761e603
 @patch

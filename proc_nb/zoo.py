@@ -8,10 +8,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/zoo.html.md"""
 __all__ = ['zoo', 'STARTS', 'PAPER', 'RATES', 'PRACTICE', 'RECIPES', 'Zoo', 'load_zoo', 'sharpness', 'start', 'fresh_rates',
            'race', 'practise', 'add']
 
-# %% ../nbs/13_zoo.ipynb #3567e3fb
+# %% ../nbs/13_zoo.ipynb #466f1ec2
 import hashlib, json, re
 from collections.abc import Mapping
 from pathlib import Path
+
+from fastcore.basics import patch
 
 from .gpt import *
 from .draw import *
@@ -19,18 +21,12 @@ from .task import *
 from .train import *
 from .transfer import *
 
-# %% ../nbs/13_zoo.ipynb #d1148e19
+# %% ../nbs/13_zoo.ipynb #0e69888d
 class Zoo(Mapping):
     "Practised networks by name; a value is a loaded `GPT`"
     def __init__(self,
         path=Path(__file__).parent/'data/zoo' if '__file__' in globals() else Path('../proc_nb/data/zoo') # Folder of the files
     ): self.path = Path(path)
-    def _sums(self):
-        file = self.path/'SHA256.json'
-        sums = unsealed(file.read_bytes(), file)
-        odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
-        if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
-        return sums
     def __iter__(self): return iter(self._sums())
     def __len__(self): return len(self._sums())
     def __getitem__(self, name):
@@ -38,11 +34,22 @@ class Zoo(Mapping):
         if hashlib.sha256(file.read_bytes()).hexdigest() != self._sums()[name]: raise ValueError(f'{file.name} is damaged: its SHA-256 is not the recorded one.')
         return load_model(file).eval()
     def __repr__(self): return f"Zoo: {', '.join(self)}"
-    def _repr_html_(self):
-        rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>' for m in self.values())
-        return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 zoo = Zoo()
+
+# %% ../nbs/13_zoo.ipynb #6b6db82f
+@patch
+def _sums(self:Zoo):
+    file = self.path/'SHA256.json'
+    sums = unsealed(file.read_bytes(), file)
+    odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
+    if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
+    return sums
+
+@patch
+def _repr_html_(self:Zoo):
+    rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>' for m in self.values())
+    return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 # %% ../nbs/13_zoo.ipynb #f49018d2
 def load_zoo(
@@ -61,11 +68,12 @@ def sharpness(
     return [dict(rule=k, steps=m.meta['steps'], accuracy=evaluate(m, m.task, n, 'test'), ceiling=m.task.ceiling() if hasattr(m.task, 'ceiling') else 1.)
         for k,m in models.items()]
 
-# %% ../nbs/13_zoo.ipynb #969e11c2
+# %% ../nbs/13_zoo.ipynb #e9469720
 STARTS = {'random weights': ([], 'random'), 'attention': ('attn', 'random'), 'attention + positions': (['attn', 'pos'], 'random'),
     'everything': ('all', 'mean')}
 PAPER = {'random weights': (.113, 'author-stated'), 'attention': (.990, 'second-hand'), 'everything': (.188, 'second-hand')}
 
+# %% ../nbs/13_zoo.ipynb #c0db9ce8
 def start(
     rule, # A practised network, or its name in the zoo
     test:Task, # What is to be learnt
@@ -108,10 +116,12 @@ def race(
             rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
             for rec in fit(model, test, steps, seed=seed, **rates): yield label,seed,rec
 
-# %% ../nbs/13_zoo.ipynb #3ed255d7
+# %% ../nbs/13_zoo.ipynb #b2912111
 PRACTICE = dict(batch_size=64, weight_decay=.01, warmup=500, schedule='cosine')
 RECIPES = dict(identity=dict(steps=20_000, lr=1e-3), dyck_shuffle=dict(steps=3000, lr=3e-3), eca=dict(steps=12_000, lr=2e-3),
     **{rule: dict(steps=20_000, lr=4e-3) for rule in ('reverse', 'delete', 'set', 'union')})
+
+# %% ../nbs/13_zoo.ipynb #9bf04912
 def practise(
     rule:str, # A name in `tasks.rules`
     seed:int=0, # Seed of weights and data

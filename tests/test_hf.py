@@ -51,6 +51,11 @@ def test_another_architecture_is_refused(change, word):
     hf = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2, **change))
     with pytest.raises(ValueError, match=word): from_hf(hf)
 
+def test_the_usual_width_of_the_mlp_may_be_written_out():
+    sizes = dict(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    model = from_hf(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, n_inner=32)))
+    assert model.h[0].mlp.c_fc.out_features == 32
+
 def test_pickled_weights_are_never_read(tmp_path):
     hf = to_hf(loud(GPT(GPTConfig(vocab_size=9, block_size=8, n_embd=8, n_layer=1, n_head=2))))
     hf.save_pretrained(tmp_path)

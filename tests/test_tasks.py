@@ -1,4 +1,5 @@
 "What holds for every task, whatever it is."
+import subprocess, sys
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 import checkers
@@ -197,3 +198,8 @@ def test_shuffled_keeps_the_tokens_of_each_row(name):
     assert torch.equal(whole.tokens.sort(1).values, broken.tokens.sort(1).values) and torch.equal(whole.loss_mask, broken.loss_mask)
     assert not torch.equal(whole.tokens, broken.tokens)
     assert torch.equal((random_tokens(task).batch(50, gen(5)).tokens == task.pad).sum(1), (whole.tokens == task.pad).sum(1))
+
+def test_what_draws_nothing_loads_no_altair():
+    "Altair takes as long to load as torch; commands whose work ends in files and tables start without it"
+    code = 'import sys, proc_nb.pretrain, proc_nb.influence_cli; print("altair" in sys.modules, "torch" in sys.modules)'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split() == ['False', 'True']
