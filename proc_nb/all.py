@@ -13,7 +13,7 @@ from .ready import *
 # %% ../nbs/99_all.ipynb #a11check
 check_versions()
 
-# %% ../nbs/99_all.ipynb #50ebc3bc
+# %% ../nbs/99_all.ipynb #a3781789
 from .draw import *
 from .task import *
 from .brackets import *
@@ -23,6 +23,8 @@ from .automata import *
 from .haystack import *
 from .arithmetic import *
 from .controls import *
+
+# %% ../nbs/99_all.ipynb #4a8fbb44
 from .gpt import *
 from .train import *
 from .transfer import *
@@ -31,11 +33,15 @@ from .ensemble import *
 from .scores import *
 from .sampling import *
 from .results import *
+
+# %% ../nbs/99_all.ipynb #75c22a52
 from .plots import *
 from .views import *
 from .probes import *
 from .study import Study, Table # chkstyle: ignore
 from .reference import *
+
+# %% ../nbs/99_all.ipynb #9583bfeb
 from .lego import *
 from .lego_attention import *
 from .influence import *

@@ -45,11 +45,14 @@ def timed(
         out.append(time.perf_counter() - start)
     return out
 
-# %% ../nbs/91_bench.ipynb #f51ac6e5
+# %% ../nbs/91_bench.ipynb #6dbdc85e
 SETTINGS = dict(lr=1e-3, lr_scale=None, freeze=(), weight_decay=1e-3, clip=1., warmup=500, schedule='constant', decay_steps=None)
 
-def sizes_for(task, **kwargs): return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **kwargs})
+def sizes_for(task, **kwargs):
+    "The default sizes with `task`'s vocabulary and longest row; `kwargs` change them"
+    return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **kwargs})
 
+# %% ../nbs/91_bench.ipynb #3ad28825
 def ours(task, cfg, batch, device='cpu', compile=False):
     "This package's step, as a function of how many to do"
     run = Run(GPT(cfg).to(device), task, batch, seed=0, **SETTINGS)
@@ -61,7 +64,7 @@ def many(task, cfg, batch, device='cpu', members=8):
     run = ManyRun([GPT(cfg, seed=i).to(device) for i in range(members)], task, batch, seeds=range(members), **SETTINGS)
     return lambda n: timed(run.step, n, device)
 
-# %% ../nbs/91_bench.ipynb #208dde0c
+# %% ../nbs/91_bench.ipynb #718c3205
 class Plain(nn.Module):
     "The same network from PyTorch's own layers"
     def __init__(self, c:GPTConfig):
@@ -71,6 +74,7 @@ class Plain(nn.Module):
         self.h = nn.TransformerEncoder(layer, c.n_layer, nn.LayerNorm(c.n_embd), enable_nested_tensor=False)
         self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
     def forward(self, x):
+        "Logits [B, T, vocabulary] of tokens [B, T], for all positions"
         mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], x.device)
         return self.lm_head(self.h(self.wte(x) + self.wpe.weight[:x.shape[1]], mask, is_causal=True))
 
@@ -107,7 +111,7 @@ class _Rows(torch.utils.data.IterableDataset):
     def __init__(self, n_pairs): self.n_pairs = n_pairs
     def __iter__(self): return haystack_rows(self.n_pairs)
 
-# %% ../nbs/91_bench.ipynb #53a729b6
+# %% ../nbs/91_bench.ipynb #938a3b9c
 def trainer(task, cfg, batch, device='cpu'):
     "`transformers`' GPT-2 under its Trainer"
     import transformers as hf
@@ -128,12 +132,16 @@ def trainer(task, cfg, batch, device='cpu'):
         return [b - a for a,b in zip(ends, ends[1:])]
     return go
 
+# %% ../nbs/91_bench.ipynb #9be572ec
 WAYS = dict(ours=ours, plain=plain, trainer=trainer)
 LABELS = dict(ours='this package', plain='plain PyTorch loop', trainer='transformers Trainer', many='this package, 8 members, per member')
 
-# %% ../nbs/91_bench.ipynb #aa7ee086
-def middle(xs): return dict(median=statistics.median(xs), low=min(xs), high=max(xs))
+# %% ../nbs/91_bench.ipynb #4cab1d5a
+def middle(xs):
+    "Median of `xs` with its smallest and largest"
+    return dict(median=statistics.median(xs), low=min(xs), high=max(xs))
 
+# %% ../nbs/91_bench.ipynb #7e37b4b9
 def in_turns(
     ways:dict, # Name -> function that does `n` steps and gives their seconds
     rounds:int=5, # Turns of each
@@ -218,7 +226,7 @@ def counted(
     with FlopCounterMode(display=False) as c: backward(model, batch)
     return c.get_total_flops()
 
-# %% ../nbs/91_bench.ipynb #2fbb913c
+# %% ../nbs/91_bench.ipynb #82e4f559
 @contextmanager
 def set_for_now(get, put, value):
     "Change a global setting of PyTorch inside a `with`"
@@ -227,8 +235,13 @@ def set_for_now(get, put, value):
     try: yield
     finally: put(was)
 
-def threads_of(n): return set_for_now(torch.get_num_threads, torch.set_num_threads, n)
-def tf32(): return set_for_now(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, 'high')
+def threads_of(n):
+    "So many threads on the CPU inside a `with`"
+    return set_for_now(torch.get_num_threads, torch.set_num_threads, n)
+
+def tf32():
+    "TF32 on a GPU that has it, inside a `with`; elsewhere nothing changes"
+    return set_for_now(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, 'high')
 
 # %% ../nbs/91_bench.ipynb #ecd19c83
 def within(context, go):
@@ -250,9 +263,11 @@ def switched(
     return {'bf16': within(half, fresh()), **({'TF32': within(tf32, fresh())} if 'cuda' in str(device) else {}),
         'torch.compile': ours(task, cfg, batch, device, compile=True), 'float32': fresh()}
 
-# %% ../nbs/91_bench.ipynb #d862a4e7
+# %% ../nbs/91_bench.ipynb #d73628af
 SWEEP = dict(batch=(64, 250, 1000), n_pairs=(10, 30, 60), n_embd=(16, 32, 64), members=(1, 8, 32),
     threads=tuple(sorted({1, 2, os.cpu_count()})))
+
+# %% ../nbs/91_bench.ipynb #884e07a6
 def sweep(
     batch:int=250, # Rows, where that is not what changes
     rounds:int=3, # Turns of each
@@ -319,7 +334,19 @@ def measure(
     about = dict(batch=batch, n_pairs=n_pairs, rounds=rounds, steps=steps, **machine(device))
     return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), **about)
 
-# %% ../nbs/91_bench.ipynb #eb836621
+# %% ../nbs/91_bench.ipynb #41064563
+def _more(r, device):
+    "PyTorch's switches and the cost of more, into `r` and onto the terminal"
+    task = Haystack(r['n_pairs'])
+    r['switches'] = in_turns(switched(task, sizes_for(task), r['batch'], device), r['rounds'], r['steps'])
+    print('\n' + '\n'.join(f'{k:>14}{v["ms"]["median"]:>9.1f} ms a step, {v["times"]["median"]:.2f} times as fast as float32' for k,v in r['switches'].items()))
+    r['sweep'] = sweep(max(1, r['batch'] // 4), r['rounds'], device)
+    print('\n' + '\n'.join(f'{s["changed"]:>8} {s["value"]:>5}{s["ms"]:>9.1f} ms a step{s["per"]:>9.1f} ms per 1000 rows of one model' for s in r['sweep']))
+
+# %% ../nbs/91_bench.ipynb #84240365
+def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1)))
+
+# %% ../nbs/91_bench.ipynb #2337b93a
 @call_parse
 def bench(
     batch:int=1000, # Rows in a step
@@ -338,12 +365,8 @@ def bench(
     if not there: print("transformers' Trainer is left out: pip install 'proc-nb[hf]'")
     r = measure(batch, n_pairs, rounds, steps, dev, ('ours', 'many', 'plain') + ('trainer',) * there)
     print(f'Haystack of up to {n_pairs} pairs, {batch} rows a step, {r["threads"]} thread(s), {r["hardware"]}; medians of {rounds} rounds\n\n' + as_lines(r))
-    if more:
-        r['switches'] = in_turns(switched(Haystack(n_pairs), sizes_for(Haystack(n_pairs)), batch, dev), rounds, steps)
-        print('\n' + '\n'.join(f'{k:>14}{v["ms"]["median"]:>9.1f} ms a step, {v["times"]["median"]:.2f} times as fast as float32' for k,v in r['switches'].items()))
-        r['sweep'] = sweep(max(1, batch // 4), rounds, dev)
-        print('\n' + '\n'.join(f'{s["changed"]:>8} {s["value"]:>5}{s["ms"]:>9.1f} ms a step{s["per"]:>9.1f} ms per 1000 rows of one model' for s in r['sweep']))
-    write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(r, indent=1)))
+    if more: _more(r, dev)
+    _keep(out, r)
     save_chart(bars(r), out/'bench')
     print(f'\nWritten: {out/"bench.json"}, {out/"bench.png"}, {out/"bench.html"}')
 

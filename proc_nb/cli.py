@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 # %% auto #0
 __all__ = ['GRADES', 'summary', 'as_text', 'needle_table', 'pick_device', 'demo', 'practise_cli', 'rules']
 
-# %% ../nbs/90_cli.ipynb #515788e9
+# %% ../nbs/90_cli.ipynb #8e366f01
 import json, shutil, sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from .plots import *
 from .ready import *
 from .results import *
+from .study import alone
 from .task import *
 from .train import *
 from .zoo import *
@@ -72,8 +73,8 @@ def _row(name, runs, beside):
     if beside: cells.append(f'{paper[0]:.1%}, {paper[1]}' if paper else 'not published')
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
-# %% ../nbs/90_cli.ipynb #e50e584c
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(dict(about, rows=rows), indent=1)))
+# %% ../nbs/90_cli.ipynb #acfe960b
+def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1)))
 
 # %% ../nbs/90_cli.ipynb #146dd049
 def pick_device(
@@ -93,15 +94,17 @@ def _starts(parts):
     label = next((k for k,(p,_) in STARTS.items() if names == ([p] if isinstance(p, str) else p)), ' + '.join(names))
     return {'random weights': STARTS['random weights'], label: STARTS.get(label, (names, 'random'))}
 
-# %% ../nbs/90_cli.ipynb #7f7725d2
+# %% ../nbs/90_cli.ipynb #22125917
+@contextmanager
 def _folder(out):
-    "`out` if it holds no finished results; without it a new folder: _runs/demo, _runs/demo-2, ..."
-    if not out: return free_folder(writable_folder('_runs')/'demo')
-    file = Path(out)/'results.json'
-    if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
-    return writable_folder(out)
+    "Have `out` alone if it holds no finished results; without it a new folder: _runs/demo, _runs/demo-2, ..."
+    if not out: return (yield free_folder(writable_folder('_runs')/'demo'))
+    with alone(writable_folder(out)):
+        file = Path(out)/'results.json'
+        if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
+        yield Path(out)
 
-# %% ../nbs/90_cli.ipynb #38b3d7cd
+# %% ../nbs/90_cli.ipynb #a3857dd6
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
 def _finish(rows, out, about):
     if not rows:
@@ -115,12 +118,23 @@ def _finish(rows, out, about):
     print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.' + f'\n{GRADES}' * beside)
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
+# %% ../nbs/90_cli.ipynb #08b5b79d
 def _stopped(rows, starts, steps):
     ended = [r['setting'] for r in rows if r['step'] == steps]
     left = [s for s in starts if s not in ended]
-    print(f'\nStopped; what was done is kept, up to the step in the table. Not finished: {", ".join(left) or "more seeds"}.')
+    return f'\nStopped; what was done is kept, up to the step in the table. Not finished: {", ".join(left) or "more seeds"}.'
 
-# %% ../nbs/90_cli.ipynb #39f50eb9
+# %% ../nbs/90_cli.ipynb #5f2f9f0a
+def _watch(bar, rows, out, about):
+    "Take the records from `bar` and keep the evaluations in `rows` and in `out`"
+    for label,seed,rec in bar:
+        if rec.accuracy is None: continue
+        rows.append(dict(setting=label, seed=seed, **rec.asdict()))
+        bar.set_description(f'{label}: {rec.accuracy:.0%}')
+        _keep(out, rows, about)
+        if rec.step == about['steps']: tqdm.write(f'{label}, seed {seed}: {rec.accuracy:.1%} after {rec.step:,} steps')
+
+# %% ../nbs/90_cli.ipynb #514521f1
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
@@ -139,21 +153,14 @@ def demo(
     whole('steps', steps, 1)
     whole('seeds', seeds, 1)
     for p,embed in starts.values(): start(rule, test, p, embed)
-    out = _folder(out)
-    print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} networks, {steps:,} steps each{f", {seeds} seeds" * (seeds > 1)}, on {about["hardware"]}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000')
-    often = 1 if sys.stderr.isatty() else 30
-    bar = tqdm(race(rule, starts, test, steps, range(seeds), dev, **rates), total=len(starts) * seeds * steps, unit='step', mininterval=often)
-    try:
-        for label,seed,rec in bar:
-            if rec.accuracy is None: continue
-            rows.append(dict(setting=label, seed=seed, **rec.asdict()))
-            bar.set_description(f'{label}: {rec.accuracy:.0%}')
-            _keep(out, rows, about)
-            if rec.step == steps: tqdm.write(f'{label}, seed {seed}: {rec.accuracy:.1%} after {steps:,} steps')
-    except KeyboardInterrupt: _stopped(rows, starts, steps)
-    else: about['finished'] = True
-    finally: bar.close()
-    _finish(rows, out, about)
+    recs,often = race(rule, starts, test, steps, range(seeds), dev, **rates),1 if sys.stderr.isatty() else 30
+    with _folder(out) as out:
+        print(f'{rule} -> haystack with up to {n_pairs} pairs: {len(starts)} networks, {steps:,} steps each{f", {seeds} seeds" * (seeds > 1)}, on {about["hardware"]}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000')
+        with tqdm(recs, total=len(starts) * seeds * steps, unit='step', mininterval=often) as bar:
+            try: _watch(bar, rows, out, about)
+            except KeyboardInterrupt: print(_stopped(rows, starts, steps))
+            else: about['finished'] = True
+        _finish(rows, out, about)
     print(f'\nTry next: {at}proc-nb-demo --rule dyck --parts all      another practice\n'
         f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
         '          make lab                                    the tutorials in JupyterLab')

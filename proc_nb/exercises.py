@@ -21,7 +21,7 @@ from fastcore.basics import ifnone, patch, store_attr
 from .draw import *
 from .task import *
 
-# %% ../nbs/80_exercises.ipynb #1f99d7ac
+# %% ../nbs/80_exercises.ipynb #cd587ce1
 class TimeUp(SystemExit):
     "Raised inside an answer that takes too long"
 
@@ -31,6 +31,16 @@ def _stop(thread):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimeUp))
         thread.join(.05)
 
+# %% ../nbs/80_exercises.ipynb #29989a9f
+def _worker(f, args, done, over):
+    "A thread that calls `f(*args)`, not started yet; `done` gets what comes of it, then `over` is set"
+    def work():
+        try: done['value'] = f(*args)
+        except BaseException as e: done['error'] = e
+        over.set()
+    return threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+
+# %% ../nbs/80_exercises.ipynb #dc31679e
 def within(
     seconds:float, # Time allowed
     f, # What to call
@@ -38,11 +48,7 @@ def within(
 ): # What `f` gives
     "`f(*args)`, or TimeUp if it takes longer; anything that `f` raises is raised here"
     done,over = {},threading.Event()
-    def work():
-        try: done['value'] = f(*args)
-        except BaseException as e: done['error'] = e
-        over.set()
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+    thread = _worker(f, args, done, over)
     try:
         thread.start()
         over.wait(seconds) # an interrupted `join` would take the thread for ended
@@ -65,7 +71,7 @@ def kind(
 
 def _numbers(x): return 'True and False' if x.dtype == torch.bool else 'decimals' if x.is_floating_point() else 'whole numbers'
 
-# %% ../nbs/80_exercises.ipynb #ffe537c2
+# %% ../nbs/80_exercises.ipynb #f0e0afb6
 def _short(x, room):
     "Tensors as lists, decimals with four digits, as many entries as the iterator `room` has left"
     if isinstance(x, torch.Tensor): x = _corner(x, 300).tolist()
@@ -81,6 +87,7 @@ def _corner(x, n):
         n //= max(1, min(size, n))
     return x[tuple(cut)]
 
+# %% ../nbs/80_exercises.ipynb #a10befd1
 def shown(
     x, # Anything
     n:int=300 # Most characters
@@ -106,7 +113,7 @@ def _dicts(got, want, tol):
     if set(got) != set(want): return f'its keys should be {shown(list(want))}, not {shown(list(got))}'
     return next((f'at {k!r}: {d}' for k in want if (d := differs(got[k], want[k], tol))), '')
 
-# %% ../nbs/80_exercises.ipynb #ba929f47
+# %% ../nbs/80_exercises.ipynb #fce44a5a
 def _alone(x):
     "A number out of a tensor or array that holds only one"
     return x.item() if hasattr(x, 'item') and getattr(x, 'size', 1) in (1, ()) or (isinstance(x, torch.Tensor) and x.numel() == 1) else x
@@ -118,6 +125,7 @@ def _plain(got, want, tol):
     if type(got) is not type(want): return f'{kind(want) if want is not None else "None"} is asked for, not {kind(got)}'
     return '' if got == want else f'it is {shown(got)} and should be {shown(want)}'
 
+# %% ../nbs/80_exercises.ipynb #de2ec5f9
 def differs(
     got, # What came
     want, # What should have come
@@ -128,8 +136,7 @@ def differs(
         if isinstance(want, kinds): return compare(got, want, tol)
     return _plain(got, want, tol)
 
-# %% ../nbs/80_exercises.ipynb #ab14a432
-MARKS = {'not tried': ('○', '#999999', 'Not tried yet'), 'wrong': ('✗', '#D55E00', 'Not yet'), 'right': ('✓', '#009E73', 'Right')}
+# %% ../nbs/80_exercises.ipynb #6fca10fc
 def box(
     head:str, # HTML
     body:str, # HTML
@@ -144,6 +151,7 @@ def prose(
     "Text in which `names` look like names"
     return ''.join(f'<code>{esc(t)}</code>' if i % 2 else esc(t) for i,t in enumerate(text.split('`')))
 
+# %% ../nbs/80_exercises.ipynb #594e2b47
 class Said(Html):
     "Markup, with the same as text"
     def __init__(self, markup, text):
@@ -151,7 +159,8 @@ class Said(Html):
         self.text = text
     def __repr__(self): return self.text
 
-# %% ../nbs/80_exercises.ipynb #9ef2be49
+# %% ../nbs/80_exercises.ipynb #be9e45c8
+MARKS = {'not tried': ('○', '#999999', 'Not tried yet'), 'wrong': ('✗', '#D55E00', 'Not yet'), 'right': ('✓', '#009E73', 'Right')}
 class Outcome(Said):
     "What `check` found"
     def __init__(self,
@@ -165,10 +174,12 @@ class Outcome(Said):
         table = f'<table style="margin:.3em 0">{rows}</table>' if rows else ''
         text = '\n'.join([f'{mark} {title}. {words}'.strip(), *(f'  {k}: {v}' for k,v in self.facts)])
         super().__init__(box(f'{mark} {title}', f'<div>{prose(words)}</div><div style="overflow-x:auto">{table}</div>', tint), text)
-    @property
-    def right(self):
-        "Is it right?"
-        return self.status == 'right'
+
+# %% ../nbs/80_exercises.ipynb #1b5c06c6
+@patch(as_prop=True)
+def right(self:Outcome):
+    "False too where nobody has tried"
+    return self.status == 'right'
 
 # %% ../nbs/80_exercises.ipynb #2312757a
 IDLE = 'RESUME CACHE NOP COPY_FREE_VARS MAKE_CELL RETURN_GENERATOR POP_TOP'.split()
@@ -184,7 +195,7 @@ def blank(
     if isinstance(answer, FunctionType): return _empty(answer)
     return isinstance(answer, type) and any(_empty(f) for f in vars(answer).values() if isinstance(f, FunctionType))
 
-# %% ../nbs/80_exercises.ipynb #cd2ea6d4
+# %% ../nbs/80_exercises.ipynb #c277229a
 class Exercise:
     "Something to write, that checks itself"
     def __init__(self,
@@ -200,11 +211,18 @@ class Exercise:
     ):
         store_attr(but='judge,hint', _hint=hint)
         self.name,self.question,self.judge,self.last = answer.__name__,inspect.getdoc(answer),ifnone(judge, self._as_solved),Outcome('not tried')
-    def _as_solved(self, args, got, call): return differs(got, self.answer(*fresh(args)))
-    def _said(self):
-        kind = isinstance(self.answer, type)
-        return f'class {self.name}({self.answer.__base__.__name__})' if kind else f'def {self.name}{inspect.signature(self.answer)}'
-    def __repr__(self): return f'{self.name} ({"●" * self.difficulty}{"○" * (3 - self.difficulty)}, about {self.minutes} minutes): {self.question}'
+
+# %% ../nbs/80_exercises.ipynb #51273718
+@patch
+def _as_solved(self:Exercise, args, got, call): return differs(got, self.answer(*fresh(args)))
+
+@patch
+def _said(self:Exercise):
+    kind = isinstance(self.answer, type)
+    return f'class {self.name}({self.answer.__base__.__name__})' if kind else f'def {self.name}{inspect.signature(self.answer)}'
+
+@patch
+def __repr__(self:Exercise): return f'{self.name} ({"●" * self.difficulty}{"○" * (3 - self.difficulty)}, about {self.minutes} minutes): {self.question}'
 
 # %% ../nbs/80_exercises.ipynb #193c7605
 def fresh(
@@ -241,7 +259,7 @@ def _raised(e, answer):
     if not mine and home: return f'What came back cannot be read ({type(e).__name__}: {e})'
     return f'It raised {type(e).__name__}: {e}' + (f' (in the line `{mine[-1]}`)' if mine and mine[-1] else '')
 
-# %% ../nbs/80_exercises.ipynb #88276d17
+# %% ../nbs/80_exercises.ipynb #c11617d5
 @patch
 def check(self:Exercise,
     answer=None, # What the reader has written
@@ -251,6 +269,7 @@ def check(self:Exercise,
     with torch.random.fork_rng(devices=[]): self.last = self._outcome(answer, random.Random(seed))
     return self.last
 
+# %% ../nbs/80_exercises.ipynb #dfddfe4e
 @patch
 def _outcome(self:Exercise, answer, r):
     if blank(answer): return Outcome('not tried', f'Replace the `...` of `{self.name}`, then run the cell again. Stuck? `exercises[{self.name!r}].hint()`')
@@ -263,13 +282,14 @@ def _outcome(self:Exercise, answer, r):
     try: return within(self.limit, told)
     except TimeUp as e: return wrong(f'It was {e}: is there a loop that never ends?')
 
-# %% ../nbs/80_exercises.ipynb #b14778f9
+# %% ../nbs/80_exercises.ipynb #d4f19e75
 @patch
 def _facts(self:Exercise, args, *more):
     names = [n for n in inspect.signature(self.answer).parameters]
     named = zip(names, args) if not isinstance(self.answer, type) else zip(('settings', 'seed'), args)
     return [(n, shown(a)) for n,a in named if not isinstance(a, torch.Generator)] + list(more)
 
+# %% ../nbs/80_exercises.ipynb #6ea7df89
 @patch
 def _tried(self:Exercise, answer, r, now):
     def call(*args): return answer(*fresh(args))
@@ -309,7 +329,7 @@ def solution(self:Exercise):
     text = source_of(self.answer)
     return Said(box('A solution', f'<pre style="overflow-x:auto">{esc(text)}</pre>', '#0072B2'), text)
 
-# %% ../nbs/80_exercises.ipynb #b633fe50
+# %% ../nbs/80_exercises.ipynb #0800b609
 class Exercises(Mapping):
     "Exercises by name; shows itself as a table"
     def __init__(self, found=None, home='proc_nb.course'): self.found,self.home = ifnone(found, {}),home
@@ -320,20 +340,23 @@ class Exercises(Mapping):
     def __iter__(self): return iter(self._all())
     def __len__(self): return len(self._all())
     def __repr__(self): return '\n'.join(f'{MARKS[e.last.status][0]} {e.tutorial} {e!r}' for e in self.values())
-    def of(self,
-        tutorial:str # Its number, such as '03'
-    ): # An `Exercises`
-        "The exercises of one tutorial"
-        choose('tutorial with exercises', tutorial, sorted({e.tutorial for e in self.values()}))
-        return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial}, None)
 
-# %% ../nbs/80_exercises.ipynb #37919327
+# %% ../nbs/80_exercises.ipynb #01e3e378
+@patch
+def of(self:Exercises,
+    tutorial:str # Its number, such as '03'
+): # An `Exercises`
+    "The exercises of one tutorial"
+    choose('tutorial with exercises', tutorial, sorted({e.tutorial for e in self.values()}))
+    return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial}, None)
+
 @patch
 def _repr_html_(self:Exercises):
     def row(e): return MARKS[e.last.status][0],e.tutorial,e.name,'●' * e.difficulty + '○' * (3 - e.difficulty),f'{e.minutes} min',e.question
     def cell(i, x): return f'<td style="text-align:left">{prose(x) if i == 5 else esc(x)}</td>'
     return '<table>' + ''.join('<tr>' + ''.join(cell(i, x) for i,x in enumerate(row(e))) + '</tr>' for e in self.values()) + '</table>'
 
+# %% ../nbs/80_exercises.ipynb #3bb7ff3e
 exercises = Exercises()
 
 def exercise(

@@ -216,7 +216,15 @@ def _cell():
 
 _made = {}
 
-# %% ../nbs/70_lab.ipynb #2b5f3af5
+# %% ../nbs/70_lab.ipynb #889a9548
+def _within(w): return [w, *(x for c in getattr(w, 'children', ()) for x in _within(c))]
+
+def _let_go(w):
+    "Close `w` with its layout and style; anything but a widget is left alone"
+    for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
+        if isinstance(x, W.Widget): x.close()
+
+# %% ../nbs/70_lab.ipynb #0bc4ce4b
 class Panel:
     "A widget with a static twin"
     def _enter(self, *children):
@@ -231,20 +239,16 @@ class Panel:
         runner = getattr(self, 'runner', None)
         if runner: runner.stop()
         for w in [*_within(self.box), *vars(self).values()]: _let_go(w)
-    def _repr_mimebundle_(self, **kwargs):
-        for w in _within(self.box):
-            if isinstance(w, LiveChart): w.renew()
-        view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
-        return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
-def _within(w): return [w, *(x for c in getattr(w, 'children', ()) for x in _within(c))]
+# %% ../nbs/70_lab.ipynb #e52a85b8
+@patch
+def _repr_mimebundle_(self:Panel, **kwargs):
+    for w in _within(self.box):
+        if isinstance(w, LiveChart): w.renew()
+    view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
+    return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
-def _let_go(w):
-    "Close `w` with its layout and style; anything but a widget is left alone"
-    for x in (w, getattr(w, 'layout', None), getattr(w, 'style', None)):
-        if isinstance(x, W.Widget): x.close()
-
-# %% ../nbs/70_lab.ipynb #1807a3a0
+# %% ../nbs/70_lab.ipynb #b31f28b0
 def allowed(
     cls, # A task's class
     name:str, # One of its arguments
@@ -256,11 +260,12 @@ def allowed(
         try: return bool(cls(**{**settings, name: v}))
         except (ValueError, KeyError): return False
     if isinstance(now, bool): return [False, True]
-    if isinstance(now, str): return _words(cls, name, settings)
-    if isinstance(now, int): tried = sorted({*range(33), *(max(now, 4) * k // 8 for k in range(1, 33))})
-    elif isinstance(now, float): tried = sorted({now, *(round(k * .05, 2) for k in range(21))})
-    else: return []
-    return [v for v in tried if fine(v)]
+    return _words(cls, name, settings) if isinstance(now, str) else [v for v in _tried(now) if fine(v)]
+
+# %% ../nbs/70_lab.ipynb #92782de2
+def _tried(now):
+    if isinstance(now, int): return sorted({*range(33), *(max(now, 4) * k // 8 for k in range(1, 33))})
+    return sorted({now, *(round(k * .05, 2) for k in range(21))}) if isinstance(now, float) else []
 
 # %% ../nbs/70_lab.ipynb #6133b550
 def _words(cls, name, settings):
@@ -269,7 +274,7 @@ def _words(cls, name, settings):
     except ValueError: pass
     return []
 
-# %% ../nbs/70_lab.ipynb #7184eb20
+# %% ../nbs/70_lab.ipynb #025d7819
 class TaskBox:
     "Controls for a task's arguments; `task()` is the task they describe"
     def __init__(self, changed=noop):
@@ -279,18 +284,23 @@ class TaskBox:
         "Show the arguments of the task `name`"
         self.cls,self.controls = tasks[name],{}
         self._fill({**tasks[name]().settings, **settings})
-    def _fill(self, settings):
-        self.settings,were = settings,self.box.children
-        for k in settings: self._control(k, allowed(self.cls, k, **settings))
-        self.box.children = list(self.controls.values())
-        for w in were:
-            if w not in self.box.children: _let_go(w)
-    def _control(self, k, values):
-        if len(values) < 2 or self.settings[k] not in values: return
-        if k in self.controls and list(self.controls[k].options) == values: return
-        kind = W.Dropdown if isinstance(values[0], (str, bool)) else W.SelectionSlider
-        self.controls[k] = _field(kind(options=values, value=self.settings[k], description=k.replace('_', ' ')))
-        self.controls[k].observe(self._moved, 'value')
+
+# %% ../nbs/70_lab.ipynb #0dabdc7d
+@patch
+def _fill(self:TaskBox, settings):
+    self.settings,were = settings,self.box.children
+    for k in settings: self._control(k, allowed(self.cls, k, **settings))
+    self.box.children = list(self.controls.values())
+    for w in were:
+        if w not in self.box.children: _let_go(w)
+
+@patch
+def _control(self:TaskBox, k, values):
+    if len(values) < 2 or self.settings[k] not in values: return
+    if k in self.controls and list(self.controls[k].options) == values: return
+    kind = W.Dropdown if isinstance(values[0], (str, bool)) else W.SelectionSlider
+    self.controls[k] = _field(kind(options=values, value=self.settings[k], description=k.replace('_', ' ')))
+    self.controls[k].observe(self._moved, 'value')
 
 # %% ../nbs/70_lab.ipynb #e5159e3a
 @patch
@@ -308,7 +318,7 @@ def task(self:TaskBox):
     "The task as it is set now"
     return self.cls(**self.settings)
 
-# %% ../nbs/70_lab.ipynb #493077a7
+# %% ../nbs/70_lab.ipynb #433a8f16
 class RuleExplorer(Panel):
     "Choose a rule or a test, set its arguments, draw rows"
     def __init__(self,
@@ -324,21 +334,31 @@ class RuleExplorer(Panel):
         side = _column(_html('<h3>Explore a rule</h3>'), self.name, self.args.box, self.again)
         self._enter(_box(side, _column(self.page, flex='2 1 480px')))
         self._draw()
-    def _other(self, change):
-        self.args.choose(change['new'])
-        self._draw()
-    def _next(self):
-        self.seed += 1
-        self._draw()
-    def static(self):
-        "The same view without widgets"
-        return rule_page(self.args.task(), self.seed)
-    def _draw(self):
-        try: self.page.value = self.static().markup
-        except Exception as e: self.page.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
     def __repr__(self): return f'RuleExplorer: {self.args.task()}'
 
-# %% ../nbs/70_lab.ipynb #47ab0d81
+# %% ../nbs/70_lab.ipynb #2447d0ba
+@patch
+def static(self:RuleExplorer):
+    "The same view without widgets"
+    return rule_page(self.args.task(), self.seed)
+
+@patch
+def _draw(self:RuleExplorer):
+    try: self.page.value = self.static().markup
+    except Exception as e: self.page.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
+
+# %% ../nbs/70_lab.ipynb #df6df563
+@patch
+def _other(self:RuleExplorer, change):
+    self.args.choose(change['new'])
+    self._draw()
+
+@patch
+def _next(self:RuleExplorer):
+    self.seed += 1
+    self._draw()
+
+# %% ../nbs/70_lab.ipynb #cd80f9d6
 _BLOCKS = dict(attn='attention', mlp='MLP', ln='LayerNorm')
 _ALONE = dict(tok='token embedding + head', pos='position embedding')
 class PartBox:
@@ -347,24 +367,30 @@ class PartBox:
         self.changed,self.busy = changed,False
         self.box = W.VBox()
         self.layers(n_layer)
-    def layers(self, n_layer):
-        "Boxes for a network of `n_layer` layers"
-        self.n_layer = n_layer
-        self.boxes = {(p, None): self._tick(n) for p,n in _ALONE.items()} | {(p, l): self._tick(f'{n}, layer {l}') for l in range(n_layer) for p,n in _BLOCKS.items()}
-        rows = [_box(*(self.boxes[p, l] for p in _BLOCKS)) for l in reversed(range(n_layer))]
-        self.box.children = [*rows, _box(*(self.boxes[p, None] for p in _ALONE))]
-    def _tick(self, name):
-        w = W.Checkbox(description=name, indent=False, layout=W.Layout(width='auto', margin='0 10px 0 0', flex='0 0 auto'))
-        w.observe(lambda _: None if self.busy else self.changed(), 'value')
-        return w
 
-# %% ../nbs/70_lab.ipynb #2dfcff1a
+# %% ../nbs/70_lab.ipynb #78549f23
+@patch
+def layers(self:PartBox, n_layer):
+    "Boxes for a network of `n_layer` layers"
+    self.n_layer = n_layer
+    self.boxes = {(p, None): self._tick(n) for p,n in _ALONE.items()} | {(p, l): self._tick(f'{n}, layer {l}') for l in range(n_layer) for p,n in _BLOCKS.items()}
+    rows = [_box(*(self.boxes[p, l] for p in _BLOCKS)) for l in reversed(range(n_layer))]
+    self.box.children = [*rows, _box(*(self.boxes[p, None] for p in _ALONE))]
+
+@patch
+def _tick(self:PartBox, name):
+    w = W.Checkbox(description=name, indent=False, layout=W.Layout(width='auto', margin='0 10px 0 0', flex='0 0 auto'))
+    w.observe(lambda _: None if self.busy else self.changed(), 'value')
+    return w
+
+# %% ../nbs/70_lab.ipynb #b457f5d5
 def _whole_parts(parts):
     "Part -> layers (None for all of them), with 'all' spelled out"
     given = parts if isinstance(parts, dict) else dict.fromkeys([parts] if isinstance(parts, str) else parts)
     for p in given: choose('part', p, [*PARTS, 'all'])
     return {p: ls for q,ls in given.items() for p in (_BLOCKS if q == 'all' else [q])}
 
+# %% ../nbs/70_lab.ipynb #c3a257b8
 @patch
 def _get(self:PartBox):
     got = {p: [l for l in range(self.n_layer) if self.boxes[p, l].value] for p in _BLOCKS}
@@ -393,7 +419,7 @@ def parts_said(
     said = [words[p] + ('' if l is None else f' of layer {", ".join(map(str, l))}') for p,l in layers.items()]
     return ' + '.join(said or ['random weights']) + ('' if embed == 'random' else f', {embed} embeddings')
 
-# %% ../nbs/70_lab.ipynb #1195d817
+# %% ../nbs/70_lab.ipynb #5ecda785
 class Trainable(Panel):
     "A panel that trains; `self.runner` does, `self.choosers()` are the controls that rest meanwhile"
     def _buttons(self):
@@ -401,15 +427,20 @@ class Trainable(Panel):
         for k,f in dict(train=self.start, pause=self.pause, stop=self.stop).items(): self.b[k].on_click(lambda _, f=f: f())
         if not in_colab(): return _box(*self.b.values())
         return _html('<p>Choose, then run <code>lab.run()</code> in the next cell (with this panel in <code>lab</code>). Interrupt that cell to pause, run it again to go on.</p>')
-    def _enable(self):
-        active,b = self.state in ('running', 'paused'),self.b
-        b['train'].description = 'Continue' if self.state == 'paused' else 'Train'
-        b['train'].disabled,b['pause'].disabled,b['stop'].disabled = self.state == 'running',self.state != 'running',not active
-        for w in self.choosers(): w.disabled = active
-    def _say(self, where, f):
-        "Show what `f` returns, or in words what went wrong"
-        try: where.value = f() or ''
-        except Exception as e: where.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
+
+# %% ../nbs/70_lab.ipynb #4ef99895
+@patch
+def _enable(self:Trainable):
+    active,b = self.state in ('running', 'paused'),self.b
+    b['train'].description = 'Continue' if self.state == 'paused' else 'Train'
+    b['train'].disabled,b['pause'].disabled,b['stop'].disabled = self.state == 'running',self.state != 'running',not active
+    for w in self.choosers(): w.disabled = active
+
+@patch
+def _say(self:Trainable, where, f):
+    "Show what `f` returns, or in words what went wrong"
+    try: where.value = f() or ''
+    except Exception as e: where.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
 
 # %% ../nbs/70_lab.ipynb #8f5644df
 @patch(as_prop=True)
@@ -464,7 +495,10 @@ class LabRun:
         if rec.accuracy is not None: self.rows.append(dict(setting=label, seed=self.choices['seed'], step=rec.step, accuracy=rec.accuracy, loss=rec.loss))
         return rec
 
-# %% ../nbs/70_lab.ipynb #efa1ee80
+# %% ../nbs/70_lab.ipynb #f674a6e1
+CONTROL = 'random weights'
+
+# %% ../nbs/70_lab.ipynb #4f0b6803
 @patch
 def items(self:LabRun):
     "Practise if need be, carry over, train: yields a record per step"
@@ -480,8 +514,6 @@ def items(self:LabRun):
         for label,rec in zip(fits, recs): self._note(label, rec)
         self.history.append(recs[0])
         yield recs[0]
-
-CONTROL = 'random weights'
 
 # %% ../nbs/70_lab.ipynb #c69b2875
 @patch
@@ -506,12 +538,13 @@ def freeze_moved(
     for n,p in model.named_parameters():
         if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)
 
-# %% ../nbs/70_lab.ipynb #ff9b6f56
+# %% ../nbs/70_lab.ipynb #de2aa861
 def _devices(): return ['cpu', *(['cuda'] if torch.cuda.is_available() else []), *(['mps'] if torch.backends.mps.is_available() else [])]
 def _number(value, lo, hi, text, **kw):
     kind = W.BoundedFloatText if isinstance(value, float) else W.BoundedIntText
     return _field(kind(value=value, min=lo, max=hi, description=text, **kw))
 
+# %% ../nbs/70_lab.ipynb #371ecadb
 def _controls(rules, device):
     embeds = [('start fresh', 'random'), ("the source's mean (the papers' full transfer)", 'mean'), ('copied where names agree', 'matched')]
     return dict(rule=_field(W.Dropdown(options=rules, description='rule')),
@@ -522,8 +555,10 @@ def _controls(rules, device):
         seed=_number(0, 0, 2**31 - 1, 'seed'), device=_field(W.Dropdown(options=_devices(), value=device, description='device')),
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
-# %% ../nbs/70_lab.ipynb #eda4e511
+# %% ../nbs/70_lab.ipynb #311af5e5
 SMALL = dict(haystack=dict(cpu=dict(n_pairs=10), cuda=dict(n_pairs=30)))
+
+# %% ../nbs/70_lab.ipynb #836f8570
 class TransferLab(Trainable):
     "Pick a rule and parts to carry over, train, and watch the accuracy"
     def __init__(self,
@@ -595,7 +630,7 @@ def _after(self:TransferLab):
     self.saved = _html()
     return W.VBox([_box(self.again, self.clear, self.keep, self.show_code), self.saved, self.text])
 
-# %% ../nbs/70_lab.ipynb #55791f86
+# %% ../nbs/70_lab.ipynb #4335e848
 @patch
 def _listen(self:TransferLab):
     for k,w in self.c.items(): w.observe(self._picked_test if k == 'test' else self._picked_rule if k == 'rule' else self._chosen, 'value')
@@ -607,6 +642,7 @@ def _listen(self:TransferLab):
     self.clear.on_click(lambda _: self._clear())
     self.keep.on_click(lambda _: self._say(self.saved, self.save))
 
+# %% ../nbs/70_lab.ipynb #5f2804df
 @patch
 def _picked_preset(self:TransferLab, change):
     if change['new'] is None: return
@@ -1006,7 +1042,7 @@ def _items(self:Composer):
     self.views.children = [W.VBox([_html(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
     return self._train(chosen, c)
 
-# %% ../nbs/70_lab.ipynb #0c46572d
+# %% ../nbs/70_lab.ipynb #3c96002a
 @patch
 def _train(self:Composer, chosen, c):
     steps = c['steps']
@@ -1017,6 +1053,7 @@ def _train(self:Composer, chosen, c):
         kw['eval_every'] = max(1, min(50, steps // 20))
         for recs in train_together(models, test, **kw): yield self._note(t, c, recs)
 
+# %% ../nbs/70_lab.ipynb #7b71f886
 @patch
 def _note(self:Composer, test, c, recs):
     for name,rec in recs.items():
@@ -1069,7 +1106,7 @@ def lab_notebook(
     write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
     return own
 
-# %% ../nbs/70_lab.ipynb #5bce2798
+# %% ../nbs/70_lab.ipynb #7c9b30a6
 def _serve(command):
     "Run a server in this terminal; Ctrl-C is the server's to answer"
     server = subprocess.Popen(command)
@@ -1077,6 +1114,7 @@ def _serve(command):
         try: return server.wait()
         except KeyboardInterrupt: pass # the server has heard it too, and asks whether it should end
 
+# %% ../nbs/70_lab.ipynb #ca37be78
 @call_parse
 def open_lab(
     folder:str='.' # Folder to work in

@@ -25,11 +25,12 @@ def named(
     "A named study, smaller or larger than its own budget"
     return STUDIES[choose('study', name, STUDIES)](**{k: v for k,v in kwargs.items() if v is not None})
 
-# %% ../nbs/92_study_cli.ipynb #175353e4
+# %% ../nbs/92_study_cli.ipynb #3d2539fa
 def _state(study, table):
     left = len(study.runs) - len(table)
     return 'All runs are done.' if not left else f'{len(table)} of {len(study.runs)} runs are done; the same command goes on with the others.'
 
+# %% ../nbs/92_study_cli.ipynb #040b15ee
 @call_parse
 def study_cli(
     name:str, # tour, lengths, spoilt, published, modular or diagnostic
