@@ -1,9 +1,10 @@
 "Figures are what they are said to be: re-made from their own record, the same again, on rows never trained on, with intervals that hold."
-import contextlib, io, math, os, subprocess, sys
+import contextlib, io, math, os, platform, subprocess, sys
 from itertools import islice, product
 import pytest, torch
 from proc_nb.all import *
-from proc_nb import study
+from proc_nb import influence_study, language, study
+from proc_nb.lego_study import STUDIES
 from proc_nb.zoo import *
 
 RUNS = stored('needle')['runs']
@@ -71,6 +72,123 @@ def test_students_interval_leaves_out_one_in_forty_at_each_end(n):
     x = torch.linspace(0, t, 20_001, dtype=torch.float64)
     density = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi) * (1 + x * x / df) ** (-(df + 1) / 2)
     assert abs(torch.trapezoid(density, x).item() - .475) < 3e-4 and mean - low == pytest.approx(high - mean)
+
+# ---- LEGO: settings and rates are in the file, what a setting is made of in the study that its command names
+
+def lego_again(name, setting, seed, upto=None):
+    "Stored rows of a LEGO run and the same made again: before training, and the first measurements"
+    kept, s = stored(name), STUDIES[name]()[setting]
+    about, rows = kept['about']['settings'][setting], [r for r in kept['rows'] if (r['setting'], r['seed']) == (setting, seed)]
+    assert repr(s.task) == about['task']
+    model = s.make(seed)
+    found = [s.look(model, s.task), *islice(s.watch(model, s.task, seed=seed, **about['rates']), upto)]
+    return found, rows[:len(found)]
+
+def alike(found, row, n=500):
+    "Shares of `n` rows differ by chance at most, means over attention or divergence hardly at all"
+    shares = {k: v for k, v in found.items() if k in ('places', 'beyond', 'right', 'moved', 'flips')}
+    assert all(near(torch.tensor(v).flatten().tolist(), torch.tensor(row[k]).flatten().tolist(), 300 if k == 'flips' else n) for k, v in shares.items()), (found, row)
+    assert all(found[k] == pytest.approx(row[k], rel=.02, abs=2e-3) for k in ('association', 'local') if k in found), (found, row)
+
+@pytest.mark.parametrize('name,setting', [('lego_readers', 'ALBERT-like, random'), ('lego_shortcuts', 'a side branch'), ('lego_shortcuts', 'order matters (D3)'), ('lego_mimic', 'ALBERT-like'), ('lego_rules', 'sort, shuffled')])
+def test_stored_readers_begin_as_they_are_said_to(name, setting):
+    (found,), (row,) = lego_again(name, setting, 1, 0)
+    alike(found, row)
+
+def test_a_stored_lego_run_made_again():
+    for found, row in zip(*lego_again('lego_rules', 'identity', 0, 1)): alike(found, row)
+
+@pytest.mark.full
+@pytest.mark.parametrize('name,setting', [('lego_rules', 'union'), ('lego_mimic', 'BERT-like'), ('lego_shortcuts', 'two chains')])
+def test_whole_lego_runs_made_again(name, setting):
+    found, rows = lego_again(name, setting, 0)
+    assert len(found) == len(rows)
+    for f, r in zip(found, rows): alike(f, r)
+
+# ---- influence: the libraries are the same to the letter, what a network learns from them is so up to rounding
+
+@pytest.mark.parametrize('run', stored('influence_study')['runs'], ids=lambda r: str(r['seed']))
+def test_stored_libraries_made_again(run):
+    library = influence_study.Library(run['seed'])
+    assert len(library.data) == run['documents']
+    for share, told in run['methods']['EK-FAC']['answer'].items():
+        top = int(len(library.data) * float(share[:-1]) / 100)
+        chance = influence_study.answer_rate(torch.zeros(library.holds.shape), library.holds, library.families, top)
+        assert {f: x for f, (_, x) in chance.items()} == pytest.approx({f: x for f, (_, x) in told.items()}, abs=1e-4)
+    pairs = influence_study.by_shared_steps(torch.zeros(len(library.questions), 2), library.questions)
+    assert {' | '.join(k): n for k, (_, n) in pairs.items()} == {k: n for k, (_, n) in run['methods']['EK-FAC']['steps'].items()}
+
+def test_a_stored_influence_run_made_again():
+    kept = stored('influence_study')
+    row = kept['on_the_way'][0]
+    found = next(influence_study.on_the_way(row['seed'], [row['step']], kept['runs'][0]['steps'], **kept['runs'][0]['sizes']))
+    assert found['accuracy'] == row['accuracy'] and {k: v[1] for k, v in found['steps'].items()} == {k: v[1] for k, v in row['steps'].items()}
+    assert found['correlation'] == pytest.approx(row['correlation'], abs=.02)
+
+def test_stored_rows_of_practice_are_drawn_again():
+    kept = stored('influence_bridge')
+    for seed in {r['seed'] for r in kept['runs']}:
+        rows, rules = influence_study.practice(zoo[kept['about']['source']], kept['about']['rows_per_rule'], seed)
+        names = rows.task.token_names
+        texts = {' '.join(names[t] for t in rows.task.trim(row).tolist()) for row, rule in zip(rows.tokens, rules) if rule == kept['about']['source']}
+        for r in (r for r in kept['runs'] if r['seed'] == seed):
+            assert list(r['rules']) == list(dict.fromkeys(rules)) and {t for side in r['rows'].values() for _, t in side} <= texts
+
+@pytest.mark.full
+def test_a_stored_repair_made_again():
+    kept = stored('influence_bridge')
+    run, about = next(r for r in kept['runs'] if (r['test'], r['finder_seed']) == ('needle', 1)), kept['about']
+    source, test, parts = zoo[about['source']], tasks['haystack'](n_pairs=10), [p for p in run['carried'] if p in ('attn', 'mlp')]
+    model, accuracy = influence_study.finder(source, test, run['carried'], about['steps'], run['finder_seed'])
+    found = influence_study.repairs(source, model, test, parts, n=about['rows_per_rule'], questions=about['questions'], seed=run['seed'])
+    assert near([accuracy], [run['accuracy']]) and found['nats'] == pytest.approx(run['nats'], rel=.1)
+    assert found['layers'] == pytest.approx(run['layers'], abs=.02) and found['agreement'] == pytest.approx(run['agreement'], abs=.05)
+
+@pytest.mark.full
+def test_stored_retraining_made_again():
+    kept = stored('influence_checks')
+    about, told = kept['about'], [r for r in kept['removal'] if (r['seed'], r['family']) == (0, 'facts')][:2]
+    library = influence_study.Library(0, **about['library'])
+    asked = library.held[[i for i, f in enumerate(library.families) if f == 'facts']]
+    config = influence_study.reader(library, n_embd=about['n_embd']).config
+    def train(keep, seed): return train_without(library.data, keep, config, seed, about['steps'], **about['training'])
+    found = list(removal({}, library.data, asked, train, told[1]['k'], [0]))
+    assert len(library.data) == about['documents'] and [r['method'] for r in found] == [r['method'] for r in told]
+    for f, t in zip(found, told): assert f['losses'] == pytest.approx(t['losses'], rel=.05, abs=.02)
+
+# ---- language
+
+LANGUAGE = stored('language')['rows']
+def test_stored_practice_read_as_many_tokens_as_it_says():
+    for r in LANGUAGE:
+        arm, rule = r['arm'], r['arm']['rule'] and warm_task(r['arm']['rule'], r['length'])
+        if 'other' not in r: assert r['warm_tokens'] == (arm['warm_steps'] * r['warm_batch'] * rule.seq_len if rule else 0)
+        assert len({b - a for a, b in zip(r['curve']['tokens'], r['curve']['tokens'][1:-1])}) <= 1
+
+@pytest.fixture(scope='module')
+def maths(tmp_path_factory): return corpus('maths', block_size=LM_SIZES['tiny'].block_size, cache=tmp_path_factory.mktemp('corpus'), progress=False)
+
+def language_again(row, data, upto):
+    "The first evaluations of a stored language run, made again from its settings"
+    every = row['curve']['tokens'][0] // row['per_step']
+    kw = {k: row[k] for k in 'size steps length warm_batch eval_rows warm_lr'.split()}
+    ask = language.LanguageStudy(data, language.RULES[row['corpus']], seeds=[row['seed']], eval_every=every, **kw)
+    about = ask.about()
+    if row['python'] != platform.python_version(): about = {k: v for k, v in about.items() if k not in ('python', 'sha256')}
+    assert about == {k: row[k] for k in about}
+    net = ask.warmed_up(row['arm'], row['seed'])[0]
+    p = Pretraining(data, net, row['size'], row['arm']['parts'], steps=row['steps'], seed=row['seed'], eval_every=every, eval_rows=row['eval_rows'], warm_lr=row['warm_lr'])
+    return [r.found for r in islice((r for r in p.records() if r.found), upto)]
+
+def test_a_stored_language_run_made_again(maths):
+    row = next(r for r in LANGUAGE if (r['corpus'], r['size'], r['seed'], r['arm']['rule']) == ('maths', 'tiny', 0, None))
+    found = language_again(row, maths, 1)[0]
+    for k in 'validation', 'bits_per_byte': assert found[k] == pytest.approx(row['curve'][k][0], abs=2e-3)
+
+@pytest.mark.full
+def test_a_stored_language_run_after_practice_made_again(maths):
+    row = next(r for r in LANGUAGE if (r['corpus'], r['size'], r['seed'], r['arm']['rule']) == ('maths', 'tiny', 1, 'union') and r['arm']['warm_steps'] == 500)
+    for f, told in zip(language_again(row, maths, None), row['curve']['validation']): assert f['validation'] == pytest.approx(told, abs=.05)
 
 # ---- the same again
 
