@@ -6,10 +6,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gallery.html.md"""
 
 # %% auto #0
 __all__ = ['VIEWS', 'PLAIN', 'stored_names', 'opened', 'view', 'view_of', 'plain_rows', 'groups_of', 'how_made', 'dots', 'figure',
-           'gallery', 'Result']
+           'Result', 'gallery']
 
-# %% ../nbs/94_gallery.ipynb #7521392a
-import fnmatch, json
+# %% ../nbs/94_gallery.ipynb #11c186f2
+import fnmatch
 
 import altair as alt
 from fastcore.basics import ifnone, patch
@@ -19,12 +19,12 @@ from .draw import *
 from .influence_study import FINDINGS
 from .language import at
 from .plots import *
-from .reference import COMMANDS
+from .reference import COMMANDS, stored_table
 from .results import *
 from .results import RESULTS
 from .study import as_table
 
-# %% ../nbs/94_gallery.ipynb #f446ff0d
+# %% ../nbs/94_gallery.ipynb #920cdb5e
 def stored_names(
     path=RESULTS # Folder of the files
 ) -> list: # Names, sorted
@@ -35,13 +35,12 @@ def opened(
     name:str, # A name in `stored_names`
     path=RESULTS # Folder of the files
 ) -> dict: # 'rows', and what else the file holds
-    "A stored result, its measurements under 'rows'"
-    lines = path/f'{name}.jsonl'
-    if lines.exists(): return dict(rows=[json.loads(l) for l in lines.read_text(encoding='utf-8').splitlines()])
+    "A stored result, its measurements under 'rows'; raises KeyError for one that is not there, ValueError for a damaged one"
+    if (path/f'{name}.jsonl').exists(): return dict(rows=stored_table(name, path))
     found = stored(name, path)
     return {'rows': next((v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)), []), **found}
 
-# %% ../nbs/94_gallery.ipynb #432071d5
+# %% ../nbs/94_gallery.ipynb #0e13696f
 VIEWS = {}
 def view(
     names:str, # A name, or a pattern
@@ -57,6 +56,7 @@ def view(
         return f
     return enter
 
+# %% ../nbs/94_gallery.ipynb #2935ddcd
 def view_of(name):
     "The view of a stored result; the plain one if it has none"
     return next((v for k,v in VIEWS.items() if fnmatch.fnmatch(name, k)), None) or dict(PLAIN, title=name.replace('_', ' '))
@@ -187,11 +187,12 @@ def how_made(
     versions = ', '.join(f'{k} {about[k]}' for k in ('torch', 'python', 'proc_nb') if about.get(k))
     return dict(command=_command(name, found, given) or 'not noted', seeds=_seeds(found), hardware=where, versions=versions or 'not noted')
 
-# %% ../nbs/94_gallery.ipynb #2dd89de4
+# %% ../nbs/94_gallery.ipynb #0ab0fc3c
 def _drawn(g):
     *panel,name = g['labels'].values()
     return dict(panel=', '.join(panel), name=name, mean=g['mean'], low=ifnone(g['low'], g['mean']), high=ifnone(g['high'], g['mean']))
 
+# %% ../nbs/94_gallery.ipynb #033184ce
 def dots(
     groups:list, # From `groups_of`
     unit:str # What the axis shows
@@ -207,7 +208,7 @@ def dots(
     chart = alt.layer(spans, means, data=alt.Data(values=lines)).properties(width=180 if len(panels) > 1 else 360, height=alt.Step(22) if own else height)
     return chart.facet(facet=alt.Facet('panel:N', sort=panels, title=None), columns=2).resolve_scale(y='independent' if own else 'shared') if len(panels) > 1 else chart
 
-# %% ../nbs/94_gallery.ipynb #8f91cd2e
+# %% ../nbs/94_gallery.ipynb #289807d2
 def figure(
     x, # A number or None
     share:bool # As percent?
@@ -215,14 +216,7 @@ def figure(
     "A number for a table"
     return '' if x is None else f'{100 * x:.1f} %' if share else f'{x:.3g}'
 
-def gallery(
-    path=RESULTS # Folder of the files
-) -> list: # `Result`s
-    "Everything that is stored, in the order of the views, then what has none"
-    keys = list(VIEWS)
-    def place(n): return next((i for i,k in enumerate(keys) if fnmatch.fnmatch(n, k)), len(keys))
-    return [Result(n, path) for n in sorted(stored_names(path), key=place)]
-
+# %% ../nbs/94_gallery.ipynb #28bb18e5
 class Result:
     "A stored result; shows itself"
     def __init__(self,
@@ -234,6 +228,15 @@ class Result:
         self.made = how_made(name, self.found, self.view['command'])
         self.share = self.view['unit'].startswith('%')
     def __repr__(self): return f'{self.title}: {len(self.groups)} groups, seeds {self.made["seeds"]}'
+
+# %% ../nbs/94_gallery.ipynb #866166fa
+def gallery(
+    path=RESULTS # Folder of the files
+) -> list: # `Result`s
+    "Everything that is stored, in the order of the views, then what has none"
+    keys = list(VIEWS)
+    def place(n): return next((i for i,k in enumerate(keys) if fnmatch.fnmatch(n, k)), len(keys))
+    return [Result(n, path) for n in sorted(stored_names(path), key=place)]
 
 # %% ../nbs/94_gallery.ipynb #2832bc56
 @patch

@@ -41,7 +41,7 @@ def layer_shape(
     out,inp = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.shape[::-1]
     return out,inp + (layer.bias is not None)
 
-# %% ../nbs/60_influence.ipynb #336f152c
+# %% ../nbs/60_influence.ipynb #1363d0a4
 def pick_layers(
     model:nn.Module, # Any model
     modules='mlp' # 'mlp', 'attn', 'all', or names of linear layers
@@ -49,6 +49,7 @@ def pick_layers(
     "The layers that `modules` names; raises ValueError if there are none or a weight is shared, KeyError for an unknown name"
     found = linear_layers(model)
     if not found: raise ValueError(f'{type(model).__name__} has no linear layers (nn.Linear or Conv1D), so there is nothing to trace.')
+    if isinstance(modules, str): choose('linear layer', modules, ['mlp', 'attn', 'all', *found])
     if modules == 'all': names = [n for n in found if not n.endswith('lm_head')]
     elif modules in ('mlp', 'attn'): names = [n for n in found if part_of(f'{n}.weight') == modules]
     else: names = [choose('linear layer', n, found) for n in ([modules] if isinstance(modules, str) else modules)]
@@ -136,7 +137,14 @@ def row_grads(a, g):
     "Gradient matrix of every row, [n, out, in], from inputs [n, P, in] and gradients [n, P, out]"
     return torch.einsum('npo,npi->noi', g, a)
 
-# %% ../nbs/60_influence.ipynb #e578b529
+# %% ../nbs/60_influence.ipynb #3a07285d
+def _each(batches):
+    "Batch after batch; raises ValueError for rows that are none"
+    for b in [batches] if isinstance(batches, Batch) else batches:
+        if not isinstance(b, Batch): raise ValueError(f'Rows come as a Batch or several, not as {type(b).__name__}: `task.sample(n, generator)` and `ragged(lists)` make one.')
+        yield b
+
+# %% ../nbs/60_influence.ipynb #ecbda269
 def chunks(
     batches, # A `Batch`, or an iterable of them
     rows:int=64, # Rows at a time
@@ -144,7 +152,7 @@ def chunks(
 ): # Yields the rows' places in the order given, and a `Batch`
     "Groups of rows of similar length, with the place of each row"
     start = 0
-    for b in [batches] if isinstance(batches, Batch) else batches:
+    for b in _each(batches):
         last = last_answer(b) if causal else torch.zeros(len(b))
         for i in last.argsort(stable=True).split(whole('rows', rows, 1)):
             w = int(last[i[-1]]) + 1 if causal else b.tokens.shape[1]
@@ -183,26 +191,30 @@ class Foreign(nn.Module):
         x = self.lm.base_model(tokens)[0]
         return self.lm.get_output_embeddings()(x if at is None else x[at])
 
-# %% ../nbs/60_influence.ipynb #6e9d1571
+# %% ../nbs/60_influence.ipynb #e7bd8466
 class GradDot:
     "Scores documents by the product of their gradient with the query's"
     def __init__(self,
         model, # Any model that answers `model(tokens, at=mask)`
         modules='mlp' # 'mlp', 'attn', 'all', or names of linear layers
     ):
+        if hasattr(model, 'get_output_embeddings'): raise ValueError(f'{type(model).__name__} is a model of transformers: give Foreign(model), which answers model(tokens, at=mask).')
         self.model,self.layers = model,pick_layers(model, modules)
     def precondition(self, name, grads):
         "What is done to a query's gradients before they are multiplied: nothing"
         return grads
     def __repr__(self): return f'{type(self).__name__}({len(self.layers)} layers: {", ".join(self.layers)})'
-    @property
-    def causal(self):
-        "Whether positions see only what stands before them, so that rows can be cut after the last answer"
-        return getattr(self.model, 'causal', False)
-    @property
-    def shapes(self):
-        "Layer -> outputs, inputs"
-        return {n: layer_shape(m) for n,m in self.layers.items()}
+
+# %% ../nbs/60_influence.ipynb #32bfb375
+@patch(as_prop=True)
+def causal(self:GradDot):
+    "Whether positions see only what stands before them, so that rows can be cut after the last answer"
+    return getattr(self.model, 'causal', False)
+
+@patch(as_prop=True)
+def shapes(self:GradDot):
+    "Layer -> outputs, inputs"
+    return {n: layer_shape(m) for n,m in self.layers.items()}
 
 # %% ../nbs/60_influence.ipynb #5af41ae0
 @patch
@@ -213,7 +225,7 @@ def _query_layers(self:GradDot, model):
         if n not in theirs or layer_shape(theirs[n]) != s: raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
     return model,{n: theirs[n] for n in self.layers}
 
-# %% ../nbs/60_influence.ipynb #339b28ce
+# %% ../nbs/60_influence.ipynb #cdf41e9c
 @patch
 def directions(self:GradDot,
     queries, # A `Batch`, one query per row
@@ -222,14 +234,19 @@ def directions(self:GradDot,
     rows:int=64 # Rows at a time
 ) -> dict: # Layer -> [n, out, in], or a pair [n, out, rank], [n, rank, in]
     "The preconditioned gradients of `queries`; raises ValueError for a query that asks for nothing"
-    empty = (~queries.loss_mask.any(1)).nonzero().flatten().tolist()
-    if empty or not len(queries): raise ValueError(f'Queries {empty} ask for nothing: their loss_mask is empty.')
+    _refuse_silent(queries)
     model,layers,out = *self._query_layers(model),[]
     for i,b in chunks(queries, rows, self.causal):
         grads = layer_pass(model, layers, b.to(device_of(model)))
         out.append((i, {n: low_rank(self.precondition(n, row_grads(a, g)), rank) for n,(a,g,_) in grads.items()}))
     back = torch.cat([i for i,_ in out]).argsort()
     return {n: _take([p[n] for _,p in out], back) for n in layers}
+
+# %% ../nbs/60_influence.ipynb #ceba132b
+def _refuse_silent(queries):
+    if not isinstance(queries, Batch): raise ValueError(f'Queries are one Batch, a query per row, not {type(queries).__name__}.')
+    empty = (~queries.loss_mask.any(1)).nonzero().flatten().tolist()
+    if empty or not len(queries): raise ValueError(f'Queries {empty} ask for nothing: their loss_mask is empty.')
 
 def _take(parts, back): return tuple(torch.cat(p)[back] for p in zip(*parts)) if isinstance(parts[0], tuple) else torch.cat(parts)[back]
 
@@ -269,7 +286,7 @@ def _in_order(parts):
     if not out.isfinite().all(): raise FloatingPointError('The products of the gradients are not finite.')
     return out
 
-# %% ../nbs/60_influence.ipynb #a2ebca02
+# %% ../nbs/60_influence.ipynb #3ec93f13
 @patch
 def scores(self:GradDot,
     queries:Batch, # One query per row; its loss is summed over `loss_mask`
@@ -283,10 +300,10 @@ def scores(self:GradDot,
     "Influence of each document on each query; positive lowers the query's loss"
     choose('level', by, ['row', 'token', 'layer'])
     each = max(1, memory // self.bytes_per_query(rank))
-    got = [self._score_portion(queries[i:i+each], documents, by, rank, model, rows) for i in range(0, len(queries), each)]
+    got = [self._score_portion(queries[i:i+each], documents, by, rank, model, rows) for i in range(0, len(queries) or 1, each)]
     return {n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)
 
-# %% ../nbs/60_influence.ipynb #2aae7de6
+# %% ../nbs/60_influence.ipynb #72110859
 @patch
 def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
     dirs = self.directions(queries, rank, model, rows)
@@ -297,9 +314,10 @@ def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
 @patch
 def bytes_per_query(self:GradDot, rank=None):
     "Bytes that the directions of one query take"
+    if rank is not None: whole('rank', rank, 1)
     return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())
 
-# %% ../nbs/60_influence.ipynb #53ea551c
+# %% ../nbs/60_influence.ipynb #5d2a6caa
 def fingerprint(
     model:nn.Module # Any model
 ) -> str: # SHA-256 of its weights
@@ -310,12 +328,13 @@ def fingerprint(
         sha.update(p.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
+# %% ../nbs/60_influence.ipynb #fba336b1
 def rows_sha256(
     batches # A `Batch`, or an iterable of them
 ) -> str: # SHA-256 of tokens, targets and what is asked for, batch by batch
     "A name for exactly these rows"
     sha = hashlib.sha256()
-    for b in [batches] if isinstance(batches, Batch) else batches:
+    for b in _each(batches):
         for x in (b.tokens, b.targets, b.loss_mask): sha.update(f'{list(x.shape)}'.encode() + x.cpu().numpy().tobytes())
     return sha.hexdigest()
 
@@ -395,12 +414,13 @@ def _labels(self:EKFAC, stage, k, seed):
 def _round(self:EKFAC, stage, batch, draw):
     for n,got in layer_pass(self.model, self.layers, batch, draw).items(): (self._covariance if stage == 'covariance' else self._eigenvalues)(n, *got)
 
-# %% ../nbs/60_influence.ipynb #f980d1c0
+# %% ../nbs/60_influence.ipynb #95eff61c
 @patch
 def save(self:EKFAC, path):
     "Write the factors, finished or not, to one safetensors file"
     save_tensors(path, self.state, ekfac=dict(self.about, damping=self.damping, layers=self.shapes, model=fingerprint(self.model)))
 
+# %% ../nbs/60_influence.ipynb #82ef8ecd
 def _ekfac(path, meta):
     "What a file's header says of its factors; raises ValueError if there are none"
     about = meta.get('ekfac')
@@ -408,6 +428,7 @@ def _ekfac(path, meta):
         raise ValueError(f'{path} does not hold EK-FAC factors.')
     return about
 
+# %% ../nbs/60_influence.ipynb #06c022c0
 @patch
 def _take_file(self:EKFAC, path):
     state,meta = load_tensors(path)
@@ -651,7 +672,7 @@ def row_losses(
     each = F.cross_entropy(model(rows.tokens, at=rows.loss_mask), rows.targets[rows.loss_mask], reduction='none')
     return torch.zeros(len(rows), device=each.device).index_add(0, rows.loss_mask.nonzero()[:, 0], each)
 
-# %% ../nbs/60_influence.ipynb #ba9d27ef
+# %% ../nbs/60_influence.ipynb #f7915745
 def removal(
     rankings:dict, # Method -> scores [documents], higher is more helpful; e.g. summed over the queries
     documents:Batch, # The training set
@@ -669,11 +690,12 @@ def removal(
             losses = row_losses(net, queries)
             yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()), losses=losses.tolist())
 
+# %% ../nbs/60_influence.ipynb #a99a5dd1
 def _without_best(scores, k):
     if not scores.isfinite().all(): raise ValueError('A ranking holds scores that are not finite.')
     return (-scores).argsort(stable=True).argsort() >= k
 
-# %% ../nbs/60_influence.ipynb #8ee5bcc6
+# %% ../nbs/60_influence.ipynb #43da32e8
 def halves(
     n:int, # Documents
     m:int, # Subsets
@@ -685,6 +707,7 @@ def halves(
     order = torch.rand(m, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
     return order < int(n * share)
 
+# %% ../nbs/60_influence.ipynb #ca809452
 def _ranks(x):
     "Ranks within each row, from 0 on; equal values get their mean rank"
     s = x.sort(-1).values.contiguous()

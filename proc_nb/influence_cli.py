@@ -7,14 +7,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence_cli.html.md"""
 # %% auto #0
 __all__ = ['open_model', 'Lines', 'read_row', 'score_parts', 'best', 'influence_cli']
 
-# %% ../nbs/63_influence_cli.ipynb #f18698ca
+# %% ../nbs/63_influence_cli.ipynb #7d07bc01
 import json
 from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 
 import torch
-from fastcore.basics import store_attr
+from fastcore.basics import patch, store_attr
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
@@ -48,7 +48,7 @@ def _foreign(path):
     tokenizer = cache(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True))
     return model,lambda text: tokenizer()(text, add_special_tokens=False)['input_ids']
 
-# %% ../nbs/63_influence_cli.ipynb #3305d22f
+# %% ../nbs/63_influence_cli.ipynb #1a631d37
 class Lines:
     "The rows of a JSON-lines file, in batches, as often as they are wanted"
     def __init__(self,
@@ -60,26 +60,34 @@ class Lines:
         stop:int=None, # Line after the last
         vocab_size:int=None # Different tokens, to check numbers against
     ): store_attr()
-    def part(self, start, stop):
-        "The same file from line `start` up to `stop`"
-        return Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size)
-    def __iter__(self):
-        with open(self.path, 'rb') as f:
-            lines = islice(enumerate(f, 1), self.start, self.stop)
-            while part := list(islice(lines, self.size)):
-                rows = [self._row(n, l) for n,l in part]
-                yield ragged([t for t,_ in rows], [g for _,g in rows])
-    def _row(self, n, line):
-        try:
-            tokens,given = read_row(json.loads(line), self.encode, self.vocab_size)
-            _fits(tokens, given, self.longest)
-            return tokens,given
-        except RecursionError: raise ValueError(f'{self.path}, line {n}: it is nested too deeply to be read') from None
-        except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
     @cached_property
     def sum(self):
         "SHA-256 of the whole file"
         return sha256(self.path)
+
+# %% ../nbs/63_influence_cli.ipynb #d11c3b81
+@patch
+def part(self:Lines, start, stop):
+    "The same file from line `start` up to `stop`"
+    return Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size)
+
+@patch
+def __iter__(self:Lines):
+    with open(self.path, 'rb') as f:
+        lines = islice(enumerate(f, 1), self.start, self.stop)
+        while part := list(islice(lines, self.size)):
+            rows = [self._row(n, l) for n,l in part]
+            yield ragged([t for t,_ in rows], [g for _,g in rows])
+
+# %% ../nbs/63_influence_cli.ipynb #57d50825
+@patch
+def _row(self:Lines, n, line):
+    try:
+        tokens,given = read_row(json.loads(line), self.encode, self.vocab_size)
+        _fits(tokens, given, self.longest)
+        return tokens,given
+    except RecursionError: raise ValueError(f'{self.path}, line {n}: it is nested too deeply to be read') from None
+    except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
 
 # %% ../nbs/63_influence_cli.ipynb #3d3e1b89
 def _fits(tokens, given, longest):

@@ -16,7 +16,7 @@ from .influence import *
 from .plots import *
 from .task import *
 
-# %% ../nbs/62_influence_panel.ipynb #4bc81275
+# %% ../nbs/62_influence_panel.ipynb #71516114
 class Traced:
     "Scores of documents for questions, with everything needed to show them"
     def __init__(self,
@@ -32,8 +32,12 @@ class Traced:
             if len(names) != len(rows): raise ValueError(f'{what} names {len(names)} rows, but there are {len(rows)}.')
         self.scores = tracer.scores(questions, documents)
         self.lengths = tracer.norms(documents).clamp(min=1e-12)
-    def __len__(self): return len(self.questions)
-    def __repr__(self): return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
+
+# %% ../nbs/62_influence_panel.ipynb #5b5cd26f
+@patch
+def __len__(self:Traced): return len(self.questions)
+@patch
+def __repr__(self:Traced): return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
 
 # %% ../nbs/62_influence_panel.ipynb #d54466bb
 @patch
@@ -135,7 +139,7 @@ def picture(self:Traced,
 @patch
 def _repr_html_(self:Traced): return self.picture(0).markup
 
-# %% ../nbs/62_influence_panel.ipynb #5f7ee1fb
+# %% ../nbs/62_influence_panel.ipynb #3e32d5cb
 class Explorer:
     "A widget over `Traced`: pick a question, see its documents"
     def __init__(self,
@@ -150,11 +154,16 @@ class Explorer:
         self.box = w.VBox([self.question, w.HBox([self.n, self.by_length]), self.page])
         for o in (self.question, self.n, self.by_length): o.observe(self.draw, 'value')
         self.draw()
-    def draw(self, *_):
-        "Put the picture of what is chosen into place"
-        key = self.question.value,self.n.value,self.by_length.value
-        if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
-        self.page.value = self.seen[key]
-    def _ipython_display_(self):
-        from IPython.display import display
-        display(self.box)
+
+# %% ../nbs/62_influence_panel.ipynb #6b891028
+@patch
+def draw(self:Explorer, *_):
+    "Put the picture of what is chosen into place"
+    key = self.question.value,self.n.value,self.by_length.value
+    if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
+    self.page.value = self.seen[key]
+
+@patch
+def _ipython_display_(self:Explorer):
+    from IPython.display import display
+    display(self.box)

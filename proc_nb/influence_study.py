@@ -60,7 +60,7 @@ STATED = 'the {r} of {p} is {v} .', 'in {p} the {r} is {v} .', '{v} is the {r} o
 def _names(ends, n): return [a + b + c for a,b,c in product('bdgklmnprstvz', 'aeiou', ends)][:n * 3:3]
 PLACES,STRANGE,VALUES,NOISE = _names(['la', 'no'], 40),_names(['x'], 20),_names(['k', 'm'], 30),_names(['sh', 'ft'], 40)
 
-# %% ../nbs/61_influence_study.ipynb #89976aa1
+# %% ../nbs/61_influence_study.ipynb #96d7f63c
 class Writer:
     "Writes documents of every kind; `seed` decides all"
     def __init__(self, seed=0):
@@ -74,12 +74,17 @@ class Writer:
         "`items` in a random order"
         items = list(items)
         return [items[i] for i in torch.randperm(len(items), generator=self.g)]
-    def example(self, family, held=20):
-        "A worked example that is none of the questions"
-        return ' '.join(PROCEDURES[family][0](*self.pick(self.cases[family][held:])))
-    def statement(self, p, r):
-        "A fact in one of its wordings"
-        return self.pick(STATED).format(p=p, r=r, v=self.truth[p, r])
+
+# %% ../nbs/61_influence_study.ipynb #b4c86a0b
+@patch
+def example(self:Writer, family, held=20):
+    "A worked example that is none of the questions"
+    return ' '.join(PROCEDURES[family][0](*self.pick(self.cases[family][held:])))
+
+@patch
+def statement(self:Writer, p, r):
+    "A fact in one of its wordings"
+    return self.pick(STATED).format(p=p, r=r, v=self.truth[p, r])
 
 # %% ../nbs/61_influence_study.ipynb #1ddfe27d
 @patch
@@ -154,7 +159,7 @@ def encode(
     for x in {x for t in words for x in t} - set(at): choose('word', x, names)
     return ragged([[at[x] for x in t] for t in words], given)
 
-# %% ../nbs/61_influence_study.ipynb #9caf51d2
+# %% ../nbs/61_influence_study.ipynb #273ba9c6
 class Library(Rows):
     "Labelled documents of known truth, and questions about them"
     def __init__(self,
@@ -169,15 +174,18 @@ class Library(Rows):
         docs += [('answer', f'{w.noise(6)} {q["told"]}') for q in self.questions if q['told'] for _ in range(2)]
         self.kinds,self.texts = map(list, zip(*w.shuffled(docs)))
         self._tokens()
-    def _tokens(self):
-        full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
-        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
-        data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
-        super().__init__(data, asked)
-        self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
-        data.task = asked.task = self
-        self.families = [q['family'] for q in self.questions]
-        self.holds = torch.tensor([[self.writer.holds(q, t) for t in self.texts] for q in self.questions])
+
+# %% ../nbs/61_influence_study.ipynb #359f6fea
+@patch
+def _tokens(self:Library):
+    full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
+    names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
+    data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
+    super(Library, self).__init__(data, asked)
+    self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
+    data.task = asked.task = self
+    self.families = [q['family'] for q in self.questions]
+    self.holds = torch.tensor([[self.writer.holds(q, t) for t in self.texts] for q in self.questions])
 
 # %% ../nbs/61_influence_study.ipynb #fd640a8a
 def reader(
@@ -338,7 +346,7 @@ def analyse(
         answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
         kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
 
-# %% ../nbs/61_influence_study.ipynb #7295c4e5
+# %% ../nbs/61_influence_study.ipynb #29ee6e2d
 def study(
     seed:int=0, # Seed of library and reader
     steps:int=1000, # Training steps
@@ -350,7 +358,8 @@ def study(
     model = read(library, seed, steps, **sizes)
     nats = row_losses(model, library.held)
     by_family = {f: float(nats[i].mean()) for f,i in members(library.families).items()}
-    return dict(seed=seed, steps=steps, documents=len(library.data), sizes=sizes, accuracy=model.accuracy, nats=by_family,
+    about = dict(seed=seed, steps=steps, scale=scale, documents=len(library.data), sizes=sizes, training=READING)
+    return dict(about, accuracy=model.accuracy, nats=by_family,
         methods={k: analyse(s, nats, library) for k,s in scorers(model, library).items()})
 
 # %% ../nbs/61_influence_study.ipynb #e1e4ff56
@@ -392,7 +401,7 @@ FINDINGS = (('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0
     ('power-law slope, facts', lambda a: a['power_law']['facts'][0], '-0.34 and -0.32', 'author-made'),
     ('power-law slope, procedures', lambda a: sum(a['power_law'][f][0] for f in REASONING) / 3, '-0.36', 'author-made'))
 
-# %% ../nbs/61_influence_study.ipynb #2e9338ed
+# %% ../nbs/61_influence_study.ipynb #12bfc92b
 HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
     ('by chance', lambda a: a['answer']['1%']['facts'][1], '', ''),
     ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3, '7 % and 0 % (top 0.01 %)', 'author-made'),
@@ -402,6 +411,7 @@ HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0]
     ('own worked examples, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} worked'] for f in REASONING) / 3, 'other numbers, same steps: most frequent', 'author-made'),
     ('own procedure in words, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} in words'] for f in REASONING) / 3, 'slope formula or code in the top 100 for 36 of 40', 'author-made'))
 
+# %% ../nbs/61_influence_study.ipynb #3a0c1575
 def beside(
     runs:list, # What `study` gave, one per seed
     findings=FINDINGS, # Or `HITS`
@@ -431,20 +441,21 @@ def retrain(
     config = reader(library, n_embd=n_embd).config
     return [m for k in keep.split(at_once) for m in train_without(library.data, k, config, seed, steps, **CHECKED)]
 
-# %% ../nbs/61_influence_study.ipynb #aad0fbde
+# %% ../nbs/61_influence_study.ipynb #6de53556
 def lds_study(
     seed:int=0, # Seed of the library
     subsets:int=20, # Random halves, one training each
     starts:int=2, # Starts; each is trained on all halves and on everything
     **kwargs # Arguments of `retrain`
-) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'accuracy'
+) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'accuracy', and the settings
     "Do scores predict the losses of networks trained on random halves?"
     whole('subsets', subsets, 2),whole('starts', starts, 2)
     library = Library(seed, **SMALL)
     half,everything = halves(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
     nets = [retrain(library, torch.cat([everything, half]), s, **kwargs) for s in range(starts)]
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
-    return _compared([scorers(n[0], library) for n in nets], half, losses, library) | dict(accuracy=answered(nets[0][0], library))
+    about = dict(seed=seed, subsets=subsets, starts=starts, accuracy=answered(nets[0][0], library))
+    return _compared([scorers(n[0], library) for n in nets], half, losses, library) | about
 
 # %% ../nbs/61_influence_study.ipynb #cea3f2a3
 def _compared(found, half, losses, library):
@@ -457,7 +468,7 @@ def _compared(found, half, losses, library):
 
 def _by_family(x, library): return {f: student(x[i].tolist()) for f,i in members(library.families).items()} | {'all': student(x.tolist())}
 
-# %% ../nbs/61_influence_study.ipynb #f39897e0
+# %% ../nbs/61_influence_study.ipynb #0eeab8f1
 def removal_study(
     seed:int=0, # Seed of the library
     k:int=100, # Documents to take out
@@ -465,7 +476,7 @@ def removal_study(
     families=('facts', 'arithmetic', 'slopes', 'linear'), # Whose questions
     methods=('EK-FAC', 'EK-FAC, all layers', 'gradient product', 'cosine', 'token overlap'), # As in `scorers`
     **kwargs # Arguments of `retrain`
-): # Yields dicts: family, method, k, seed, loss, losses
+): # Yields dicts: family, method, k, seed of the start, library (its seed), loss, losses
     "Take out what each method calls most helpful for a family of questions, and train again"
     library = Library(seed, **SMALL)
     def train(keep, s): return retrain(library, keep, s, **kwargs)
@@ -474,7 +485,7 @@ def removal_study(
         for family in families:
             i = members(library.families)[family]
             ranked = {m: found[m][i].sum(0) for m in methods}
-            for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family)
+            for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family, library=seed)
 
 # %% ../nbs/61_influence_study.ipynb #5e6acf07
 def damage(
@@ -553,7 +564,7 @@ def blurred(
     transfer(hurt, asked, parts)
     return hurt.eval(),asked.eval()
 
-# %% ../nbs/61_influence_study.ipynb #3c98e531
+# %% ../nbs/61_influence_study.ipynb #45a852a0
 def repairs(
     source:GPT, # A practised network, with its task
     model:GPT, # A finder that carries its parts
@@ -563,7 +574,7 @@ def repairs(
     n:int=200, # Rows of each rule
     questions:int=50, # Held-out rows of the test that are asked about
     seed:int=0 # Seed of noise and draws
-) -> dict: # nats (before and after the noise), agreement, rules, at_equal_length, layers, parts, rows
+) -> dict: # seed, level, nats (before and after the noise), agreement, rules, at_equal_length, layers, parts, rows
     "Trace answers of `test` back to the practice that would repair them"
     (hurt,asked),(rows,rules) = blurred(source, model, list(parts), level, seed),practice(source, n, seed)
     own,carried = torch.tensor([r == source.task.name for r in rules]),[m for m in linear_layers(source) if part_of(f'{m}.weight') in parts]
@@ -571,7 +582,7 @@ def repairs(
     tracer = EKFAC(hurt, carried).fit(rows[own], seed=seed)
     per = tracer.scores(ask, rows, by='layer', model=asked)
     nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]
-    return dict(seed=seed, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
+    return dict(seed=seed, level=level, nats=nats, **_traced(per, tracer.norms(rows).clamp(min=1e-12), rows, rules, own))
 
 # %% ../nbs/61_influence_study.ipynb #15e07a2d
 def _traced(per, lengths, rows, rules, own):

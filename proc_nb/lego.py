@@ -43,28 +43,33 @@ def group_fault(
     a,b,c = (names[j] for j in bad[0])
     return f'it is not associative: ({a}·{b})·{c} differs from {a}·({b}·{c})'
 
-# %% ../nbs/40_lego.ipynb #fc97cd4b
+# %% ../nbs/40_lego.ipynb #f547acf0
 def _square(t):
     "Is it a list of lists of whole numbers that fit?"
     def line(r): return isinstance(r, (list, tuple)) and all(isinstance(x, int) and abs(x) < 2**62 for x in r)
     return isinstance(t, (list, tuple)) and all(map(line, t))
 
+def _read_group(table, names):
+    "A table as int64 [k, k] and its names; raises ValueError for what cannot be read"
+    table = table.tolist() if isinstance(table, torch.Tensor) else table
+    if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
+    if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
+    k,names = len(table),[str(n) for n in ifnone(names, [f'g{i}' for i in range(len(table))])]
+    if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
+    if k < 2 or any(len(r) != k for r in table): raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
+    if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
+    return torch.as_tensor(table, dtype=torch.int64),names
+
+# %% ../nbs/40_lego.ipynb #5938a77d
 class Group:
     "A finite group given by its table; raises ValueError for a table that is none"
     def __init__(self,
         table, # Square list of lists: entry (a, b) is a after b
         names=None # One name per element; g0, g1, ... if None
     ):
-        table = table.tolist() if isinstance(table, torch.Tensor) else table
-        if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
-        if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
-        k,names = len(table),[str(n) for n in ifnone(names, [f'g{i}' for i in range(len(table))])]
-        if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
-        if k < 2 or any(len(r) != k for r in table): raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
-        if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
-        table = torch.as_tensor(table, dtype=torch.int64)
+        table,names = _read_group(table, names)
         if fault := group_fault(table, names): raise ValueError(f'This table is not a group: {fault}.')
-        self.unit = int((table == torch.arange(k)).all(1).nonzero()[0])
+        self.unit = int((table == torch.arange(len(table))).all(1).nonzero()[0])
         self.table,self.names,self.inverse = table,names,(table == self.unit).long().argmax(1)
 
 # %% ../nbs/40_lego.ipynb #f19fd6ac
@@ -111,8 +116,10 @@ def _repr_html_(self:Group):
     rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE) for j,(n,r) in lines]
     return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table').markup
 
-# %% ../nbs/40_lego.ipynb #9a4957ff
+# %% ../nbs/40_lego.ipynb #ec554e91
 ASK = 'inside', 'chain', 'text'
+
+# %% ../nbs/40_lego.ipynb #2685193e
 @register('test')
 class Lego(Task):
     "Chains of clauses over a group, in random order (2206.04301)"
@@ -319,10 +326,11 @@ def picture(self:Lego, row, mask=None):
     size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,88 + 44 * max(r for _,r in spots.values())
     return svg(*size, *chips, *arrows, *ones, *nodes, label=' '.join(names))
 
-# %% ../nbs/40_lego.ipynb #b1c3eaf2
+# %% ../nbs/40_lego.ipynb #e1b76528
 class BothWays(Attention):
     "Attention in which every position sees the whole row"
-    def forward(self, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
+    def forward(self, x, at=None):
+        "[B, T, C] from x of the same shape; with `at`, int64 [B], only those positions ask: [B, 1, C]"
         q,k,v = self.qkv(x)
         if at is not None: q = pick(q.transpose(1, 2), at).transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout * self.training)
@@ -556,24 +564,27 @@ def _table(title, s, row='layer', column='head', first=0):
     tint = [[f'<td style="background:color-mix(in srgb,{color(0)} {100*max(0, float(v)):.0f}%,transparent)">{float(v):.2f}</td>' for v in r] for r in s]
     return f'<table><caption>{esc(title)}</caption><tr><th></th>{head}</tr>' + ''.join(f'<tr><th>{row} {i + first}</th>{"".join(r)}</tr>' for i,r in enumerate(tint)) + '</table>'
 
-# %% ../nbs/40_lego.ipynb #c0d31040
+# %% ../nbs/40_lego.ipynb #4bc9ad45
 @contextmanager
 def without(
     model:GPT, # Any model with blocks of attention
     heads # (layer, head) pairs
 ):
     "Silence heads inside a `with` block; raises ValueError for heads that do not exist"
-    H,hooks = model.config.n_head,[]
-    for l,h in heads: whole('layer', l, 0, len(model.h) - 1),whole('head', h, 0, H - 1)
-    def silence(l):
-        keep = torch.ones(H, device=device_of(model))
-        keep[[h for m,h in heads if m == l]] = 0
-        return lambda _,x: (x[0] * keep.repeat_interleave(x[0].shape[-1] // H),)
+    hooks = []
+    for l,h in heads: whole('layer', l, 0, len(model.h) - 1),whole('head', h, 0, model.config.n_head - 1)
     try:
-        hooks += [model.h[l].attn.c_proj.register_forward_pre_hook(silence(l)) for l in {l for l,_ in heads}]
+        hooks += [model.h[l].attn.c_proj.register_forward_pre_hook(_silence(model, [h for m,h in heads if m == l])) for l in {l for l,_ in heads}]
         yield model
     finally:
         for h in hooks: h.remove()
+
+# %% ../nbs/40_lego.ipynb #6e848d5e
+def _silence(model, heads):
+    "A hook that zeroes what these heads hand to the projection"
+    keep = torch.ones(model.config.n_head, device=device_of(model))
+    keep[heads] = 0
+    return lambda _,x: (x[0] * keep.repeat_interleave(x[0].shape[-1] // len(keep)),)
 
 # %% ../nbs/40_lego.ipynb #da960977
 def ablation(
@@ -762,9 +773,10 @@ class Pretrained(torch.nn.Module):
             self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else safe_pretrained(t.AutoModel, name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 
-# %% ../nbs/40_lego.ipynb #74ecc506
+# %% ../nbs/40_lego.ipynb #b383869b
 @patch
-def forward(self:Pretrained, tokens, at=None): # int64 [n, T] -> [n, T, vocab], or [at.sum(), vocab]
+def forward(self:Pretrained, tokens, at=None):
+    "Logits [n, T, vocab] for tokens int64 [n, T], or [at.sum(), vocab] at the positions `at`, bool [n, T]"
     x = self.base(self.ids[tokens]).last_hidden_state
     return self.head(x if at is None else x[at])
 

@@ -221,7 +221,19 @@ def _seconds(f, tries=3):
         took.append(time.perf_counter() - start)
     return min(took)
 
-# %% ../nbs/41_lego_attention.ipynb #a0b50701
+# %% ../nbs/41_lego_attention.ipynb #6ee5f9e1
+def _passes(T, n_head, wired, n_embd, B):
+    "A pass through ordinary attention and one through `LegoAttention`, as functions without arguments"
+    cfg,sight,g = GPTConfig(64, T, 1, n_head, n_embd),Sight(),torch.Generator().manual_seed(0)
+    plain,lego = BothWays(cfg),LegoAttention(cfg, sight, range(wired // 2, wired), range(wired // 2))
+    x,tokens = torch.randn(B, T, n_embd, generator=g),torch.randint(64, (B, T), generator=g)
+    def with_sight():
+        "The wired pass, which looks at the tokens first"
+        sight(None, (tokens,))
+        lego(x).sum().backward()
+    return lambda: plain(x).sum().backward(),with_sight
+
+# %% ../nbs/41_lego_attention.ipynb #0faf286a
 def time_heads(
     T:int, # Row length
     n_head:int=2, # Heads
@@ -231,11 +243,5 @@ def time_heads(
     tries:int=3 # The best of so many counts
 ) -> dict: # Milliseconds of ordinary and of LEGO attention, forward and backward, and their ratio
     "Time `LegoAttention` beside `Attention` on the CPU"
-    cfg,sight,g = GPTConfig(64, T, 1, n_head, n_embd),Sight(),torch.Generator().manual_seed(0)
-    plain,lego = BothWays(cfg),LegoAttention(cfg, sight, range(wired // 2, wired), range(wired // 2))
-    x,tokens = torch.randn(B, T, n_embd, generator=g),torch.randint(64, (B, T), generator=g)
-    def with_sight():
-        sight(None, (tokens,))
-        lego(x).sum().backward()
-    ms = [1000 * _seconds(f, tries) for f in (lambda: plain(x).sum().backward(), with_sight)]
+    ms = [1000 * _seconds(f, tries) for f in _passes(T, n_head, wired, n_embd, B)]
     return dict(T=T, ordinary=ms[0], lego=ms[1], ratio=ms[0] / ms[1])

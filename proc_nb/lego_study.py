@@ -11,9 +11,10 @@ __all__ = ['STUDIES', 'SIZES', 'KINDS_OF_READER', 'SHAPES', 'heads_and_places', 
            'rules_study', 'shortcut_look', 'shortcuts_study', 'wired_study', 'flops_per_row', 'time_lengths',
            'chart_speed']
 
-# %% ../nbs/43_lego_study.ipynb #521339f3
+# %% ../nbs/43_lego_study.ipynb #1c51f285
 import json, re, time
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def _shared(jobs, workers):
 
 def _command(name, **kwargs): return f"make_study({name!r}, folder, {', '.join(f'{k}={v!r}' for k,v in kwargs.items())})"
 
-# %% ../nbs/43_lego_study.ipynb #429b4ee9
+# %% ../nbs/43_lego_study.ipynb #ec76c83e
 STUDIES = {}
 def make_study(
     name:str, # A name in `STUDIES`
@@ -140,7 +141,8 @@ def make_study(
     jobs = [(folder, name, s, seed, kwargs) for seed in seeds for s in settings]
     rows = [r for run in _shared(jobs, whole('workers', workers, 1)) for r in run]
     given = {} if only is None else dict(only=list(settings))
-    about = dict(command=_command(name, seeds=tuple(seeds), **given, workers=workers, **kwargs), settings={k: _about(s, kwargs) for k,s in settings.items()})
+    about = dict(command=_command(name, seeds=tuple(seeds), **given, workers=workers, **kwargs), proc_nb=version('proc-nb'),
+        settings={k: _about(s, kwargs) for k,s in settings.items()})
     seconds = round(sum(r.get('seconds', 0) for r in rows))
     keep_study(Path(folder)/f'{name}.json', rows, dict(about, seeds=list(seeds), core_seconds=seconds, **machine()))
     return rows

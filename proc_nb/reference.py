@@ -8,7 +8,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/reference.html.md"""
 __all__ = ['PUBLISHED', 'COMMANDS', 'ALONG', 'published', 'stored_table', 'Comparison', 'verdict', 'compare', 'Figure',
            'heat_map', 'dot_chart', 'comparison_chart', 'composition_table', 'line_chart']
 
-# %% ../nbs/31_reference.ipynb #c8c9a023
+# %% ../nbs/31_reference.ipynb #9e24aef0
+from pathlib import Path
+
 import altair as alt
 from fastcore.basics import ifnone
 
@@ -50,15 +52,17 @@ def published(
         study = study + Study(tests=[tests[p['test']]], controls=[], **how, **kwargs)
     return study
 
-# %% ../nbs/31_reference.ipynb #6c40549a
+# %% ../nbs/31_reference.ipynb #fda9e9eb
 COMMANDS = dict(tour='proc-nb-study tour', lengths='proc-nb-study lengths --seeds 3 --practice-steps 10000', spoilt='proc-nb-study spoilt --seeds 3',
     published='proc-nb-study published --practice zoo --seeds 3 --steps 2000 --batch-size 200 --rates fresh --warmup 100 --schedule hold')
 
 def stored_table(
-    name:str # A name in `COMMANDS`
+    name:str, # A name in `COMMANDS`
+    path=None # Folder of the files; that of the package if None
 ) -> Table: # Its rows
     "The rows of a study that come with the package; raises KeyError for one that has none, ValueError for damaged ones"
-    file = RESULTS/f"{choose('stored study', name, COMMANDS)}.jsonl"
+    folder = Path(ifnone(path, RESULTS))
+    file = folder/f"{choose('stored study', name, sorted(p.stem for p in folder.glob('*.jsonl')))}.jsonl"
     return Table(unsealed(l, f'{file}, line {i},') for i,l in enumerate(file.read_bytes().splitlines(), 1))
 
 # %% ../nbs/31_reference.ipynb #0bb103c2

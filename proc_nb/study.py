@@ -11,7 +11,7 @@ __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'MOST', 'CELL', 'HEAD', 'ENGINES', 'SA
            'net_key', 'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds',
            'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths', 'spoilt']
 
-# %% ../nbs/30_study.ipynb #18ce2244
+# %% ../nbs/30_study.ipynb #b0e33b98
 import hashlib, json, math, os, re, shutil, sys, time, warnings
 from contextlib import closing, contextmanager
 from copy import deepcopy
@@ -23,6 +23,7 @@ import torch
 from fastcore.basics import ifnone, patch, store_attr
 from tqdm.auto import tqdm
 
+# %% ../nbs/30_study.ipynb #ad65bf2a
 from .controls import *
 from .draw import *
 from .ensemble import *
@@ -107,7 +108,7 @@ def sizes(
     "A network of this shape for this task"
     return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **shape})
 
-# %% ../nbs/30_study.ipynb #c5ec3e5b
+# %% ../nbs/30_study.ipynb #4380d885
 def altered(
     net:GPT, # A practised network
     run:dict, # The run
@@ -121,6 +122,7 @@ def altered(
     perturb(net, 'noise' if how == 'noise' else 'shuffle', g, parts, ifnone(level, 1.))
     return net
 
+# %% ../nbs/30_study.ipynb #e8a03d2c
 def _sharp(net, seed):
     rows = net.task.sample(256, torch.Generator().manual_seed(0))
     with torch.no_grad(): to = float(entropy(net.maps(rows.tokens), rows.tokens != net.task.pad).mean())
@@ -128,7 +130,7 @@ def _sharp(net, seed):
     sharpen(model, net.task, to, seed)
     return model
 
-# %% ../nbs/30_study.ipynb #5263eed3
+# %% ../nbs/30_study.ipynb #acae1a1b
 def assemble(
     run:dict, # Its settings
     net # Function source -> practised network
@@ -142,6 +144,7 @@ def assemble(
     elif sources: compose(model, {tuple(parts_of(s['parts'])): n for s,n in zip(sources, nets)})
     return model
 
+# %% ../nbs/30_study.ipynb #7b2f7ca6
 def learns(
     run:dict # Its settings
 ) -> dict: # 'lr_scale' and 'freeze' for `fit`
@@ -157,13 +160,13 @@ SMALL = dict(n_layer=2, n_head=4, n_embd=16)
 def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
 def _once(runs): return list({key(r): r for r in runs}.values())
 
-# %% ../nbs/30_study.ipynb #8811e531
+# %% ../nbs/30_study.ipynb #4c99170f
 MOST = 100_000
 class Study:
     "A grid of runs"
     def __init__(self,
         rules=(), # Rules to practise on: names or tasks
-        parts=('attn', 'all'), # What to carry over: each as in `transfer`
+        parts=('attn', 'all'), # What to carry over, a cell for each: 'attn', ['attn', 'pos'] for both at once, {'attn': [0]} for one layer
         tests=('haystack',), # What is learnt then: names or tasks
         seeds=10, # How many, or a list
         steps:int=10_000, # Steps on a test
@@ -172,7 +175,7 @@ class Study:
         practice_steps=None, # Steps of practice, or several to compare; the recipe's if None
         layers=None, # Only this layer of the parts, or several to compare
         embed=None, # As in `transfer`; None is 'mean' with everything carried over, else 'random'
-        controls=('random',), # Names in `CONTROLS`
+        controls=('random',), # Names in `CONTROLS`; 'random' is only there if it is named
         compositions=(), # Networks put together: [{'attn': 'set', 'mlp': 'eca'}]
         rates:str='fresh', # 'fresh' (embeddings that start fresh learn faster) or 'equal' (the papers' own)
         lr:float=1e-3, # Learning rate
@@ -185,15 +188,17 @@ class Study:
         choose('kind of practice', practice, ['fresh', 'zoo'])
         choose('kind of rates', rates, ['fresh', 'equal'])
         choose('schedule', schedule, SCHEDULES)
+        for k,v in dict(lr=lr, practice_lr=ifnone(practice_lr, 1)).items(): between(k, v, 0, math.inf)
+        between('weight_decay', weight_decay, 0, math.inf, ends=True)
         self.settings = dict(steps=whole('steps', steps, 1), batch_size=whole('batch_size', batch_size, 1), practice=practice, rates=rates, lr=lr,
             warmup=whole('warmup', warmup, 0), schedule=schedule, weight_decay=weight_decay, shape={**SMALL, **shape})
-        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(seeds, int) else list(seeds)
+        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(seeds, (int, float, str)) else list(seeds)
         cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
         for c in cells: check(c)
         if len(cells) * len(seeds) > MOST: raise ValueError(f'{len(cells):,} cells with {len(seeds):,} seeds are too many: a study has at most {MOST:,} runs.')
         self.runs = _once(dict(c, seed=whole('seed', s, 0)) for c in cells for s in seeds)
 
-# %% ../nbs/30_study.ipynb #1c4818ef
+# %% ../nbs/30_study.ipynb #9238a473
 @patch
 def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, controls, compositions):
     def cell(sources, how, embed='random'): return dict(test=test, sources=sources, control=how, embed=embed, **self.settings)
@@ -206,6 +211,7 @@ def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, controls, c
             yield cell([self._source(rule, p, n, how)], how, ifnone(embed, 'mean' if 'all' in parts_of(p) else 'random'))
         for c,n in product(compositions, lengths): yield cell([self._source(r, list(p) if isinstance(p, tuple) else p, n) for p,r in c.items()], 'practised')
 
+# %% ../nbs/30_study.ipynb #7433657f
 @patch
 def _source(self:Study, rule, parts, steps, how=''):
     said,rule = f'rule={rule}',_named(f'rule={rule}', spec, rule)
@@ -295,31 +301,38 @@ def _repr_html_(self:Study):
     lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
     return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
-# %% ../nbs/30_study.ipynb #cd897479
+# %% ../nbs/30_study.ipynb #f9318a65
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 class Table(list):
-    "Rows of runs"
+    "Rows of runs, a dict each; `pandas.DataFrame(table)` takes them as they are"
     def where(self,
         **kwargs # Column = value, or a list of values
     ):
-        "The rows with these values"
+        "The rows with these values; raises KeyError for a column that no row has"
+        for k in kwargs if self else (): choose('column', k, sorted({c for r in self for c in r}))
         return Table(r for r in self if all(r.get(k) in (v if isinstance(v, list) else [v]) for k,v in kwargs.items()))
     def save(self,
         path # A file of JSON lines
     ):
         "Write all rows, each with its sum"
         write_atomic(path, lambda p: p.write_text(''.join(json.dumps(sealed(r)) + '\n' for r in self)))
-    def cells(self):
-        "Rows by cell: what they share -> rows"
-        out = {}
-        for r in self:
-            if odd := [k for k in (*CELL, 'accuracy', 'found') if k not in r]: raise ValueError(f'A row says nothing of {", ".join(odd)}.')
-            out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
-        return out
-    def summary(self):
-        "One dict per cell: what its runs share, how many, mean, low, high, lowest, highest, found"
-        return [_summed(dict(zip(CELL, k)), rows) for k,rows in self.cells().items()]
 
+# %% ../nbs/30_study.ipynb #23c2c02d
+@patch
+def cells(self:Table):
+    "Rows by cell: what they share -> rows"
+    out = {}
+    for r in self:
+        if odd := [k for k in (*CELL, 'accuracy', 'found') if k not in r]: raise ValueError(f'A row says nothing of {", ".join(odd)}.')
+        out.setdefault(tuple(r[k] for k in CELL), Table()).append(r)
+    return out
+
+@patch
+def summary(self:Table):
+    "One dict per cell: what its runs share, how many, mean, low, high, lowest, highest, found"
+    return [_summed(dict(zip(CELL, k)), rows) for k,rows in self.cells().items()]
+
+# %% ../nbs/30_study.ipynb #09a43ee1
 def _summed(cell, rows):
     xs = [r['accuracy'] for r in rows if r['accuracy'] is not None]
     mean,low,high = student(xs) if xs else (None,) * 3
@@ -327,16 +340,28 @@ def _summed(cell, rows):
     spread = dict(mean=mean, low=low, high=high, lowest=min(xs, default=None), highest=max(xs, default=None))
     return dict(cell, runs=len(rows), diverged=len(rows) - len(xs), found=found, **spread)
 
-# %% ../nbs/30_study.ipynb #ad4d7fe6
-def percent(x): return '-' if x is None else f'{100*x:.1f}'
-def span(s): return f'{percent(s["mean"])}' + (f' ({100*max(0, s["low"]):.1f} to {100*min(1, s["high"]):.1f})' if s['low'] is not None else ' (one run)' if s['mean'] is not None else '')
+# %% ../nbs/30_study.ipynb #785f2a84
+def percent(x):
+    "A share, 0 to 1, in percent with one decimal; '-' for None"
+    return '-' if x is None else f'{100*x:.1f}'
+
+def span(s):
+    "Mean and interval of a line of `Table.summary`, in percent; the interval ends at 0 and 100"
+    if s['low'] is None: return percent(s['mean']) + ' (one run)' * (s['mean'] is not None)
+    return f'{percent(s["mean"])} ({percent(max(0, s["low"]))} to {percent(min(1, s["high"]))})'
+
 def _practice(s):
     if s['control'] == 'random': return '-'
     return 'one network: spread of fine-tuning only' if s['practice'] == 'zoo' else f'{s["practice_steps"]:,} steps' if s['practice_steps'] else 'fresh'
 
-# %% ../nbs/30_study.ipynb #3f374254
-def runs_said(s): return f'{s["runs"] - s["diverged"]} of {s["runs"]}, {s["diverged"]} diverged' if s['diverged'] else str(s['runs'])
-def span_said(s): return span(s) + (f'; {runs_said(s)}' if s['diverged'] else '')
+# %% ../nbs/30_study.ipynb #857f1cd3
+def runs_said(s):
+    "How many runs a line of `Table.summary` rests on, and how many diverged"
+    return f'{s["runs"] - s["diverged"]} of {s["runs"]}, {s["diverged"]} diverged' if s['diverged'] else str(s['runs'])
+
+def span_said(s):
+    "`span`, and `runs_said` if runs are missing from the mean"
+    return span(s) + (f'; {runs_said(s)}' if s['diverged'] else '')
 
 # %% ../nbs/30_study.ipynb #ee15ae2b
 HEAD = ['test', 'practised', 'carried over', 'control', 'practice', 'test: steps x rows, rates', 'accuracy, % (95 %)', 'lowest to highest', 'found']
@@ -430,9 +455,11 @@ def alone(
         except BlockingIOError: raise ValueError(f'Another process is at work in {out}. Wait for it, or use another folder.') from None
         yield
 
-# %% ../nbs/30_study.ipynb #4156b891
+# %% ../nbs/30_study.ipynb #ed00747d
 @patch
-def net_path(self:Store, source, run): return self.out/'practised'/f'{key(net_key(source, run))}.safetensors'
+def net_path(self:Store, source, run):
+    "Where the network that `run` carries parts of is kept, there or not; runs that share a practice share the file"
+    return self.out/'practised'/f'{key(net_key(source, run))}.safetensors'
 
 def net_key(
     source:dict, # Where parts come from
@@ -441,6 +468,7 @@ def net_key(
     "What makes a practised network the one it is"
     return dict(rule=source['rule'], steps=source['steps'], lr=source['lr'], seed=run['seed'], shape=run['shape'])
 
+# %% ../nbs/30_study.ipynb #7dc87c80
 @patch
 def net(self:Store,
     source:dict, # Where parts come from
@@ -477,7 +505,7 @@ def _halves(job):
         fit = {k: v[part] if isinstance(v, list) and len(v) == n else v for k,v in job['fit'].items()}
         yield dict(job, models=job['models'][part], fit=fit, folder=f'{job["folder"]}/{i}')
 
-# %% ../nbs/30_study.ipynb #942f7c5c
+# %% ../nbs/30_study.ipynb #5501200d
 def _learn(job, models, tick):
     task,evals = made(job['task']),_evals(Path(job['folder']))
     try:
@@ -490,6 +518,7 @@ def _learn(job, models, tick):
     results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
 
+# %% ../nbs/30_study.ipynb #6fabd5e5
 def _evals(folder):
     "The evaluations in the checkpoint of a group that was cut; what an earlier version began is begun again"
     file = folder/'checkpoint.safetensors'
@@ -514,7 +543,7 @@ def local(
     "One job after the other, in this process"
     for job in jobs: yield job,learn(job, tick)
 
-# %% ../nbs/30_study.ipynb #eb9403b3
+# %% ../nbs/30_study.ipynb #639204bd
 def _ray(workers):
     "Ray, started if need be"
     try: import ray
@@ -524,6 +553,7 @@ def _ray(workers):
     except Exception as e: raise OSError(f"Ray did not start: {e} Nothing is lost: try again, or use engine='local'.") from e
     return ray
 
+# %% ../nbs/30_study.ipynb #eeb781bb
 def on_ray(jobs, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     ray = _ray(workers)
@@ -542,6 +572,7 @@ def on_ray(jobs, tick, workers=None):
     finally:
         for ref in flying: ray.cancel(ref, force=True)
 
+# %% ../nbs/30_study.ipynb #19b918f0
 def _got(ray, ref):
     try: return ray.get(ref)
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as e:
@@ -550,7 +581,7 @@ def _got(ray, ref):
 
 ENGINES = dict(local=local, ray=on_ray)
 
-# %% ../nbs/30_study.ipynb #0412324a
+# %% ../nbs/30_study.ipynb #e97a950e
 SAME = 'test steps batch_size lr warmup schedule weight_decay shape'.split()
 def grouped(
     items, # Dicts
@@ -562,6 +593,7 @@ def grouped(
     for x in items: out.setdefault(json.dumps(same(x)), []).append(x)
     return [xs[i:i + n] for xs in out.values() for n in [most(xs[0])] for i in range(0, len(xs), n)]
 
+# %% ../nbs/30_study.ipynb #e50d5e72
 def room(
     task:Task, # What is learnt
     batch_size:int, # Rows in a step
@@ -574,7 +606,7 @@ def room(
     each = 4 * batch_size * task.seq_len * (c.n_layer * (20 * c.n_embd + c.n_head * task.seq_len) + c.vocab_size)
     return max(1, int(torch.cuda.mem_get_info(device)[0] / 2 / each))
 
-# %% ../nbs/30_study.ipynb #ceecd9a3
+# %% ../nbs/30_study.ipynb #83ff3089
 @patch
 def practices(self:Store,
     runs # Runs that are not done
@@ -583,6 +615,7 @@ def practices(self:Store,
     need = [(s, r) for r in runs if r['practice'] == 'fresh' for s in r['sources']]
     return _once(net_key(s, r) for s,r in need if not self.net_path(s, r).exists())
 
+# %% ../nbs/30_study.ipynb #ba8514f0
 def _practice_job(group):
     p = group[0]
     fit = dict(steps=p['steps'], lr=p['lr'], seeds=[o['seed'] for o in group], weight_decay=.01, schedule='cosine', decay_steps=p['steps'],
@@ -596,7 +629,7 @@ def _test_job(group, net):
         schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
     return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
 
-# %% ../nbs/30_study.ipynb #a624431f
+# %% ../nbs/30_study.ipynb #ea06af33
 class Work:
     "The groups of a study that are still to do"
     def __init__(self,
@@ -612,11 +645,8 @@ class Work:
         self.runs = [r for r in study.runs if key(r) not in have]
         self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
         self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
-    def steps(self):
-        "Steps of all networks together"
-        return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
 
-# %% ../nbs/30_study.ipynb #3b48a407
+# %% ../nbs/30_study.ipynb #c9eb43ea
 @patch
 def _waves(self:Work, most):
     waves,seen = {},set()
@@ -626,6 +656,12 @@ def _waves(self:Work, most):
         seen.update(map(key, need))
         yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
             grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
+
+# %% ../nbs/30_study.ipynb #1f117025
+@patch
+def steps(self:Work):
+    "Steps of all networks together"
+    return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
 
 @patch
 def jobs(self:Work, groups, make, deadline):
@@ -645,7 +681,7 @@ def seconds(
     if not m: raise ValueError(f"A budget is '90s', '10m' or '2h', not {budget!r}.")
     return float(m[1]) * dict(s=1, m=60, h=3600).get(m[2], 1)
 
-# %% ../nbs/30_study.ipynb #691eaf09
+# %% ../nbs/30_study.ipynb #0d9f17ff
 @patch
 def run(self:Study,
     out='_runs/study', # Folder of results; studies may share it
@@ -663,10 +699,13 @@ def run(self:Study,
         store.mend()
         work = Work(self, store, device, members)
         with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar:
-            def done(groups, make): return closing(each(work.jobs(groups, make, deadline), bar.update, workers))
+            def done(groups, make):
+                "Finished jobs one by one, as (job, result)"
+                return closing(each(work.jobs(groups, make, deadline), bar.update, workers))
             for practices,tests in work.waves: _wave(store, practices, tests, done)
     return store.of(self.runs)
 
+# %% ../nbs/30_study.ipynb #b25a4ee3
 def _wave(store, practices, tests, done):
     with done(practices, _practice_job) as jobs:
         for job,got in jobs:
@@ -713,7 +752,7 @@ def step_seconds(
     wait()
     return (time.perf_counter() - start) / measured
 
-# %% ../nbs/30_study.ipynb #13228826
+# %% ../nbs/30_study.ipynb #6524ac87
 class Plan:
     "What a study will take"
     def __init__(self,
@@ -724,13 +763,22 @@ class Plan:
         store_attr()
         self.lines = [_line_of(what, groups, batch, work.device, measured) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
             ('learn', lambda g: g['batch_size'], _kinds(work.tests, 'test'))) for groups in kinds]
-    @property
-    def seconds(self): return sum(l['seconds'] for l in self.lines)
-    def __str__(self):
-        head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from {self.measured if self.measured > 1 else "one"} measured step{"s" * (self.measured > 1)} of each kind:'
-        return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks, {l["groups"]} group{"s" * (l["groups"] > 1)}, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
-    __repr__ = __str__
-    def _repr_html_(self): return f'<pre>{esc(self)}</pre>'
+
+# %% ../nbs/30_study.ipynb #3ebdf5e8
+@patch(as_prop=True)
+def seconds(self:Plan):
+    "What all the lines take together, measured seconds times steps to do"
+    return sum(l['seconds'] for l in self.lines)
+
+@patch
+def __str__(self:Plan):
+    head = f'{len(self.study.runs)} runs, {len(self.work.done)} of them done. About {in_time(self.seconds)} on {machine(self.work.device)["hardware"]}, from {self.measured if self.measured > 1 else "one"} measured step{"s" * (self.measured > 1)} of each kind:'
+    return '\n'.join([head, *(f'  {l["what"]}: {l["networks"]} networks, {l["groups"]} group{"s" * (l["groups"] > 1)}, {l["steps"]:,} steps of {l["step"]*1000:.0f} ms: {in_time(l["seconds"])}' for l in self.lines)])
+
+@patch
+def _repr_html_(self:Plan): return f'<pre>{esc(self)}</pre>'
+
+Plan.__repr__ = Plan.__str__
 
 # %% ../nbs/30_study.ipynb #9132d6ae
 def _kinds(groups, task):
@@ -744,8 +792,10 @@ def _line_of(what, groups, batch, device, measured):
     n,steps = sum(map(len, groups)),g[0]['steps']
     return dict(what=f'{what} {told(g[0][name])}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
 
-# %% ../nbs/30_study.ipynb #4582382e
-def in_time(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} minutes' if s < 7200 else f'{s/3600:.1f} hours'
+# %% ../nbs/30_study.ipynb #d8f1005c
+def in_time(s):
+    "Seconds in words; minutes from two minutes on, hours from two hours on"
+    return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} minutes' if s < 7200 else f'{s/3600:.1f} hours'
 
 @patch
 def plan(self:Study,
@@ -757,12 +807,13 @@ def plan(self:Study,
     "Count runs and groups and estimate the time"
     return Plan(self, Work(self, Store(out), device, members), measured)
 
-# %% ../nbs/30_study.ipynb #bcc3a37a
+# %% ../nbs/30_study.ipynb #3ce297c8
 SIX,TEN = 'dyck dyck_shuffle stack identity set eca'.split(),'identity reverse sort set union delete stack dyck dyck_shuffle eca'.split()
 def the_tests():
     "The four tests of 2505.22308, scored in the papers' way; the format of sorting is our reading"
     return [tasks['haystack'](), *(tasks[t](metric='paper') for t in ('addition', 'reversed_addition')), tasks['sorting'](preset='calibrated', metric='paper')]
 
+# %% ../nbs/30_study.ipynb #a8cc729c
 def modular(
     rules=SIX, # Rules to practise on
     parts=('all', 'attn', 'mlp'), # Parts to carry over
