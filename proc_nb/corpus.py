@@ -50,7 +50,7 @@ def _need(module, extra='pretrain'):
     try: return __import__(module)
     except ImportError: raise ImportError(f"This needs {module}: pip install 'proc-nb[{extra}]'") from None
 
-# %% ../nbs/50_corpus.ipynb #560cc0cf
+# %% ../nbs/50_corpus.ipynb #d4ee323d
 class BPE:
     "A byte-pair encoding of the library `tokenizers`"
     def __init__(self,
@@ -64,13 +64,18 @@ class BPE:
         self.end,self.vocab_size = tok.token_to_id(end),len(names)
         self.lengths = np.array([0 if i == self.end else len(n or '') for i,n in enumerate(names)])
         self.about = f'bpe {self.vocab_size} {hashlib.sha256(tok.to_str().encode()).hexdigest()[:16]}'
-    def encode(self, text):
-        "Text to tokens [T]"
-        return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
-    def decode(self, ids):
-        "Tokens to text, without end marks"
-        return self.tok.decode([int(i) for i in ids if i != self.end])
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
+
+# %% ../nbs/50_corpus.ipynb #ca079d41
+@patch
+def encode(self:BPE, text):
+    "Text to tokens [T]"
+    return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
+
+@patch
+def decode(self:BPE, ids):
+    "Tokens to text, without end marks"
+    return self.tok.decode([int(i) for i in ids if i != self.end])
 
 # %% ../nbs/50_corpus.ipynb #d861784e
 @patch
@@ -257,7 +262,7 @@ def document(row):
     if len(pair) == 2 and all(isinstance(o, str) for o in pair): return '\n'.join(_unwrapped(o).strip() for o in pair)
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
-# %% ../nbs/50_corpus.ipynb #819a2ed6
+# %% ../nbs/50_corpus.ipynb #d6b60c27
 class Stream:
     "Documents of a data set or of local files, one at a time; `where` says how far it is"
     def __init__(self,
@@ -273,11 +278,14 @@ class Stream:
         if shuffle is not None: data = data.shuffle(seed=shuffle, buffer_size=buffer)
         if state: data = data.skip(self.done) if shuffle is not None else data.load_state_dict(state['data']) or data
         self.data = data
-    def where(self):
-        "How far it is, as JSON"
-        return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
 
-# %% ../nbs/50_corpus.ipynb #30bd5bc1
+# %% ../nbs/50_corpus.ipynb #34fb6c69
+@patch
+def where(self:Stream):
+    "How far it is, as JSON"
+    return dict(done=self.done, data=self.data.state_dict() if self.shuffle is None else None)
+
+# %% ../nbs/50_corpus.ipynb #028db6be
 @patch
 def _open(self:Stream):
     "The rows, as a stream"
@@ -290,6 +298,7 @@ def _open(self:Stream):
     with self._in_words(): data = load(kind, data_files=files, split='train', streaming=True, **how)
     return data.batch(2) if pairs else data
 
+# %% ../nbs/50_corpus.ipynb #9714aceb
 @patch
 def _fetched(self:Stream, load):
     "Rows of a data set on the hub"
@@ -312,7 +321,7 @@ def __iter__(self:Stream):
             self.problems = 'question' in row or isinstance(row.get('text'), list)
             yield whole_text(document(row))
 
-# %% ../nbs/50_corpus.ipynb #b1c0ffee
+# %% ../nbs/50_corpus.ipynb #fdc431e8
 @patch
 @contextmanager
 def _in_words(self:Stream):
@@ -321,6 +330,7 @@ def _in_words(self:Stream):
     except OSError: raise
     except Exception as e: raise ValueError(_undecodable(self.source) or f'{self.source}, about document {self.done + 1:,}: {str(e) or type(e).__name__}') from e
 
+# %% ../nbs/50_corpus.ipynb #fe3ea141
 def _no_null(f):
     "Raise ValueError for a line of JSON that is a bare null: Arrow's reader dies of it"
     with (gzip.open if f.endswith('.gz') else open)(f, 'rb') as lines:
@@ -344,11 +354,16 @@ def split_by_key(key):
     "The split that a document belongs to"
     return {0: 'validation', 1: 'test'}.get(key & 15, 'train')
 
-# %% ../nbs/50_corpus.ipynb #421f41e2
+# %% ../nbs/50_corpus.ipynb #41b15c2c
 SPLIT_NAMES = 'train','validation','test'
 def sha256(path):
     "The SHA-256 of a file, in hex"
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if sys.version_info >= (3, 11) else hashlib.sha256(f.read()).hexdigest()
+
+def _tokenizer_sum(folder):
+    "The SHA-256 of a folder's tokenizer.json; None if its tokens are bytes"
+    file = Path(folder)/'tokenizer.json'
+    return sha256(file) if file.is_file() else None
 
 # %% ../nbs/50_corpus.ipynb #0a7630d2
 class Writer:
@@ -410,12 +425,12 @@ def _memory(path, name):
         return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e: raise ValueError(f'{path} is no token file: {type(e).__name__}: {e}') from None
 
-# %% ../nbs/50_corpus.ipynb #08e6ad50
+# %% ../nbs/50_corpus.ipynb #33445f04
 @patch
 def finish(self:Writer, about):
     "Write corpus.json, which makes the folder a corpus; gives its contents"
     store_tokenizer(self.tokenizer, self.folder)
-    found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size)}
+    found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size), 'tokenizer_sha256': _tokenizer_sum(self.folder)}
     found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in self.part['shards']]).encode()).hexdigest()
     write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1)))
     return found
@@ -454,7 +469,7 @@ def _described(path):
     if fine and all(has(s, file=str, split=str, sha256=str) and s['split'] in SPLIT_NAMES for s in about['shards']): return about
     raise ValueError(f'{path} does not describe a corpus. Delete the folder to prepare it again.')
 
-# %% ../nbs/50_corpus.ipynb #84910493
+# %% ../nbs/50_corpus.ipynb #5af166a4
 class Corpus(Task):
     "Rows of documents, in which every next token is asked for"
     def __init__(self,
@@ -465,21 +480,29 @@ class Corpus(Task):
         self.folder,self.seq_len = Path(folder),whole('block_size', block_size, 2)
         if not (self.folder/'corpus.json').is_file(): raise FileNotFoundError(f'{folder} is not a corpus: it has no corpus.json.')
         self.about,self.tokenizer = _described(self.folder/'corpus.json'),stored_tokenizer(folder)
+        self._same_tokenizer()
         self.pad = self.end = self.tokenizer.end
         self.token_names = self.tokenizer.names
         for s in self.about['shards']: self._whole(s, verify)
         self.shards = {k: [s for s in self.about['shards'] if s['split'] == k] for k in SPLIT_NAMES}
         self.maps = {k: [_memory(self.folder/s['file'], 'tokens') for s in v] for k,v in self.shards.items()}
         self.starts = {k: np.cumsum([0] + [(len(m) - 1) // block_size for m in v]) for k,v in self.maps.items()}
-    @property
-    def name(self): return f'corpus {self.about["source"]}'
-    @property
-    def sha256(self):
-        "Taken over the SHA-256 of all shards"
-        return self.about['sha256']
-    def __repr__(self): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
 
-# %% ../nbs/50_corpus.ipynb #a2563cc1
+# %% ../nbs/50_corpus.ipynb #2e349216
+@patch(as_prop=True)
+def name(self:Corpus):
+    "What tables call it, such as 'corpus code'"
+    return f'corpus {self.about["source"]}'
+
+@patch(as_prop=True)
+def sha256(self:Corpus):
+    "Taken over the SHA-256 of all shards"
+    return self.about['sha256']
+
+@patch
+def __repr__(self:Corpus): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
+
+# %% ../nbs/50_corpus.ipynb #5e79a5aa
 @patch
 def _whole(self:Corpus, shard, verify):
     "Raise FileNotFoundError or ValueError if a shard is missing or damaged"
@@ -487,7 +510,13 @@ def _whole(self:Corpus, shard, verify):
     if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
     if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
 
-# %% ../nbs/50_corpus.ipynb #6a1eddd2
+@patch
+def _same_tokenizer(self:Corpus):
+    "Raise ValueError if the tokenizer is missing or another one (corpora of earlier versions do not say which it was)"
+    now = _tokenizer_sum(self.folder)
+    if self.about.get('tokenizer_sha256', now) != now: raise ValueError(f'{self.folder/"tokenizer.json"} is missing or damaged: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
+
+# %% ../nbs/50_corpus.ipynb #ab0a330b
 @patch
 def n_rows(self:Corpus, split='train'):
     "How many rows a split has"
@@ -501,6 +530,7 @@ def needs(self:Corpus, split='train', rows=1):
     what = f'{self} has too little text for {rows} row(s) of {self.seq_len} tokens in the split {split!r}'
     raise ValueError(f'{what}. A document is whole in one split, and one in sixteen is held out: use more documents (cut long ones into several files), or a smaller block_size.')
 
+# %% ../nbs/50_corpus.ipynb #caa622e4
 @patch
 def rows_of(self:Corpus,
     numbers, # int [n]: numbers of rows, 0 to `n_rows(split)` - 1
@@ -520,7 +550,7 @@ def sample(self:Corpus, n, generator, split='train'):
     self.needs(split)
     return self.rows_of(torch.randint(self.n_rows(split), (whole('n', n, 1),), generator=generator, device=generator.device).cpu(), split).to(generator.device)
 
-# %% ../nbs/50_corpus.ipynb #a302c2fb
+# %% ../nbs/50_corpus.ipynb #28c405c7
 @patch
 def rows_at(self:Corpus,
     step:int, # Which step, from 0
@@ -533,8 +563,10 @@ def rows_at(self:Corpus,
     i = np.arange(step * size, (step + 1) * size)
     return np.concatenate([self._order(p, seed)[i[i // n == p] % n] for p in range(i[0] // n, i[-1] // n + 1)])
 
+# %% ../nbs/50_corpus.ipynb #e269a18b
 @patch
 def _order(self:Corpus, p, seed):
+    "The rows of pass `p` in their order"
     key = int(p),seed
     if getattr(self, '_kept', (None,))[0] != key: self._kept = key,np.random.default_rng([seed, int(p)]).permutation(self.n_rows())
     return self._kept[1]
@@ -596,7 +628,7 @@ def _tokenizer(spec, texts):
     if n := bpe_size(spec): return train_bpe((t for t in texts() if split_by_key(document_key(t)) == 'train'), n)
     return gpt2_tokenizer(spec)
 
-# %% ../nbs/50_corpus.ipynb #42ec93d9
+# %% ../nbs/50_corpus.ipynb #c3f2521a
 @contextmanager
 def turn(
     path # What is to be written
@@ -612,6 +644,7 @@ def turn(
         with suppress(OSError): os.write(f.fileno(), str(os.getpid()).encode())
         yield
 
+# %% ../nbs/50_corpus.ipynb #183ea602
 def _wait(fcntl, f, path):
     "Take the lock `f`, and say for whom one waits"
     try: return fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

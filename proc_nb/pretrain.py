@@ -36,7 +36,7 @@ from .train import *
 from .train import _sha256
 from .transfer import *
 
-# %% ../nbs/51_pretrain.ipynb #18b5fa69
+# %% ../nbs/51_pretrain.ipynb #26613910
 @dataclass
 class LMConfig(GPTConfig):
     "Sizes of an `LM`"
@@ -45,14 +45,15 @@ class LMConfig(GPTConfig):
 
 class LMBlock(Block):
     "A block that can be told who may look at whom"
-    def forward(self, x, seen=None): # x is [B, T, C]; seen is bool [B, 1, T, T], or None for everything before
+    def forward(self, x, seen=None):
+        "`x` ([B, T, C]) after attention and MLP; `seen` is bool [B, 1, T, T], or None for everything before"
         q,k,v = self.attn.qkv(self.ln_1(x))
         drop = self.attn.dropout * self.training
         y = attend(q, k, v, drop) if seen is None else F.scaled_dot_product_attention(q, k, v, seen, drop)
         x = x + self.drop(self.attn.c_proj(y.transpose(1, 2).flatten(2)))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
-# %% ../nbs/51_pretrain.ipynb #8fe7dffd
+# %% ../nbs/51_pretrain.ipynb #339a15ff
 class LM(GPT):
     "A `GPT` for long rows: tied head, recomputed activations, documents kept apart"
     def _build(self, cfg):
@@ -61,15 +62,19 @@ class LM(GPT):
         init_weights(self, cfg.n_layer)
         if cfg.tied: self.lm_head.weight = self.wte.weight
     def stream(self, tokens, at=None, seen=None):
+        "What the last block leaves, [n, T, C], with each block computed twice if `remat` says so"
         x = self.drop(self.embed(tokens))
         for b in self.h: x = checkpoint(b, x, seen, use_reentrant=False) if self.config.remat and self.training else b(x, seen)
         return x
-    def forward(self, tokens, at=None, targets=None, seen=None):
-        "Logits, as a `GPT`; with `targets` (int64 [n, T], -100 where nothing is asked) the summed cross-entropy instead, in nats"
-        x = self.ln_f(self.stream(tokens, seen=seen))
-        logits = self.lm_head(x if at is None else x[at])
-        if targets is None: return logits
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction='sum')
+
+# %% ../nbs/51_pretrain.ipynb #08065bae
+@patch
+def forward(self:LM, tokens, at=None, targets=None, seen=None):
+    "Logits, as a `GPT`; with `targets` (int64 [n, T], -100 where nothing is asked) the summed cross-entropy instead, in nats"
+    x = self.ln_f(self.stream(tokens, seen=seen))
+    logits = self.lm_head(x if at is None else x[at])
+    if targets is None: return logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction='sum')
 
 # %% ../nbs/51_pretrain.ipynb #62a66b3f
 def own_document(
@@ -107,16 +112,17 @@ def lm_config(
     s = LM_SIZES[choose('size', size, LM_SIZES)]
     return LMConfig(vocab_size, ifnone(block_size, s.block_size), s.n_layer, s.n_head, s.n_embd, **kwargs)
 
-# %% ../nbs/51_pretrain.ipynb #35d507ee
+# %% ../nbs/51_pretrain.ipynb #8890694f
 PEAKS = dict(H200=989e12, H100=989e12, A100=312e12, L40S=362e12, L4=121e12, T4=65e12)
 def peak_flops(
-    device='cpu' # Where
+    device='cpu', # Where
+    bf16:bool=False # Half precision? (A GPU that is known is always held against its bf16 peak)
 ) -> float: # Operations per second; dense bf16 for a GPU that is known, else measured
     "What the device could do at most"
     name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else ''
     known = next((v for k,v in PEAKS.items() if k in name), None)
     if known: return known
-    a,best = torch.rand(1024, 1024, device=device),math.inf
+    a,best = torch.rand(1024, 1024, device=device, dtype=torch.bfloat16 if bf16 else torch.float32),math.inf
     for _ in range(5):
         start = time.perf_counter()
         float((a @ a)[0, 0])
@@ -230,7 +236,7 @@ def shared_by(
     for k,v in sizes.items():
         if whole(k, v, 1) % n: raise ValueError(f'{k} ({v}) must be a multiple of the number of processes ({n}).')
 
-# %% ../nbs/51_pretrain.ipynb #cf95dc50
+# %% ../nbs/51_pretrain.ipynb #12dd3074
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
@@ -250,6 +256,7 @@ class LMRun:
         if choose('schedule', schedule, SCHEDULES) != 'constant': whole('decay_steps', decay_steps, 1)
         shared_by(acc.num_processes, batch_size=batch_size)
         between('lr', lr, 0, math.inf)
+        if not clip > 0: raise ValueError(f'clip must be above 0, not {clip!r}; inf leaves gradients as they are.')
         whole('micro', ifnone(micro, 1), 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
         if compile: model.compile()
@@ -303,13 +310,10 @@ def total(self:LMRun, x):
     "The sum of a number over all processes"
     return self.acc.reduce(x.to(self.acc.device), 'sum') if self.acc.num_processes > 1 else x
 
-# %% ../nbs/51_pretrain.ipynb #b81ad849
+# %% ../nbs/51_pretrain.ipynb #58daa6f7
 @patch
-def update(self:LMRun, batch, n):
-    "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
-    torch.manual_seed((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index)
-    for g in self.opt.param_groups: g['lr'] = g['top'] * self.now / self.lr
-    self.model.train()
+def _gradients(self:LMRun, batch, n):
+    "Add up the gradients of the loss over `n` answers, `micro` rows at a time; gives this process's summed loss"
     parts,loss = list(torch.arange(len(batch)).split(ifnone(self.micro, len(batch)))),0
     for i,p in enumerate(parts):
         x,kw = self.inputs(batch[p])
@@ -317,6 +321,16 @@ def update(self:LMRun, batch, n):
             l = self.model(x, **kw)
             self.acc.backward(l * self.acc.num_processes / n)
         loss = loss + l.detach()
+    return loss
+
+# %% ../nbs/51_pretrain.ipynb #bfa90024
+@patch
+def update(self:LMRun, batch, n):
+    "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
+    torch.manual_seed((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index)
+    for g in self.opt.param_groups: g['lr'] = g['top'] * self.now / self.lr
+    self.model.train()
+    loss = self._gradients(batch, n)
     norm,loss = self.acc.clip_grad_norm_(self.model.parameters(), self.clip),float(self.total(loss) / n)
     for k,v in dict(loss=loss, gradient=float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)).items():
         if not math.isfinite(v): raise FloatingPointError(f'The {k} became {v} at step {self.done + 1} (lr {self.lr:g}). Try a lower lr or a longer warmup.')
@@ -324,7 +338,7 @@ def update(self:LMRun, batch, n):
     self.opt.zero_grad()
     return loss
 
-# %% ../nbs/51_pretrain.ipynb #d0edc8c5
+# %% ../nbs/51_pretrain.ipynb #45385e08
 @patch
 def _sums(self:LMRun, batch):
     "Loss in nats, positions asked and bytes of their answers, for some rows"
@@ -332,6 +346,15 @@ def _sums(self:LMRun, batch):
     size = torch.from_numpy(self.task.tokenizer.lengths)[batch.targets[batch.loss_mask]].sum()
     return torch.tensor([float(self.model(x, **kw)), int(batch.loss_mask.sum()), int(size)], dtype=torch.float64)
 
+@patch
+def _held_out(self:LMRun, rows, split):
+    "Numbers of the rows that this process measures, spread evenly over the split: as many in each process"
+    c,k = self.task,self.acc.num_processes
+    c.needs(split, k)
+    n = max(k, min(rows, c.n_rows(split)) // k * k)
+    return torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
+
+# %% ../nbs/51_pretrain.ipynb #12a4f05e
 @patch
 @torch.no_grad()
 def measure(self:LMRun,
@@ -341,11 +364,8 @@ def measure(self:LMRun,
 ) -> dict: # loss (nats a token), perplexity, bits_per_byte, and accuracy where there are problems
     "What the network is worth on held-out documents; raises ValueError if there is not a row of them"
     self.model.eval()
-    c,k = self.task,self.acc.num_processes
-    c.needs(split, k)
-    n = max(k, min(rows, c.n_rows(split)) // k * k)
-    mine = torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
-    sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in mine.split(ifnone(self.micro, 16)))
+    c = self.task
+    sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(ifnone(self.micro, 16)))
     nll,count,size = self.total(sums).tolist()
     out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1, size) / math.log(2))
     if c.about.get('problems') and problems: out['accuracy'] = float(right_rows(self.model, c.problems(problems, split).to(self.acc.device)).float().mean())
@@ -433,12 +453,12 @@ def save(self:LMRun,
     self.acc.wait_for_everyone()
     return path
 
-# %% ../nbs/51_pretrain.ipynb #2e891eaa
+# %% ../nbs/51_pretrain.ipynb #ef7e7c9b
 @patch
 def _seal(self:LMRun, folder, tmp, path, extra):
     "Make a written folder a checkpoint"
-    files = {f.name: f.stat().st_size for f in tmp.glob('*.safetensors')}
     if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
+    files = {f.name: f.stat().st_size for f in tmp.iterdir()}
     sums = {f: sha256(tmp/f) for f in files}
     about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
     write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
@@ -489,17 +509,22 @@ def load(self:LMRun,
     _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
     return about
 
-# %% ../nbs/51_pretrain.ipynb #b61e6915
+# %% ../nbs/51_pretrain.ipynb #29635856
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
 ) -> LM: # The network
     "A language model from disk; raises FileNotFoundError or ValueError"
-    import torch.distributed.checkpoint as dcp
     path = Path(path)
     if path.is_file(): return _as_lm(load_model(path))
     if (path/'config.json').is_file(): return _as_lm(from_hf(str(path)))
     at = path if (path/'run.json').is_file() else (checkpoints(path/'language') or [None])[-1]
     if at is None: raise FileNotFoundError(f'{path} holds neither a checkpoint nor a config.json.')
+    return _of_checkpoint(at)
+
+# %% ../nbs/51_pretrain.ipynb #3cdcf2a7
+def _of_checkpoint(at):
+    "The network of a checkpoint; raises ValueError if it is not the one that is named there"
+    import torch.distributed.checkpoint as dcp
     try:
         cfg = LMConfig(**_about(at)['run']['config'])
         _no_more(at, cfg)
@@ -522,13 +547,9 @@ def _as_lm(gpt):
     model.load_state_dict(gpt.state_dict())
     return model
 
-# %% ../nbs/51_pretrain.ipynb #39738d01
-def load_released(
-    path, # A .pth or .bin file
-    n_head:int # Attention heads, such as the second number of '12_12_768'
-) -> LM: # The network
-    "Read a checkpoint in the format of the papers' released code; raises ValueError for anything that is not tensors under GPT-2's names"
-    whole('n_head', n_head, 1)
+# %% ../nbs/51_pretrain.ipynb #5f51d52f
+def _released(path):
+    "The tensors of a released checkpoint under GPT-2's names; raises ValueError if they are not there"
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise
     except Exception as e: raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else is read.') from None
@@ -538,13 +559,23 @@ def load_released(
     state = {re.sub(r'^(module\.|_orig_mod\.|model\.|transformer\.)+', '', k): v for k,v in state.items() if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
     missing = [k for k in ('wte.weight', 'wpe.weight', 'h.0.ln_1.weight') if not isinstance(state.get(k), torch.Tensor)]
     if missing: raise ValueError(f'{path} holds no GPT-2: there is no {missing[0]}.')
-    state.setdefault('lm_head.weight', state['wte.weight'])
+    return dict({'lm_head.weight': state['wte.weight']}, **state)
+
+# %% ../nbs/51_pretrain.ipynb #edc10c88
+def load_released(
+    path, # A .pth or .bin file
+    n_head:int # Attention heads, such as the second number of '12_12_768'
+) -> LM: # The network
+    "Read a checkpoint in the format of the papers' released code; raises ValueError for anything that is not tensors under GPT-2's names"
+    whole('n_head', n_head, 1)
+    state = _released(path)
     try:
         gpt = GPT(_claimed(state, n_head, os.path.getsize(path)))
         gpt.load_state_dict({k: v.T if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()})
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as e: raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
     return _as_lm(gpt)
 
+# %% ../nbs/51_pretrain.ipynb #cf9fef35
 def _claimed(state, n_head, size):
     "The sizes that tensors claim; raises ValueError if a file of `size` bytes cannot hold such a network"
     own = [v for k,v in state.items() if k != 'lm_head.weight' or v.data_ptr() != state['wte.weight'].data_ptr()]
@@ -628,12 +659,13 @@ class Pretraining:
         for k in 'train','validation': data.needs(k)
         self._meets()
 
-# %% ../nbs/51_pretrain.ipynb #63561e89
+# %% ../nbs/51_pretrain.ipynb #ca8f37d9
 @patch
 def warm_config(self:Pretraining):
     "The network of the warm-up: the same size, the rule's vocabulary"
     return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat)
 
+# %% ../nbs/51_pretrain.ipynb #6b5661b7
 @patch
 def _meets(self:Pretraining):
     "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
@@ -644,6 +676,7 @@ def _meets(self:Pretraining):
     if not isinstance(self.init, LM): self.init = _as_lm(self.init)
     _fits(self.init.config, self.config)
 
+# %% ../nbs/51_pretrain.ipynb #653f051f
 @patch
 def begin(self:Pretraining):
     "The network that learns language, with what it starts from; `.report` says what was carried over"
@@ -660,24 +693,29 @@ def _fits(a, b):
         if getattr(a, k) != getattr(b, k): raise ValueError(f'The network to start from has {k} {getattr(a, k)}, but {getattr(b, k)} is needed; with another vocabulary, carry parts over instead.')
     if not a.tied: raise ValueError('The network to start from has a head of its own, but here the head is the token embedding; carry parts over instead.')
 
-# %% ../nbs/51_pretrain.ipynb #edf9ccad
+# %% ../nbs/51_pretrain.ipynb #c85629d5
+@patch
+def _evenly(self:Pretraining, n):
+    "Raise ValueError unless `n` processes can share the rows of both phases evenly"
+    shared_by(n, batch_size=self.batch_size, **(dict(warm_batch=self.warm_batch) if self.task else {}))
+
 @patch
 def plan(self:Pretraining, devices=1, sharded=False, flops=None, share=.4):
     "What this run will need; raises ValueError if so many devices cannot share its rows evenly"
-    shared_by(devices, batch_size=self.batch_size)
+    self._evenly(devices)
     warm = self.warm_steps * self.warm_batch * self.task.seq_len if self.task else 0
-    flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu')))
+    flops = ifnone(flops, peak_flops(self.device or ('cuda' if torch.cuda.is_available() else 'cpu'), self.bf16))
     return Plan(self.config, self.steps, self.batch_size, ifnone(self.micro, self.batch_size // devices), devices, sharded, self.bf16, flops, share, warm)
 
-# %% ../nbs/51_pretrain.ipynb #673be11d
+# %% ../nbs/51_pretrain.ipynb #1a0bb2c8
 @patch
 def start(self:Pretraining):
     "Make the engine and hold the folder; raises ValueError if it holds another run or is in use"
     import torch.distributed.checkpoint as dcp
     self.acc,self.began,self.held = engine(self.device, self.bf16, self.run_dir),time.perf_counter(),contextlib.ExitStack()
     self.news = True
-    self.peak,n = peak_flops(self.acc.device),self.acc.num_processes
-    shared_by(n, batch_size=self.batch_size, **(dict(warm_batch=self.warm_batch) if self.task else {}))
+    self.peak,n = peak_flops(self.acc.device, self.bf16),self.acc.num_processes
+    self._evenly(n)
     self.data.needs('validation', n)
     if self.run_dir and not hasattr(dcp, 'HuggingFaceStorageWriter'): raise ImportError(f'Checkpoints need torch 2.9 or newer, and this is {torch.__version__}.')
     if self.run_dir: self._hold()
@@ -734,13 +772,20 @@ def _plain(self:Pretraining, run):
     model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
     return model
 
-# %% ../nbs/51_pretrain.ipynb #05999fba
+# %% ../nbs/51_pretrain.ipynb #9b16ac19
+@patch
+def _from_there(self:Pretraining, name, run, folder):
+    "Take up the last checkpoint of a phase and cut the log to it; gives the step that is saved"
+    there = self.resume and folder and checkpoints(folder)
+    saved = run.load(there[-1])['done'] if there else 0
+    self._cut_log(name, run.done)
+    return saved
+
+# %% ../nbs/51_pretrain.ipynb #541a0078
 @patch
 def _phase(self:Pretraining, name, run, steps, folder):
     "The steps of one phase: measure, save, report"
-    saved = 0
-    if self.resume and folder and checkpoints(folder): saved = run.load(checkpoints(folder)[-1])['done']
-    self._cut_log(name, run.done)
+    saved = self._from_there(name, run, folder)
     try:
         while run.done < steps:
             loss = run.step()
@@ -790,14 +835,14 @@ def circumstances(
     how = dict(size=p.size, rule=repr(p.task), parts=_listed(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
     return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
 
-# %% ../nbs/51_pretrain.ipynb #b6e023dc
+# %% ../nbs/51_pretrain.ipynb #9c44d36c
 @patch
 def results(self:Pretraining):
     "Write down what the run came to"
     file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
     self.news = self.run.spent > 0 or not file.exists()
     lines = log.read_bytes().splitlines() if self.news and log.exists() else []
-    if lines: write_atomic(file, lambda p: p.write_text(json.dumps(dict(circumstances(self), last=unsealed(lines[-1], log)), indent=1)))
+    if lines: write_atomic(file, lambda p: p.write_text(json.dumps(sealed(dict(circumstances(self), last=unsealed(lines[-1], log))), indent=1)))
 
 # %% ../nbs/51_pretrain.ipynb #18048f3f
 def pretrain(
@@ -825,7 +870,7 @@ def _watch(p, records):
     if bar: bar.close()
     return rec
 
-# %% ../nbs/51_pretrain.ipynb #c4aa2c16
+# %% ../nbs/51_pretrain.ipynb #97011534
 _open = corpus
 def pretrain_cli(
     corpus:str='code', # text, code, maths, a file or folder, c4, codeparrot, mathematics, wikitext, or a name on the hub
@@ -834,10 +879,12 @@ def pretrain_cli(
     size:str='laptop', # tiny, laptop, 12-12-768, 24-16-1024 or 24-16-2048
     steps:int=1000, # Steps of language
     warm_steps:int=500, # Steps of the warm-up
+    warm_batch:int=64, # Rows in a step of the warm-up, over all processes
     length:int=32, # Longest input of the rule
     tokenizer:str='bytes', # bytes, bpe:2048, gpt2, or a folder
     block:int=None, # Tokens in a row; the size's own if left out
     max_tokens:int=None, # Read no more than so many tokens of the corpus
+    shuffle:int=None, # Files and data sets: seed of the order in which documents are read; as they stand if left out
     packages:bool=False, # text and code: of the installed packages too
     batch_size:int=None, # Rows in a step, over all processes; the size's own if left out
     micro:int=None, # Rows at a time in one process; all of its own if left out
@@ -845,6 +892,7 @@ def pretrain_cli(
     warm_lr:float=1e-3, # Learning rate of the warm-up on the rule
     warmup:int=100, # Steps in which the learning rate rises, in both phases
     weight_decay:float=.01, # Weight decay
+    clip:float=1., # Gradients longer than this, over all parameters, are cut to it
     schedule:str='constant', # constant, hold, linear or cosine (the last three over all steps)
     init:str=None, # Folder or file of a network to start from
     seed:int=0, # Seed of weights and data
@@ -853,6 +901,7 @@ def pretrain_cli(
     compile:bool=False, # Compile the network
     joined:bool=False, # Let documents in a row see one another, as in the papers
     eval_every:int=100, # Steps between evaluations
+    eval_rows:int=64, # Held-out rows in an evaluation
     save_every:int=None, # Steps between checkpoints; at evaluations if left out
     device:str=None, # cpu or cuda; what there is if left out
     out:str='_runs/pretrain', # Folder for checkpoints, log and results
@@ -864,26 +913,26 @@ def pretrain_cli(
     "Practise on a rule, carry parts over, learn a corpus"
     _command(NS(**locals()))
 
+# %% ../nbs/51_pretrain.ipynb #091cda68
+_SAME = 'warm_batch warm_lr length init seed batch_size micro lr warmup weight_decay clip schedule bf16 remat compile eval_every eval_rows save_every device resume'.split()
 def _command(o):
     "What `pretrain_cli` does with its options"
-    if o.plan and choose('size', o.size, LM_SIZES) not in ('tiny', 'laptop'):
-        task = o.rule and warm_task(o.rule, o.length)
-        return print(_big_plan(o.size, o.tokenizer, o.block, o.steps, o.batch_size, o.micro, o.devices, o.sharded, o.remat, task, o.warm_steps, _many(o.parts)))
-    what = o.corpus, o.tokenizer, ifnone(o.block, LM_SIZES[choose('size', o.size, LM_SIZES)].block_size), o.max_tokens, o.packages
+    if o.plan and choose('size', o.size, LM_SIZES) not in ('tiny', 'laptop'): return print(_big_plan(o))
+    what = o.corpus, o.tokenizer, ifnone(o.block, LM_SIZES[choose('size', o.size, LM_SIZES)].block_size), o.max_tokens, o.shuffle, o.packages
     data = _read(*what) if o.plan else _shared(o.device, *what)
-    same = {k: getattr(o, k) for k in 'length init seed batch_size micro lr warm_lr bf16 remat eval_every save_every device resume schedule compile warmup weight_decay'.split()}
-    ends = None if o.schedule == 'constant' else o.steps
+    same,ends = {k: getattr(o, k) for k in _SAME},None if o.schedule == 'constant' else o.steps
     p = Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out, decay_steps=ends, isolate=not o.joined, **same)
     if o.plan: return print(p.plan(o.devices, o.sharded))
     p.start()
     if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
     _end(p, _watch(p, p.records()), o.out)
 
-# %% ../nbs/51_pretrain.ipynb #7b870154
+# %% ../nbs/51_pretrain.ipynb #88a8918b
 def _many(s): return [o for o in s.split(',') if o]
 
-def _read(name, tokenizer, block, max_tokens, packages):
-    if not packages: return _open(name, tokenizer, block, max_tokens)
+def _read(name, tokenizer, block, max_tokens, shuffle, packages):
+    if shuffle is not None and name in EMBEDDED: raise ValueError(f'--shuffle is for files and data sets; {name!r} is made in an order of its own.')
+    if not packages: return _open(name, tokenizer, block, max_tokens, shuffle)
     return _open(choose('corpus with --packages', name, ('text', 'code')), tokenizer, block, max_tokens, packages=True)
 
 def _shared(device, *what):
@@ -892,17 +941,18 @@ def _shared(device, *what):
     cpu = (device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
     with state(cpu=cpu, timeout=timedelta(hours=12)).local_main_process_first(): return _read(*what)
 
-# %% ../nbs/51_pretrain.ipynb #12558e88
-def _big_plan(size, tokenizer, block, steps, batch_size, micro, devices, sharded, remat, rule, warm_steps, parts):
+# %% ../nbs/51_pretrain.ipynb #0c1fbf8a
+def _big_plan(o):
     "The plan of a large run, without its data"
-    vocab = dict(bytes=257, gpt2=50257).get(tokenizer) or bpe_size(tokenizer) or gpt2_tokenizer(tokenizer).vocab_size
-    cfg,rows = lm_config(size, vocab, block, remat=remat),ifnone(batch_size, LM_SIZES[size].batch_size)
-    shared_by(devices, batch_size=rows)
-    with torch.device('meta'): transfer(LM(lm_config(size, rule.vocab_size, rule.seq_len) if rule else cfg), LM(cfg), parts)
-    warm = whole('warm_steps', warm_steps, 1) * 64 * rule.seq_len if rule else 0
-    return Plan(cfg, steps, rows, ifnone(micro, min(8, max(1, rows // devices))), devices, sharded, True, warm_tokens=warm)
+    vocab = dict(bytes=257, gpt2=50257).get(o.tokenizer) or bpe_size(o.tokenizer) or gpt2_tokenizer(o.tokenizer).vocab_size
+    cfg,rows = lm_config(o.size, vocab, o.block, remat=o.remat),ifnone(o.batch_size, LM_SIZES[o.size].batch_size)
+    rule = o.rule and warm_task(o.rule, o.length)
+    shared_by(o.devices, batch_size=rows, **(dict(warm_batch=o.warm_batch) if rule else {}))
+    with torch.device('meta'): transfer(LM(lm_config(o.size, rule.vocab_size, rule.seq_len) if rule else cfg), LM(cfg), _many(o.parts))
+    warm = whole('warm_steps', o.warm_steps, 1) * o.warm_batch * rule.seq_len if rule else 0
+    return Plan(cfg, o.steps, rows, ifnone(o.micro, min(8, max(1, rows // o.devices))), o.devices, o.sharded, True, warm_tokens=warm)
 
-# %% ../nbs/51_pretrain.ipynb #eb9c0717
+# %% ../nbs/51_pretrain.ipynb #236e044c
 def _end(p, rec, out):
     "Say how it ended"
     if p.acc.is_main_process:
@@ -910,6 +960,7 @@ def _end(p, rec, out):
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')
     p.acc.end_training()
 
+# %% ../nbs/51_pretrain.ipynb #b7fcd1d2
 def pretrain_main():
     "The command, with mistakes answered in words"
     given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args())

@@ -1,9 +1,9 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import argparse, gzip, json, math, os, shutil, signal, subprocess, sys, threading, time
+import argparse, gzip, inspect, json, math, os, shutil, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
-from proc_nb import pretrain as pretraining
+from proc_nb import language as asking, pretrain as pretraining
 from proc_nb.all import *
 from proc_nb.corpus import *
 from proc_nb.language import *
@@ -41,32 +41,6 @@ def test_no_document_is_in_two_splits_or_twice(tmp_path):
     found = [documents(c, s) - {''} for s in SPLIT_NAMES]
     assert c.about['copies'] == 50 and c.about['documents'] == 300
     assert set.union(*found) == set(texts) and sum(map(len, found)) == 300
-
-def test_mathematics_is_right_by_another_way():
-    sympy = pytest.importorskip('sympy')
-    def parse(t): return sympy.sympify(t, rational=True)
-    seen = set()
-    for doc in maths_problems(1500, seed=7):
-        q, a = doc.split('\n')
-        body = q.rstrip('?.')
-        if body.startswith('Solve'):
-            eq, x = body[6:].rsplit(' for ', 1)
-            left, right = eq.split(' = ')
-            assert sympy.solve(parse(left) - parse(right), sympy.Symbol(x)) == [parse(a)]
-            seen.add('solve')
-        elif 'derivative' in body:
-            f, x = body.split('derivative of ')[1].split(' with respect to ')
-            assert sympy.expand(sympy.diff(parse(f), sympy.Symbol(x)) - parse(a)) == 0
-            seen.add('derivative')
-        elif body.startswith('Let'):
-            f, at = body[4:].split('. Calculate ')
-            x, v = f[2], at[2:-1]
-            assert parse(f.split(' = ')[1]).subs(sympy.Symbol(x), int(v)) == parse(a)
-            seen.add('evaluate')
-        elif 'prime' in body: assert str(sympy.isprime(int(body.split()[1]))) == a
-        elif 'divisor' in body: assert sympy.gcd(*map(int, body.split(' of ')[1].split(' and '))) == int(a)
-        elif ' divided by ' in body: assert parse(body.split(maxsplit=body.split('divided')[0].count(' ') - 1)[-1].replace(' divided by ', '/(') + ')') == int(a)
-    assert seen == {'solve', 'derivative', 'evaluate'}
 
 @pytest.mark.parametrize('kind', ['jsonl', 'json.gz', 'parquet', 'txt'])
 def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
@@ -504,6 +478,54 @@ def test_what_torch_raises_is_said_in_words(monkeypatch, e, word):
     monkeypatch.setattr(pretraining, 'pretrain_cli', fails)
     monkeypatch.setattr(pretraining, 'anno_parser', lambda *args, **kwargs: argparse.Namespace(parse_args=argparse.Namespace))
     with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): pretrain_main()
+
+# ---- options of the commands
+
+class Told(Exception):
+    "Carries what a run was told, by name"
+
+def opened(*args, **kwargs):
+    "In place of a corpus: what was asked for"
+    found = inspect.signature(corpus).bind(*args, **kwargs).arguments
+    found.update(found.pop('options', {}))
+    return argparse.Namespace(tokenizer=found['tokenizer'], seq_len=found['block_size'], found=found)
+
+def stopped_before(monkeypatch, module, name):
+    "Let a command come as far as the run that it makes, and raise what that is told"
+    real = inspect.signature(getattr(module, name))
+    class Fake:
+        def __init__(self, *args, **kwargs):
+            self.__dict__.update(real.bind(*args, **kwargs).arguments)
+            if module is pretraining: raise Told(vars(self))
+        def last(self, other, steps): raise Told({**vars(self), 'other': other})
+    monkeypatch.setattr(module, name, Fake)
+    monkeypatch.setattr(pretraining, '_open', opened)
+
+def settings_of(cli, **how):
+    "What the run and its corpora are told, in one dict"
+    with pytest.raises(Told) as e: cli(**how)
+    told = e.value.args[0]
+    found = {f'{k} {n}': v for k in ('data', 'other') if k in told for n, v in told[k].found.items()}
+    return {**{k: v for k, v in told.items() if k not in ('data', 'other', 'kwargs')}, **told['kwargs'], **found}
+
+OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate') # chkstyle: ignore
+PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', init='a/folder', device='cpu', out='other', lr=.7, warm_lr=.7, weight_decay=.7, clip=.7,
+    **dict.fromkeys('steps warm_steps warm_batch length block max_tokens shuffle batch_size micro warmup seed eval_every eval_rows save_every'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))
+LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', device='cpu', lr=.7, warm_lr=.7, other='maths',
+    **dict.fromkeys('steps warm_steps warm_batch length max_tokens shuffle batch_size micro eval_every eval_rows seeds'.split(), 7), **dict.fromkeys('packages bf16 compile'.split(), True))
+
+@pytest.mark.parametrize('cli, options', [(pretrain_cli, PRETRAIN), (language_cli, LANGUAGE)])
+def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options):
+    module, name = (pretraining, 'Pretraining') if cli is pretrain_cli else (asking, 'LanguageStudy')
+    stopped_before(monkeypatch, module, name)
+    assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'question', 'out'}, 'an option that is not tried here'
+    for k, v in options.items():
+        base = dict(corpus='code' if k == 'packages' else 'c4', device=None, **(dict(question='persistence', out=str(tmp_path)) if cli is language_cli else {}))
+        before, now = settings_of(cli, **base), settings_of(cli, **{**base, k: v})
+        told = OWN.get(k, k)
+        assert now[told] != before.get(told), k
+        assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else v), k
+        assert {n for n in now if now[n] != before.get(n)} <= {told, 'decay_steps', 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
 
 def test_seeds_of_a_question(tmp_path):
     with pytest.raises(ValueError, match='seeds must be a whole number of at least 1'): language_cli('additive', 'maths', seeds=0, out=str(tmp_path))
