@@ -104,7 +104,16 @@ def _folder(out):
         if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
         yield Path(out)
 
-# %% ../nbs/90_cli.ipynb #a3857dd6
+# %% ../nbs/90_cli.ipynb #4f9f1635
+def _often(about):
+    "How often the package's own runs with these settings found the needle, in one line; '' if there are none"
+    rates = 'equal' if about['equal'] else 'fresh faster'
+    alike = [r for r in stored('needle')['runs'] if about['rule'] == 'identity' and (r['n_pairs'], r['step'][-1], r['rates']) == (about['n_pairs'], about['steps'], rates)]
+    found = {s: [max(r['accuracy']) > .5 for r in alike if r['setting'] == s] for s in STARTS}
+    said = ', '.join(f'{s} {sum(f)} of {len(f)}' for s,f in found.items() if f)
+    return f'\nOne seed shows what can happen, not how often. Found by the runs that come with the package: {said}.' if said else ''
+
+# %% ../nbs/90_cli.ipynb #017c2b81
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
 def _finish(rows, out, about):
     if not rows:
@@ -115,7 +124,7 @@ def _finish(rows, out, about):
     _keep(out, rows, about)
     print('\n' + as_text(summary(rows), beside))
     guess = tasks['haystack'](n_pairs=n_pairs).guesses()['any value in the row']
-    print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.' + f'\n{GRADES}' * beside)
+    print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.' + f'\n{GRADES}' * beside + (_often(about) if about['seeds'] == 1 else ''))
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
 # %% ../nbs/90_cli.ipynb #08b5b79d
@@ -123,6 +132,17 @@ def _stopped(rows, starts, steps):
     ended = [r['setting'] for r in rows if r['step'] == steps]
     left = [s for s in starts if s not in ended]
     return f'\nStopped; what was done is kept, up to the step in the table. Not finished: {", ".join(left) or "more seeds"}.'
+
+# %% ../nbs/90_cli.ipynb #c26a04fd
+def _before(called, known):
+    "What has to stand before a command's name: the folder it was `called` in, or nothing if the name is `known`"
+    return '' if known or Path(called).stem != 'proc-nb-demo' else f'{Path(called).parent}/'
+
+def _next(at):
+    lab = ('make lab', 'the tutorials in JupyterLab') if Path('tutorials').is_dir() else (f'{at}proc-nb-lab', 'the live lab in JupyterLab')
+    lines = (f'{at}proc-nb-demo --rule dyck --parts all', 'another practice'),(f'{at}proc-nb-demo --n-pairs 10 --steps 1000', 'a smaller haystack, in a minute'),lab
+    wide = max(len(c) for c,_ in lines)
+    return '\nTry next: ' + '\n          '.join(f'{c:<{wide}}    {what}' for c,what in lines)
 
 # %% ../nbs/90_cli.ipynb #5f2f9f0a
 def _watch(bar, rows, out, about):
@@ -134,7 +154,7 @@ def _watch(bar, rows, out, about):
         _keep(out, rows, about)
         if rec.step == about['steps']: tqdm.write(f'{label}, seed {seed}: {rec.accuracy:.1%} after {rec.step:,} steps')
 
-# %% ../nbs/90_cli.ipynb #514521f1
+# %% ../nbs/90_cli.ipynb #c6868ff0
 @call_parse
 def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
@@ -147,7 +167,7 @@ def demo(
     out:str=None # Folder for results; _runs/demo if left out, then _runs/demo-2, ...
 ):
     "A tiny GPT that practised copying finds the needle in the haystack; from random weights it does not"
-    dev,test,at = pick_device(device),tasks['haystack'](n_pairs=n_pairs),'' if shutil.which('proc-nb-demo') else '.venv/bin/'
+    dev,test,at = pick_device(device),tasks['haystack'](n_pairs=n_pairs),_before(sys.argv[0], shutil.which('proc-nb-demo'))
     starts,rows,rates = _starts(parts),[],{**RATES, **(dict(lr_scale=None) if equal else {})}
     about = dict(rule=rule, n_pairs=n_pairs, steps=steps, seeds=seeds, equal=equal, **rates, **machine(dev))
     whole('steps', steps, 1)
@@ -161,9 +181,7 @@ def demo(
             except KeyboardInterrupt: print(_stopped(rows, starts, steps))
             else: about['finished'] = True
         _finish(rows, out, about)
-    print(f'\nTry next: {at}proc-nb-demo --rule dyck --parts all      another practice\n'
-        f'          {at}proc-nb-demo --n-pairs 10 --steps 1000    a smaller haystack, in a minute\n'
-        '          make lab                                    the tutorials in JupyterLab')
+    print(_next(at))
 
 # %% ../nbs/90_cli.ipynb #8e637da9
 def _watched(recs, rule, steps, folder):

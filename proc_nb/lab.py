@@ -1114,7 +1114,7 @@ def _serve(command):
         try: return server.wait()
         except KeyboardInterrupt: pass # the server has heard it too, and asks whether it should end
 
-# %% ../nbs/70_lab.ipynb #ca37be78
+# %% ../nbs/70_lab.ipynb #5ebfddf4
 @call_parse
 def open_lab(
     folder:str='.' # Folder to work in
@@ -1124,4 +1124,4 @@ def open_lab(
     book = lab_notebook(folder)
     print(f'Opening {book}; the tutorials lie beside it. Ctrl-C in this terminal, twice, ends JupyterLab.')
     root = ['--allow-root'] if getattr(os, 'geteuid', lambda: 1)() == 0 else []
-    return _serve([sys.executable, '-m', 'jupyterlab', str(book), *root])
+    return _serve([sys.executable, '-m', 'jupyterlab', str(book), f'--ServerApp.root_dir={Path(folder).resolve()}', *root])

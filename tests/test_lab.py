@@ -179,6 +179,16 @@ def test_panels_let_go_of_their_widgets():
         lab.close()
     assert len(alive) - before < 30
 
+def test_jupyterlab_is_rooted_where_the_links_lead(tmp_path, monkeypatch):
+    "Tutorials link to pages in `nbs/`, which JupyterLab cannot reach from a root beside the notebook"
+    seen = []
+    monkeypatch.setattr(L, '_serve', seen.append)
+    monkeypatch.setattr(L, 'find_spec', lambda name: name)
+    (tmp_path/'tutorials').mkdir()
+    (tmp_path/'tutorials/02_lab.ipynb').write_text('{}')
+    open_lab(str(tmp_path))
+    assert str(tmp_path/'tutorials/02_lab.ipynb') in seen[0] and f'--ServerApp.root_dir={tmp_path.resolve()}' in seen[0]
+
 def test_every_lab_saves_into_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labs = [small(steps=2, seed=s) for s in (0, 1)]
