@@ -488,7 +488,7 @@ def opened(*args, **kwargs):
     "In place of a corpus: what was asked for"
     found = inspect.signature(corpus).bind(*args, **kwargs).arguments
     found.update(found.pop('options', {}))
-    return argparse.Namespace(tokenizer=found['tokenizer'], seq_len=found['block_size'], found=found)
+    return argparse.Namespace(tokenizer=f"learnt as {found['tokenizer']}", seq_len=found['block_size'], found=found)
 
 def stopped_before(monkeypatch, module, name):
     "Let a command come as far as the run that it makes, and raise what that is told"
@@ -526,6 +526,11 @@ def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options
         assert now[told] != before.get(told), k
         assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else v), k
         assert {n for n in now if now[n] != before.get(n)} <= {told, 'decay_steps', 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
+
+def test_a_second_corpus_has_the_tokens_of_the_first(monkeypatch, tmp_path):
+    stopped_before(monkeypatch, asking, 'LanguageStudy')
+    told = settings_of(language_cli, question='persistence', tokenizer='bpe:300', max_tokens=7, shuffle=1, corpus='c4', out=str(tmp_path))
+    assert (told['other tokenizer'], told['other max_tokens'], told['other shuffle']) == ('learnt as bpe:300', 7, None) # docstrings have an order of their own
 
 def test_seeds_of_a_question(tmp_path):
     with pytest.raises(ValueError, match='seeds must be a whole number of at least 1'): language_cli('additive', 'maths', seeds=0, out=str(tmp_path))
