@@ -408,7 +408,7 @@ def _before(args, got, call):
     place = torch.arange(T) - s['length']
     return fault or differs(mask, ((place > 0) & (place % 2 == 1)).expand(50, T)).replace('entry', 'the mask: entry')
 
-# %% ../nbs/81_course.ipynb #2d8f91ff
+# %% ../nbs/81_course.ipynb #d95df9fe
 @exercise('08', _settings, 'Begin with `After` above. Which places can be asked for now, and where is the answer?', minutes=15, difficulty=3, judge=_before, n=12)
 class Before(Task):
     "A rule like `After` (same arguments, same layout of a row, same mask), but each repeated symbol is followed by the one that came before it."
@@ -416,6 +416,7 @@ class Before(Task):
         self.length,self.n_asked,self.pad,self.seq_len = length,n_asked,n_symbols + 1,length + 1 + 2 * n_asked
         self.token_names = ['|'] + [str(i) for i in range(1, n_symbols + 1)] + ['·']
     def rows(self, n, generator):
+        "Tokens [n, seq_len], and the places [n, seq_len] whose next token is asked for"
         def order(k): return torch.rand(n, k, generator=generator, device=generator.device).argsort(1)
         x,at = order(self.pad - 1)[:, :self.length] + 1,order(self.length - 1)[:, :self.n_asked] + 1
         asked = torch.stack([x.gather(1, at), x.gather(1, at - 1)], 2).flatten(1)
