@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 # %% auto #0
 __all__ = ['GRADES', 'summary', 'as_text', 'needle_table', 'pick_device', 'demo', 'practise_cli', 'rules']
 
-# %% ../nbs/90_cli.ipynb #8e366f01
+# %% ../nbs/90_cli.ipynb #b5dfffad
 import json, shutil, sys
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -18,7 +18,6 @@ from fastcore.basics import ifnone
 from fastcore.script import call_parse
 from tqdm.auto import tqdm
 
-from .plots import *
 from .ready import *
 from .results import *
 from .study import alone
@@ -113,9 +112,10 @@ def _often(about):
     said = ', '.join(f'{s} {sum(f)} of {len(f)}' for s,f in found.items() if f)
     return f'\nOne seed shows what can happen, not how often. Found by the runs that come with the package: {said}.' if said else ''
 
-# %% ../nbs/90_cli.ipynb #017c2b81
+# %% ../nbs/90_cli.ipynb #5c601cb8
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
 def _finish(rows, out, about):
+    from proc_nb.plots import curves, save_chart
     if not rows:
         with suppress(OSError): out.rmdir() # unless something else is in it
         return print('Stopped before the first evaluation: nothing to show.')

@@ -11,15 +11,14 @@ __all__ = ['GROUPS', 'ASK', 'LEGO_RATES', 'WORDS', 'group_fault', 'Group', 'cycl
            'chart_places', 'flip', 'flip_effect', 'show_flips', 'branch_effect', 'blocks_of_shortcut', 'start_reader',
            'words_of', 'Pretrained']
 
-# %% ../nbs/40_lego.ipynb #55d5caab
+# %% ../nbs/40_lego.ipynb #66f327c5
 from contextlib import contextmanager
 
-import altair as alt, torch, torch.nn.functional as F
+import torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch, store_attr
 
 from .draw import *
 from .gpt import *
-from .plots import *
 from .task import *
 from .train import *
 from .transfer import *
@@ -614,14 +613,15 @@ def watch_places(
     for r in fit(model, task, steps, eval_every=steps, eval_rows=10, **{**LEGO_RATES, **kwargs}):
         if r.step % every == 0 or r.step == steps: yield dict(step=r.step, loss=r.loss, places=accuracy_by_place(model, task, n))
 
-# %% ../nbs/40_lego.ipynb #acac7cba
+# %% ../nbs/40_lego.ipynb #01efefb2
 def chart_places(
     rows, # Dicts with 'setting', 'seed', 'step', 'places'
     title:str='', # Title
     width:int=190, # Pixels of a panel
     columns:int=2 # Panels beside one another
-) -> alt.TopLevelMixin: # The chart
-    "Accuracy by place over steps"
+):
+    "Accuracy by place over steps, as an Altair chart"
+    import altair as alt
     flat = [dict(setting=r['setting'], step=r['step'], place=i + 1, accuracy=a) for r in rows for i,a in enumerate(r['places'])]
     y,tints = dict(axis=alt.Axis(format='%'), title='accuracy', scale=alt.Scale(domain=[0, 1])),alt.Scale(range=[color(i) for i in range(8)])
     base = alt.Chart().encode(x=alt.X('step:Q', title='training steps'))

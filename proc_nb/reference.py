@@ -111,7 +111,7 @@ class Figure:
 def _drawn(s): return dict(s, left=max(0, ifnone(s['low'], s['mean'])), right=min(1, ifnone(s['high'], s['mean'])))
 def _setting(s): return s['rule'] + ('' if s['control'] in ('practised', 'random') else f' ({s["control"]})')
 
-# %% ../nbs/31_reference.ipynb #b3fbab1a
+# %% ../nbs/31_reference.ipynb #228df6de
 def _starts(cells):
     names = [(c['test'], f'{_setting(c)}: {c["parts"]}') for c in cells]
     return [n[1] + (f', {c["practice_steps"]:,} steps' if names.count(n) > 1 and c['practice_steps'] else '') for n,c in zip(names, cells)]
@@ -119,7 +119,7 @@ def _starts(cells):
 def _dots(cells):
     lines = [dict(_drawn(c), start=s) for c,s in zip(cells, _starts(cells))]
     base = alt.Chart(alt.Data(values=lines)).encode(y=alt.Y('start:N', sort=None, title=None, axis=alt.Axis(labelLimit=320)))
-    axis = alt.X('mean:Q', title='accuracy (bars: 95 % over seeds; diamonds: published)', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
+    axis = alt.X('mean:Q', title='accuracy (bars: 95 % over seeds; diamonds: published)', axis=alt.Axis(format='%', tickCount=5), scale=alt.Scale(domain=[0, 1]))
     return [base.mark_rule(strokeWidth=2, color=color(0)).encode(x='left:Q', x2='right:Q'), base.mark_point(filled=True, size=70, color=color(0), opacity=1).encode(x=axis),
         base.transform_filter('isValid(datum.published)').mark_point(shape='diamond', size=90, color=color(5)).encode(x='published:Q')]
 
