@@ -184,7 +184,7 @@ def guessing(
     answers = batch.targets[batch.score_mask]
     return 1 / batch.task.vocab_size,float(answers.bincount().max() / len(answers))
 
-# %% ../nbs/21_views.ipynb #72f8395b
+# %% ../nbs/21_views.ipynb #1e2d899e
 def token_chart(
     batch:Batch, # Many rows
     n:int=30 # Most tokens to show
@@ -193,7 +193,8 @@ def token_chart(
     task = batch.task
     count = batch.tokens[batch.tokens != task.pad].bincount(minlength=task.vocab_size)
     rows = [dict(token=task.token_names[i], share=float(count[i] / count.sum())) for i in count.argsort(descending=True, stable=True)[:n].tolist() if count[i]]
-    return alt.Chart(alt.Data(values=rows)).mark_bar(color=color(0)).encode(x=alt.X('token:N', sort=None, title='token (the most frequent)', axis=alt.Axis(labelAngle=0)),
+    x = alt.X('token:N', sort=None, title='token (the most frequent)', axis=alt.Axis(labelAngle=0 if len(rows) < 20 else -90))
+    return alt.Chart(alt.Data(values=rows)).mark_bar(color=color(0)).encode(x=x,
         y=alt.Y('share:Q', title='share of all tokens', axis=alt.Axis(format='%')), tooltip=['token:N', alt.Tooltip('share:Q', format='.2%')]).properties(width=420, height=130)
 
 # %% ../nbs/21_views.ipynb #35f26cc8
