@@ -16,6 +16,7 @@ import torch
 
 from .corpus import *
 from .gpt import *
+from .language import _table
 from .pretrain import *
 from .results import *
 from .train import *
@@ -107,8 +108,6 @@ def _speeds(took, n, run, peak):
     return dict({k: round(v) for k,v in speed.items()}, mfu=mfu, **_times(took['trainer'], took['ours']), floor=round(floor), waiting=run.waited / run.spent)
 
 # %% ../nbs/53_language_speed.ipynb #a6e201d7
-def _lines(head, rows): return '\n'.join('| ' + ' | '.join(l) + ' |' for l in [head, ['---'] * len(head), *rows])
-
 def mfu_table(
     r:dict # What `lm_speed` gives
 ) -> str: # Markdown
@@ -116,7 +115,7 @@ def mfu_table(
     names = dict(ours='here, compiled' if r['compile'] else 'here', eager='here, eager', trainer='Trainer')
     lines = [[names[k], f'{r[k]:,}', f'{v:.1%}', f"{r[k] / r['trainer']:.2f}"] for k,v in r['mfu'].items()]
     kind = 'bf16' if r['bf16'] else 'float32'
-    return _lines(['way', 'tokens/s', 'MFU', 'times as fast as the Trainer'], lines) + f"\n\n{r['size']}, {r['rows']} rows of {r['row']}, {kind}; {r['waiting']:.1%} of a step here went into rows."
+    return _table(['way', 'tokens/s', 'MFU', 'times as fast as the Trainer'], lines) + f"\n\n{r['size']}, {r['rows']} rows of {r['row']}, {kind}; {r['waiting']:.1%} of a step here went into rows."
 
 # %% ../nbs/53_language_speed.ipynb #c92426f3
 def _ready(*args, **kwargs):
@@ -167,4 +166,4 @@ def speed_table(
     head = ['network', 'rows of tokens', 'threads', 'tokens/s here', 'tokens/s Trainer', 'times as fast', 'floor, tokens/s', 'share of the floor']
     def span(r): return f'{r["ratio"]:.2f} ({r["lowest"]:.2f} to {r["highest"]:.2f})'
     def cells(r): return [r['size'], f'{r["rows"]} of {r["row"]}', *(f'{r[k]:,}' for k in ('threads', 'ours', 'trainer')), span(r), f'{r["floor"]:,}', f'{r["ours"] / r["floor"]:.0%}']
-    return _lines(head, map(cells, rows))
+    return _table(head, map(cells, rows))
