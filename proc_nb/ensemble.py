@@ -18,6 +18,7 @@ from fastcore.basics import patch, store_attr
 from .gpt import *
 from .task import *
 from .train import *
+from .workers import threads_for
 
 # %% ../nbs/14_ensemble.ipynb #81761b89
 class Members(nn.Module):
@@ -147,9 +148,10 @@ def evaluate_many(
     "`evaluate` for every member"
     rows = task.sample(n, torch.Generator(net.weights.device).manual_seed(seed), split)
     right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-    for b in by_length(whole_batch, members=net.members):
-        hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
-        right = right + hit.reshape(net.members, -1).sum(1)
+    with threads_for(net):
+        for b in by_length(whole_batch, members=net.members):
+            hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
+            right = right + hit.reshape(net.members, -1).sum(1)
     return (right / rows.score_mask.sum()).tolist()
 
 # %% ../nbs/14_ensemble.ipynb #dfdd3197
@@ -346,9 +348,10 @@ def _many(run, steps, path, eval_every, eval_rows):
     try:
         while run.done < steps:
             clean = False
-            loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
-            if ends or run.device.type == 'cpu': _tell(run, told)
-            acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
+            with threads_for(run.net):
+                loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
+                if ends or run.device.type == 'cpu': _tell(run, told)
+                acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
             if ends: run.evals.append(dict(step=run.done, seconds=time.perf_counter() - start, accuracy=acc))
             clean = True
             if ends and path: saved = run.save(path) or run.done

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from .gpt import *
 from .task import *
+from .workers import threads_for
 
 # %% ../nbs/11_train.ipynb #7d4981eb
 def check_fit(
@@ -84,7 +85,7 @@ def evaluate(
     was,g = model.training,torch.Generator(device_of(model)).manual_seed(seed)
     model.eval()
     batch = task.sample(n, g, split)
-    right = sum(_right(model, b) for b in groups_of(model, batch))
+    with threads_for(model): right = sum(_right(model, b) for b in groups_of(model, batch))
     model.train(was)
     return float(right / batch.score_mask.sum())
 
@@ -483,9 +484,10 @@ def _records(run, steps, path, eval_every, eval_rows):
     try:
         while run.done < steps:
             clean = False
-            loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
-            if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
-            acc = evaluate(run.model, run.task, eval_rows) if ends else None
+            with threads_for(run.model):
+                loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
+                if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
+                acc = evaluate(run.model, run.task, eval_rows) if ends else None
             clean = True
             if ends and path: saved = run.save(path) or run.done
             yield Record(run.done, loss, acc, run.now, time.perf_counter() - start)
