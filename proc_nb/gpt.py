@@ -29,7 +29,7 @@ class GPTConfig:
     n_embd:int = 16 # Width
     dropout:float = 0. # Share of activations dropped while training
     def __post_init__(self):
-        for k in 'vocab_size block_size n_layer n_head n_embd'.split(): whole(k, getattr(self, k), 1)
+        for k in 'vocab_size block_size n_layer n_head n_embd'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         if self.n_embd % self.n_head: raise ValueError(f'n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).')
         if not 0 <= self.dropout < 1: raise ValueError(f'dropout must lie in [0, 1), not {self.dropout!r}.')
 

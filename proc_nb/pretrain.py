@@ -224,7 +224,7 @@ def rows_for(
 ) -> Batch: # The rows
     "The rows of one step that one process works on"
     if isinstance(task, Corpus): return task.rows_of(task.rows_at(step, size, seed)[part])
-    return task.sample(size, torch.Generator().manual_seed(seed * 1_000_003 + step))[part]
+    return task.sample(size, seeded(seed, step))[part]
 
 # %% ../nbs/51_pretrain.ipynb #c3abc991
 def shared_by(
@@ -253,14 +253,12 @@ class LMRun:
     ):
         store_attr(but='model')
         check_fit(model, task)
-        if choose('schedule', schedule, SCHEDULES) != 'constant': whole('decay_steps', decay_steps, 1)
         shared_by(acc.num_processes, batch_size=batch_size)
-        between('lr', lr, 0, math.inf)
-        if not clip > 0: raise ValueError(f'clip must be above 0, not {clip!r}; inf leaves gradients as they are.')
+        vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
         whole('micro', ifnone(micro, 1), 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
         if compile: model.compile()
-        opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay, fused=True)
+        opt = torch.optim.AdamW(param_groups(model, self.lr, self.lr_scale), weight_decay=self.weight_decay, fused=True)
         self.model,self.opt = acc.prepare(model, opt)
         self.spent = self.waited = self.seen = 0
 
@@ -327,7 +325,7 @@ def _gradients(self:LMRun, batch, n):
 @patch
 def update(self:LMRun, batch, n):
     "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
-    torch.manual_seed((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index)
+    torch.manual_seed(((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index) % 2**63)
     for g in self.opt.param_groups: g['lr'] = g['top'] * self.now / self.lr
     self.model.train()
     loss = self._gradients(batch, n)
@@ -650,9 +648,9 @@ class Pretraining:
         store_attr()
         s = LM_SIZES[choose('size', size, LM_SIZES)]
         self.batch_size,self.lr = ifnone(batch_size, s.batch_size),ifnone(lr, s.lr)
-        for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split(): whole(k, getattr(self, k), 1)
+        for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         for k in 'micro save_every'.split(): whole(k, ifnone(getattr(self, k), 1), 1)
-        for k in 'lr warm_lr'.split(): between(k, getattr(self, k), 0, math.inf)
+        for k in 'lr warm_lr'.split(): setattr(self, k, between(k, getattr(self, k), 0))
         self.source = rule if isinstance(rule, torch.nn.Module) else None
         self.task,self.kwargs = None if self.source else warm_task(rule, length),kwargs
         self.config = lm_config(size, data.vocab_size, data.seq_len, remat=remat)

@@ -115,7 +115,7 @@ def altered(
     parts # What is carried over
 ) -> GPT: # The same, or a spoilt copy of it
     "What the run's control makes of a practised network"
-    (how,level),g = control(run['control']),torch.Generator().manual_seed(run['seed'])
+    (how,level),g = control(run['control']),seeded(run['seed'])
     if how == 'sharpened': return _sharp(net, run['seed'])
     if how not in ('noise', 'shuffled weights'): return net
     net = deepcopy(net)
@@ -188,15 +188,15 @@ class Study:
         choose('kind of practice', practice, ['fresh', 'zoo'])
         choose('kind of rates', rates, ['fresh', 'equal'])
         choose('schedule', schedule, SCHEDULES)
-        for k,v in dict(lr=lr, practice_lr=ifnone(practice_lr, 1)).items(): between(k, v, 0, math.inf)
-        between('weight_decay', weight_decay, 0, math.inf, ends=True)
+        lr,practice_lr = between('lr', lr, 0),practice_lr if practice_lr is None else between('practice_lr', practice_lr, 0)
+        weight_decay = between('weight_decay', weight_decay, 0, ends=True)
         self.settings = dict(steps=whole('steps', steps, 1), batch_size=whole('batch_size', batch_size, 1), practice=practice, rates=rates, lr=lr,
             warmup=whole('warmup', warmup, 0), schedule=schedule, weight_decay=weight_decay, shape={**SMALL, **shape})
-        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(seeds, (int, float, str)) else list(seeds)
+        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(plain(seeds), (int, float, str)) else list(seeds)
         cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
         for c in cells: check(c)
         if len(cells) * len(seeds) > MOST: raise ValueError(f'{len(cells):,} cells with {len(seeds):,} seeds are too many: a study has at most {MOST:,} runs.')
-        self.runs = _once(dict(c, seed=whole('seed', s, 0)) for c in cells for s in seeds)
+        self.runs = _once(dict(c, seed=check_seed(s)) for c in cells for s in seeds)
 
 # %% ../nbs/30_study.ipynb #9238a473
 @patch

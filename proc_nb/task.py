@@ -72,8 +72,8 @@ def between(
     x = plain(x)
     number = isinstance(x, Real) and not isinstance(x, bool) and abs(x) < np.inf
     if number and (lo < x < hi or (ends and x in (lo, hi))): return float(x)
+    above = f'lie {"at" if ends else "above"} {lo}{" or above" * ends}'
     span = f'lie between {lo} and {hi}{"" if ends else " (both left out)"}'
-    above = f'be a number {"of at least" if ends else "above"} {lo}'
     raise ValueError(f'{what} must {span if hi < np.inf else above}, not {x!r}.')
 
 # %% ../nbs/01_task.ipynb #57dd3d0b

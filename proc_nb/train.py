@@ -7,7 +7,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 # %% auto #0
 __all__ = ['SCHEDULES', 'KINDS', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate',
            'param_groups', 'Record', 'full_disk', 'write_atomic', 'sealed', 'unsealed', 'save_tensors', 'load_tensors',
-           'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'Run', 'fit', 'steps']
+           'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'run_settings', 'Run',
+           'fit', 'steps']
 
 # %% ../nbs/11_train.ipynb #b13a2c46
 import errno, hashlib, json, math, os, secrets, time, warnings
@@ -30,11 +31,12 @@ def check_fit(
     model, # A model; if it has a `config` its sizes are compared with the task's
     task:Task # What it is to learn
 ):
-    "Raise ValueError if `model` cannot read the rows of `task`"
+    "Raise ValueError if `model` cannot read the rows of `task`, or if these do not keep the task's own rule"
     cfg = getattr(model, 'config', None)
     for mine,need in ('vocab_size', 'vocab_size'), ('block_size', 'seq_len'):
         have,want = getattr(cfg, mine, None),getattr(task, need)
         if have is not None and have < want: raise ValueError(f'{task} needs {mine} >= {want}, but the model has {have}.')
+    task.self_check()
 
 def device_of(model):
     "Where `model`'s weights are"
@@ -81,7 +83,7 @@ def evaluate(
     seed:int=0 # Seed of the draw
 ) -> float: # Share of scored positions that are right, 0 to 1
     "Accuracy over scored positions"
-    was,g = model.training,torch.Generator(device_of(model)).manual_seed(seed)
+    was,g = model.training,seeded(seed, device=device_of(model))
     model.eval()
     batch = task.sample(n, g, split)
     right = sum(_right(model, b) for b in groups_of(model, batch))
@@ -359,21 +361,29 @@ def _dry(self:Captured, f):
     finally:
         for s,k in zip(self.state(), kept): s.copy_(k)
 
+# %% ../nbs/11_train.ipynb #4dc5e707
+def run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps):
+    "The settings of a run as plain numbers; ValueError in words for one that makes no sense"
+    plain_scale = {p: between(f'lr_scale of {p}', s, 0, ends=True) for p,s in ifnone(lr_scale, {}).items()}
+    if choose('schedule', schedule, SCHEDULES) != 'constant': decay_steps = whole('decay_steps', decay_steps, 1)
+    return dict(batch_size=whole('batch_size', batch_size, 1), lr=between('lr', lr, 0), lr_scale=lr_scale and plain_scale, seed=check_seed(seed),
+        weight_decay=between('weight_decay', weight_decay, 0, ends=True), clip=math.inf if clip == math.inf else between('clip', clip, 0),
+        warmup=whole('warmup', warmup, 0), schedule=schedule, decay_steps=decay_steps)
+
 # %% ../nbs/11_train.ipynb #a0998a55
 class Run:
     "A training run that can be stepped, saved and loaded"
     def __init__(self, model, task, batch_size, lr, lr_scale, freeze, seed, weight_decay, clip, warmup, schedule, decay_steps):
         store_attr()
         check_fit(model, task)
-        choose('schedule', schedule, SCHEDULES)
-        if schedule != 'constant': whole('decay_steps', decay_steps, 1)
+        vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
         self.done,self.device = 0,device_of(model)
-        groups,cuda = param_groups(model, lr, lr_scale, freeze),self.device.type == 'cuda'
+        groups,cuda = param_groups(model, self.lr, self.lr_scale, freeze),self.device.type == 'cuda'
         if cuda: groups = [dict(g, lr=torch.tensor(float(g['lr']), device=self.device)) for g in groups]
-        self.opt = torch.optim.AdamW(groups, weight_decay=weight_decay, fused=True, capturable=cuda)
+        self.opt = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True, capturable=cuda)
         self.captured = Captured(self.fixed, self.state) if cuda and not getattr(getattr(model, 'config', None), 'dropout', 0) else None
         self.params = [p for g in self.opt.param_groups for p in g['params']]
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = seeded(self.seed, device=self.device)
 
 # %% ../nbs/11_train.ipynb #882f723c
 @patch
@@ -382,9 +392,9 @@ def step(self:Run):
     factor = rate(self.done, self.warmup, self.schedule, self.decay_steps)
     self.now = self.lr * factor
     for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
-    batch = self.task.sample(whole('batch_size', self.batch_size, 1), self.generator)
+    batch = self.task.sample(self.batch_size, self.generator)
     with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
-        torch.manual_seed(self.seed * 1_000_003 + self.done)
+        torch.manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
         loss = self.update(batch)
     self.done += 1
     return loss
