@@ -62,8 +62,8 @@ class Report:
 EMBED = 'random', 'mean', 'matched'
 def _embedding(source, target, embed, named):
     "Values for the embeddings that `parts` does not name: [(parameter, rows of it or None for all, values)]"
-    todo = [n for n in ('wte.weight', 'lm_head.weight') if n not in named]
-    s,t = dict(source.named_parameters()),dict(target.named_parameters())
+    s,t = dict(source.named_parameters(remove_duplicate=False)),dict(target.named_parameters())
+    todo = [n for n in ('wte.weight', 'lm_head.weight') if n in t and n not in named]
     if embed == 'mean': return [(n, None, s['wte.weight'].mean(0).expand_as(t[n])) for n in todo] + _positions(s, t, named)
     if embed == 'matched': return [(n, _shared(source, target)[1], s[n][_shared(source, target)[0]]) for n in todo]
     return []
@@ -88,13 +88,58 @@ def transfer(
     parts, # 'attn', ['attn', 'pos'], {'attn': [0], 'mlp': [1]}, 'all' or []
     embed:str='random' # Embeddings not named in `parts`: 'random' (as they are), 'mean' or 'matched'
 ) -> Report: # What was copied
-    "Copy `parts` of `source` into `target` (2505.22308, section 4.1); raises ValueError if shapes differ"
+    "Copy `parts` of `source` into `target` (2505.22308, section 4.1); raises ValueError if shapes, heads or layers do not fit"
+    return _copied(target, _checked(source, target, parts, embed))
+
+def _checked(source, target, parts, embed='random'):
+    "What a transfer would copy, as `_embedding` gives it"
     choose('embedding strategy', embed, EMBED)
-    names,s,t = plan(source, parts),dict(source.named_parameters()),dict(target.named_parameters())
+    wanted = plan(source, parts)
     plan(target, parts)
-    todo = [_whole(n, s[n], t[n]) for n in names] + _embedding(source, target, embed, names)
+    names = _names(source, target, wanted)
+    s,t = dict(source.named_parameters(remove_duplicate=False)),dict(target.named_parameters())
+    _check_heads(source, target, names)
+    return [_whole(n, s[n], t[n]) for n in names] + _embedding(source, target, embed, names)
+
+def _copied(target, todo):
+    t = dict(target.named_parameters())
     for n,rows,v in todo: t[n][slice(None) if rows is None else rows.to(t[n].device)] = v.to(t[n])
     return Report({n: v.numel() for n,_,v in todo}, {n: p.numel() for n,p in t.items()})
+
+# %% ../nbs/12_transfer.ipynb #e56c6d82
+def _names(source, target, wanted):
+    "The target's parameters that take what is `wanted` of the source"
+    again,mine = tied_names(source),tied_names(target)
+    there = dict(target.named_parameters())
+    if 'lm_head.weight' in mine and 'lm_head.weight' in wanted:
+        raise ValueError("The source has a head of its own, and the target's head is its token embedding: 'tok' cannot be carried over. Make both tied, or neither.")
+    gone = [n for n in wanted if n not in there and n not in mine]
+    if gone: raise ValueError(_lacking(gone, target))
+    return [*wanted, *(n for n,first in again.items() if first in wanted and n in there)]
+
+def _lacking(gone, target):
+    "What to say of parameters that the target does not have"
+    layers = len({layer_of(n) for n,_ in target.named_parameters()} - {None})
+    if any((layer_of(n) or 0) >= layers for n in gone):
+        return f"The target has only {layers} layers, and there is no place for {gone[0]}. Name the layers to carry, as in {{'attn': {[*range(layers)]}}}."
+    return f'The target has no {gone[0]}.'
+
+# %% ../nbs/12_transfer.ipynb #2aa7c6f9
+def _heads(model, layer):
+    "How the attention of a layer is cut into heads: how many, and which are wired how; None where that is not known"
+    attn = dict(model.named_modules()).get(f'h.{layer}.attn')
+    n = getattr(attn, 'n_head', getattr(getattr(model, 'config', None), 'n_head', None))
+    return n and (n, *(sorted(getattr(attn, k, ())) for k in ('local', 'association')))
+
+def _check_heads(source, target, names):
+    for l in sorted({layer_of(n) for n in names if part_of(n) == 'attn'}):
+        a,b = _heads(source, l),_heads(target, l)
+        if a and b and a != b: raise ValueError(f'Layer {l} has {_cut(a)} in the source and {_cut(b)} in the target; attention can only be carried between the same heads.')
+
+def _cut(heads):
+    n,local,association = heads
+    wired = ', '.join(f'{k} {v}' for k,v in dict(local=local, association=association).items() if v)
+    return f'{n} heads' + f' ({wired})' * bool(wired)
 
 # %% ../nbs/12_transfer.ipynb #b9e6fb1c
 def _whole(name, a, b):
@@ -123,15 +168,17 @@ def rescale(
     return factors
 
 # %% ../nbs/12_transfer.ipynb #d9ec8f17
+@torch.no_grad()
 def compose(
     target, # The model that receives; changed in place
     sources:dict # Part, or tuple of parts -> the model it comes from
 ) -> list: # One `Report` per source
-    "Put `target` together from parts of several models; raises ValueError if two of them give the same part"
-    named = [n for p,m in sources.items() for n in plan(m, list(p) if isinstance(p, tuple) else p)]
+    "Put `target` together from parts of several models; raises ValueError, before anything is copied, if one does not fit or two give the same part"
+    each = [(m, list(p) if isinstance(p, tuple) else p) for p,m in sources.items()]
+    named = [n for m,p in each for n in plan(m, p)]
     twice = sorted({part_of(n) for n in named if named.count(n) > 1})
     if twice: raise ValueError(f'Two sources give the same part: {", ".join(twice)}.')
-    return [transfer(m, target, list(p) if isinstance(p, tuple) else p) for p,m in sources.items()]
+    return [_copied(target, todo) for todo in [_checked(m, target, p) for m,p in each]]
 
 # %% ../nbs/12_transfer.ipynb #4e44c832
 @torch.no_grad()
