@@ -81,7 +81,7 @@ class Plain(nn.Module):
 # %% ../nbs/91_bench.ipynb #007da406
 def plain(task, cfg, batch, device='cpu'):
     "A hand-written PyTorch loop"
-    model,g = Plain(cfg).to(device),torch.Generator(device).manual_seed(0)
+    with use_generator(seeded(0)): model,g = Plain(cfg).to(device),seeded(0, device=device)
     opt = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-3)
     def step():
         b = task.sample(batch, g)
@@ -202,7 +202,8 @@ def peaks(
     tries:int=9 # The best of so many
 ) -> dict: # 'flop', 'special' and 'bytes' per second
     "Measured speed of matrix products, of tanh and of memory"
-    a,x,big = (torch.rand(*s, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
+    g = seeded(0, device=device)
+    a,x,big = (torch.rand(*s, generator=g, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
     best = lambda f: min(timed(f, tries, device))
     return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh() for _ in range(20)]),
         bytes=8 * big.numel() / best(big.clone))

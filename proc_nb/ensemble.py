@@ -11,12 +11,14 @@ __all__ = ['LAYERS', 'LISTS', 'Members', 'MemberLinear', 'MemberNorm', 'MemberEm
 
 # %% ../nbs/14_ensemble.ipynb #8841d182
 import json, math, time, warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch, torch.nn as nn, torch.nn.functional as F
 from fastcore.basics import patch, store_attr
 
+from .cuda_graph import *
 from .gpt import *
 from .task import *
 from .train import *
@@ -67,12 +69,14 @@ def _exchange(mine, theirs):
 def check_members(
     models # To be trained side by side
 ):
-    "Raise ValueError unless `models` are GPTs of one size, each given once"
+    "Raise ValueError unless `models` are GPTs of one size as they are made, each given once"
     if not models: raise ValueError('An ensemble needs at least one model.')
     if len({id(m) for m in models}) < len(models): raise ValueError('The same model is given twice; each member needs weights of its own.')
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
+        if not m.keeps(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
+        check_tied(m)
 
 # %% ../nbs/14_ensemble.ipynb #51985fd7
 class Ensemble(GPT):
@@ -84,6 +88,7 @@ class Ensemble(GPT):
         super().__init__(models[0].config)
         self.members = len(models)
         _exchange(self, models)
+        if self.config.tied: self.lm_head.weight = self.wte.weight
         self.weights = torch.cat([p.detach().flatten(1) for p in self.parameters()], 1)
         own = [dict(m.named_parameters()) for m in models]
         lines = self.weights.split([p[0].numel() for p in self.parameters()], 1)
@@ -98,9 +103,12 @@ def grads(self:Ensemble):
     return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
 
 @patch
-def embed(self:Ensemble, tokens):
-    "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd]"
-    pos = self.wpe.weight[:, None, :tokens.shape[1]]
+def embed(self:Ensemble, tokens, past=0):
+    "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd], after `past` others"
+    T = past + tokens.shape[1]
+    if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
+    if len(tokens) % self.members: raise ValueError(f'{self.members} members read as many rows each, and {len(tokens)} rows cannot be shared evenly.')
+    pos = self.wpe.weight[:, None, past:T]
     return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
 
 # %% ../nbs/14_ensemble.ipynb #a172553c
@@ -116,6 +124,8 @@ def forward(self:Ensemble, tokens, at=None):
     slot = torch.arange(len(who), device=who.device) - (n.cumsum(0) - n)[who]
     rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
     return self.lm_head(rows)[who, slot]
+
+Ensemble.forward.standard = True
 
 # %% ../nbs/14_ensemble.ipynb #ffd1122d
 @patch
@@ -149,7 +159,7 @@ def evaluate_many(
     "`evaluate` for every member"
     rows = task.sample(n, seeded(seed, device=net.weights.device), split)
     right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-    for b in by_length(whole_batch, members=net.members):
+    for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
         hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
         right = right + hit.reshape(net.members, -1).sum(1)
     return (right / rows.score_mask.sum()).tolist()
@@ -236,8 +246,9 @@ def _start(self:ManyRun, w):
     self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
     self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
     self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-    self.done,self.evals,self.device,self.size = 0,[],w.device,2500 if w.is_cpu else 2**40
-    self.captured = Captured(self.fixed, self.state) if w.is_cuda and not self.net.config.dropout else None
+    self.done,self.evals,self.device = 0,[],w.device
+    self.size = 2500 if w.is_cpu and not self.net.config.dropout else 2**40
+    self.captured = Captured(self.fixed, self.state) if w.is_cuda and can_record(self.net) else None
 
 @patch
 def sample(self:ManyRun):
@@ -279,16 +290,27 @@ def update(self:ManyRun,
     batch:Batch # Rows of all members
 ) -> torch.Tensor: # float [S]: losses before the step
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
-    if self.captured and not self.captured.failed: return self.captured(*fixed_inputs(self.net, batch))
-    self.net.zero_grad()
-    try: loss = backward_many(self.net, batch, self.size)
-    except RuntimeError as e:
-        self.size = min(self.size, batch.tokens.numel()) // 2
-        if not _no_memory(e) or self.size < batch.tokens.shape[1]: raise
-        warnings.warn(f'Not enough memory for {self.net.members} members of {self.batch_size} rows at once: going on with {self.size} tokens at a time.')
-        return self.update(batch)
+    if self.captured:
+        inputs = fixed_inputs(self.net, batch)
+        if self.captured.ready(*inputs): return self.captured(*inputs)
+    while (loss := self._losses(batch)) is None: self._halve(batch)
     self.adamw(loss)
     return loss
+
+@patch
+def _losses(self:ManyRun, batch):
+    "The members' losses, with their gradients; None if there is not memory enough"
+    self.net.zero_grad()
+    try:
+        if self.size < batch.tokens.numel() or not self.net.config.dropout: return backward_many(self.net, batch, self.size)
+        return self._in_one(*fixed_inputs(self.net, batch))
+    except RuntimeError as e:
+        if not _no_memory(e) or min(self.size, batch.tokens.numel()) // 2 < batch.tokens.shape[1]: raise
+
+@patch
+def _halve(self:ManyRun, batch):
+    self.size = min(self.size, batch.tokens.numel()) // 2
+    warnings.warn(f'Not enough memory for {self.net.members} members of {self.batch_size} rows at once: going on with {self.size} tokens at a time.')
 
 # %% ../nbs/14_ensemble.ipynb #40f9e8f5
 @patch
@@ -296,18 +318,29 @@ def step(self:ManyRun):
     "One step of every member; returns their losses before it, not finite for members that have stopped"
     self.now = rate(self.done, self.warmup, self.schedule, self.decay_steps)
     self.factor.fill_(self.now)
-    loss = self.update(self.sample())
+    batch = self.sample()
+    with self._dropping(): loss = self.update(batch)
     self.done += 1
     return torch.where(self.alive, loss, math.nan)
+
+@patch
+def _dropping(self:ManyRun):
+    if not self.net.config.dropout: return nullcontext()
+    return dropout_from(self.net, [seeded(s, self.done, device=self.device) for s in self.seeds])
 
 # %% ../nbs/14_ensemble.ipynb #2dbcb159
 @patch
 def fixed(self:ManyRun, *inputs):
     "The same in shapes that do not depend on the data"
     self.net.zero_grad()
+    loss = self._in_one(*inputs)
+    self.adamw(loss)
+    return loss
+
+@patch
+def _in_one(self:ManyRun, *inputs):
     loss = fixed_many(self.net, *inputs)
     loss.sum().backward()
-    self.adamw(loss.detach())
     return loss.detach()
 
 @patch
@@ -335,7 +368,7 @@ def fit_many(
     eval_every:int=250, # Steps between evaluations
     eval_rows:int=1000 # Held-out rows in an evaluation
 ): # Yields a `Records` per step
-    "Train `models` side by side; each ends as if trained by `fit` with its seed (without dropout, whose draws are shared)"
+    "Train `models` side by side; each ends as if trained by `fit` with its seed"
     seeds = range(len(models)) if seeds is None else seeds
     run = ManyRun(models, task, batch_size, lr, lr_scale, freeze, seeds, weight_decay, clip, warmup, schedule, decay_steps)
     path = Path(run_dir)/'checkpoint.safetensors' if run_dir else None

@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gpt.html.md"""
 __all__ = ['MOST_ROWS', 'PARTS', 'GPT2_FIXED', 'GPTConfig', 'use_generator', 'Dropout', 'dropout_from', 'eval_mode',
            'has_dropout', 'attention_map', 'causal_mask', 'Narrow', 'fused_attention', 'attend', 'pick', 'one_each',
            'Attention', 'MLP', 'Block', 'GPT', 'is_standard', 'init_weights', 'part_of', 'layer_of', 'tied_names',
-           'to_hf', 'safe_pretrained', 'from_hf']
+           'check_tied', 'to_hf', 'safe_pretrained', 'from_hf']
 
 # %% ../nbs/10_gpt.ipynb #b6f7782f
 import re
@@ -40,7 +40,7 @@ class GPTConfig:
         if self.dropout == 1: raise ValueError('dropout must be less than 1, else nothing is left.')
         self.tied = bool(choose('value of tied', plain(self.tied), [True, False]))
 
-# %% ../nbs/10_gpt.ipynb #21882447
+# %% ../nbs/10_gpt.ipynb #f9614c29
 class use_generator(TorchDispatchMode):
     "Inside `with use_generator(g):` layers draw their first weights from `g`; PyTorch's global source is left alone"
     def __init__(self,
@@ -57,7 +57,7 @@ class use_generator(TorchDispatchMode):
             kwargs['generator'] = self.generator
         return func(*args, **kwargs)
 
-# %% ../nbs/10_gpt.ipynb #ca0f0a9d
+# %% ../nbs/10_gpt.ipynb #7124d9e5
 class Dropout(nn.Dropout):
     "`nn.Dropout` that draws from `generators`, each for an equal share of the rows"
     generators = None,
@@ -72,7 +72,7 @@ class Dropout(nn.Dropout):
         "Does it drop anything?"
         return self.training and self.p > 0
 
-# %% ../nbs/10_gpt.ipynb #871b8e37
+# %% ../nbs/10_gpt.ipynb #ef24f1e7
 @contextmanager
 def dropout_from(
     model:nn.Module, # Any model
@@ -99,7 +99,7 @@ def has_dropout(model:nn.Module) -> bool:
     "Would `model` drop anything while training?"
     return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
 
-# %% ../nbs/10_gpt.ipynb #910c327e
+# %% ../nbs/10_gpt.ipynb #9b7abd24
 def attention_map(q, k, seen=None): # q [B, H, t, D], k [B, H, T, D]; seen is bool and broadcast to [B, H, t, T]
     "How much each query takes from each key, [B, H, t, T]; with `seen`, from those keys only"
     w = q @ k.mT * q.shape[-1] ** -.5
@@ -134,7 +134,7 @@ class Narrow(torch.autograd.Function):
         if dw is not None: ds = ds + w * (dw - (w * dw).sum(-1, keepdim=True))
         return (k * s) @ ds.mT,(q * s) @ ds,dy @ w
 
-# %% ../nbs/10_gpt.ipynb #6f313e90
+# %% ../nbs/10_gpt.ipynb #b1b7dc80
 MOST_ROWS = 65_535
 def fused_attention(q, k, v, seen=None, causal=False):
     "PyTorch's fused attention, for any number of rows"
@@ -256,7 +256,7 @@ def stream(self:GPT, tokens, at=None):
     for block in first: x = block(x)
     return last(x, at)
 
-# %% ../nbs/10_gpt.ipynb #fe1e34af
+# %% ../nbs/10_gpt.ipynb #f44eafa2
 @patch
 def forward(self:GPT, tokens, at=None):
     "Logits [n, T, vocab]; with `at`, bool [n, T] or int64 [n] of positions, one row of [vocab] per answer"
@@ -264,7 +264,7 @@ def forward(self:GPT, tokens, at=None):
     x = self.ln_f(self.stream(tokens, one))
     return self.lm_head(x if at is None else x[at] if one is None else x[:, 0])
 
-# %% ../nbs/10_gpt.ipynb #d477e2f1
+# %% ../nbs/10_gpt.ipynb #c8cc4022
 GPT.forward.standard = Block.forward.standard = Attention.forward.standard = True
 def is_standard(
     *modules:nn.Module # A model, blocks, attention
@@ -298,13 +298,21 @@ def layer_of(
     m = re.match(r'h\.(\d+)\.', name)
     return int(m[1]) if m else None
 
-# %% ../nbs/10_gpt.ipynb #1c852552
+# %% ../nbs/10_gpt.ipynb #18a79d6d
 def tied_names(
     model:nn.Module # Any model
 ) -> dict: # Name of a parameter -> the earlier name of the same one; empty if nothing is shared
     "Parameters that are another one once more, such as a tied head"
     first = {id(p): n for n,p in model.named_parameters()}
     return {n: first[id(p)] for n,p in model.named_parameters(remove_duplicate=False) if first[id(p)] != n}
+
+def check_tied(
+    model:GPT # A network that is to be stored, or to stand among others
+):
+    "Raise ValueError unless `model` shares what its config says, and nothing else"
+    shared,said = tied_names(model),{'lm_head.weight': 'wte.weight'} if model.config.tied else {}
+    if shared != said:
+        raise ValueError(f'{type(model).__name__} shares {shared or "nothing"} and its config has tied={model.config.tied}. Make it with GPTConfig(tied=True), or with tied=False and a head of its own.')
 
 # %% ../nbs/10_gpt.ipynb #61cbe942
 @patch
@@ -350,7 +358,9 @@ def attention(self:GPT, tokens):
 
 # %% ../nbs/10_gpt.ipynb #9330e886
 @patch
-def _keeps(self:GPT): return is_standard(self, *self.h, *(b.attn for b in self.h))
+def keeps(self:GPT) -> bool:
+    "Are blocks and attention as this page defines them, so that keys and values may be kept?"
+    return is_standard(self, *self.h, *(b.attn for b in self.h))
 
 @patch
 def extend(self:GPT,
@@ -358,7 +368,7 @@ def extend(self:GPT,
     cache:list # Keys and values of what came before, one pair per block (None at the start); extended in place
 ) -> torch.Tensor: # float [n, vocab]: logits after the last of them
     "Read `tokens` after those in `cache`; raises ValueError for a network whose blocks were changed"
-    if not self._keeps(): raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT.')
+    if not self.keeps(): raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT.')
     past,t = 0 if cache[0] is None else cache[0][0].shape[2],tokens.shape[1]
     x,seen = self.embed(tokens, past),torch.ones(t, past + t, dtype=torch.bool, device=tokens.device).tril(past)
     for i,b in enumerate(self.h):
@@ -380,7 +390,7 @@ def generate(self:GPT,
 ) -> torch.Tensor: # int64 [n, T + n]
     "Continue rows, without dropout; raises ValueError if they outgrow `block_size`, or for a network that looks both ways"
     self._check_writing(tokens, n, temperature, generator)
-    kept = [None] * len(self.h) if cache and self._keeps() else None
+    kept = [None] * len(self.h) if cache and self.keeps() else None
     for i in range(n):
         logits = self._whole(tokens) if kept is None else self.extend(tokens[:, -1:] if i else tokens, kept)
         if temperature: new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
@@ -388,7 +398,7 @@ def generate(self:GPT,
         tokens = torch.cat([tokens, new], 1)
     return tokens
 
-# %% ../nbs/10_gpt.ipynb #905f5f20
+# %% ../nbs/10_gpt.ipynb #e4e782e6
 @patch
 def _check_writing(self:GPT, tokens, n, temperature, generator):
     if not self.causal: raise ValueError(f'A {type(self).__name__} looks both ways, so it cannot go on with a row: generate needs a causal network.')

@@ -332,7 +332,7 @@ class BothWays(Attention):
         "[B, T, C] from x of the same shape; with `at`, int64 [B], only those positions ask: [B, 1, C]"
         q,k,v = self.qkv(x)
         if at is not None: q = pick(q.transpose(1, 2), at).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout * self.training)
+        y = attend(q, k, v, causal=False, drop=self.drop)
         return self.c_proj(y.transpose(1, 2).flatten(2))
     def maps(self, x):
         "How much each position takes from each, [B, H, T, T], with gradients"
@@ -768,8 +768,7 @@ class Pretrained(torch.nn.Module):
         super().__init__()
         t = _transformers()
         self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with use_generator(seeded(seed)):
             self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else safe_pretrained(t.AutoModel, name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 

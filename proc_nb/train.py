@@ -7,12 +7,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.html.md"""
 # %% auto #0
 __all__ = ['SCHEDULES', 'FROM_0', 'KINDS', 'check_fit', 'device_of', 'by_length', 'groups_of', 'backward', 'evaluate', 'rate',
            'param_groups', 'Record', 'full_disk', 'write_atomic', 'sealed', 'unsealed', 'save_tensors', 'load_tensors',
-           'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'record_cuda', 'Captured', 'run_settings', 'Run',
-           'fit', 'steps']
+           'own_state', 'fill', 'save_model', 'load_model', 'fixed_loss', 'fixed_inputs', 'can_record', 'run_settings',
+           'Run', 'fit', 'steps']
 
 # %% ../nbs/11_train.ipynb #b13a2c46
-import errno, hashlib, json, math, os, secrets, time, warnings
+import errno, hashlib, json, math, os, secrets, time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import asdict
 from glob import escape
 from importlib import import_module
@@ -23,6 +24,7 @@ from fastcore.basics import ifnone, patch, store_attr
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .cuda_graph import *
 from .gpt import *
 from .task import *
 
@@ -246,6 +248,21 @@ def _read_tensors(path):
     with safe_open(str(path), 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()},f.metadata()['proc_nb'],f.metadata().get('sha256')
 
 # %% ../nbs/11_train.ipynb #62dca078
+def own_state(
+    model # Any model
+) -> dict: # Name -> tensor
+    "The state of a model without the parameters that are another one once more"
+    again = tied_names(model)
+    return {k: v for k,v in model.state_dict().items() if k not in again}
+
+def fill(
+    model, # Changed in place
+    state:dict # What `own_state` gave
+):
+    "Put a state back; raises RuntimeError if it is that of another model"
+    model.load_state_dict({**state, **{k: state[first] for k,first in tied_names(model).items() if first in state}})
+
+# %% ../nbs/11_train.ipynb #32a5287d
 KINDS = dict(GPT='gpt', Reader='lego')
 def save_model(
     model:GPT, # What to save: an object of a class in `KINDS`
@@ -253,11 +270,12 @@ def save_model(
     task:Task=None, # The task it has learnt
     **meta # Anything else worth knowing, as JSON
 ):
-    "Write `model` to one safetensors file; raises KeyError for another class"
+    "Write `model` to one safetensors file; raises KeyError for another class, ValueError for weights shared by hand"
     kind = choose('kind of model that can be saved', type(model).__name__, KINDS)
+    check_tied(model)
     made = {k: getattr(model, k) for k in ('made', 'wired') if hasattr(model, k)}
     about = dict(config=asdict(model.config), kind=kind, task=task and [task.name, task.settings], **made, **meta)
-    save_tensors(path, model.state_dict(), **about)
+    save_tensors(path, own_state(model), **about)
 
 # %% ../nbs/11_train.ipynb #ffed2e12
 def _sizes(meta, state):
@@ -284,7 +302,7 @@ def load_model(
     state,meta = load_tensors(path)
     try:
         model = _build(meta, state)
-        model.load_state_dict(state)
+        fill(model, state)
         name,settings = meta.get('task') or (None, {})
         model.task,model.meta = name and tasks[name](**settings),meta
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as e: raise ValueError(f'{path} does not hold a model: {e}') from None
@@ -292,7 +310,7 @@ def load_model(
 
 # %% ../nbs/11_train.ipynb #745ad33f
 def fixed_loss(
-    model, # Any model; a `GPT` if `at` are positions
+    model, # Any model; one with the forward pass of a `GPT` if `at` are positions
     tokens, # int64 [n, T]
     targets, # int64 [n, T]
     at # int64 [n]: each row's only answer; or bool [n, T]: the loss mask
@@ -303,67 +321,19 @@ def fixed_loss(
     return (losses * at.flatten()).sum() / at.sum()
 
 def fixed_inputs(model, batch):
-    "Tokens, targets and where to answer: positions if the model is a `GPT` and each row has one, else the mask"
-    one = one_each(batch.loss_mask) if isinstance(model, GPT) else None
+    "Tokens, targets and where to answer: positions if each row has one and the forward pass is that of a `GPT`, else the mask"
+    one = one_each(batch.loss_mask) if is_standard(model) else None
     return batch.tokens,batch.targets,ifnone(one, batch.loss_mask)
 
-# %% ../nbs/11_train.ipynb #84dce9e5
-def record_cuda(f):
-    "Record what `f` does on the GPU; returns a function that does it again, and where the result will be"
-    side,here = torch.cuda.Stream(),torch.cuda.current_stream()
-    side.wait_stream(here)
-    with torch.cuda.stream(side):
-        for _ in range(3): f()
-    here.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph): out = f()
-    return graph.replay,out
-
-# %% ../nbs/11_train.ipynb #82b98b00
-class Captured:
-    "A step that is recorded once and then replayed"
-    def __init__(self,
-        step, # Function of tensors; changes what `state` gives and returns a tensor
-        state, # Function that gives the tensors a step changes
-        record=record_cuda # How to record a function without arguments
-    ):
-        store_attr()
-        self.tapes,self.failed = {},False
-    def __call__(self, *inputs):
-        key = tuple((x.shape, x.dtype) for x in inputs)
-        if key not in self.tapes and not self.failed: self._try(key, inputs)
-        if self.failed: return self.step(*inputs)
-        held,replay,out = self.tapes[key]
-        for a,b in zip(held, inputs): a.copy_(b)
-        replay()
-        return out.clone()
-
-# %% ../nbs/11_train.ipynb #3019d2ca
-@patch
-def _try(self:Captured, key, inputs):
-    held = [x.clone() for x in inputs]
-    try:
-        want = self._dry(lambda: self.step(*held))
-        (replay,out),_ = self._dry(lambda: self.record(lambda: self.step(*held)))
-        got = self._dry(lambda: replay() or out.clone())
-        same = [torch.allclose(a.double(), b.double(), 1e-3, 1e-5, equal_nan=True) for a,b in zip([want[0], *want[1]], [got[0], *got[1]])]
-        if not all(same): raise RuntimeError('the recording gives other numbers than the step itself')
-        self.tapes[key] = held,replay,out
-    except RuntimeError as e:
-        self.failed = True
-        warnings.warn(f'No CUDA graph: {str(e).splitlines()[0]}. Training goes on without, only slower.')
-
-# %% ../nbs/11_train.ipynb #89f0ed24
-@patch
-@torch.no_grad()
-def _dry(self:Captured, f):
-    "What `f` gives and what it makes of the state, which is then put back"
-    kept = [s.clone() for s in self.state()]
-    try:
-        with torch.enable_grad(): out = f()
-        return out,[s.clone() for s in self.state()]
-    finally:
-        for s,k in zip(self.state(), kept): s.copy_(k)
+# %% ../nbs/11_train.ipynb #906962bc
+def can_record(
+    model # Any model
+) -> bool: # Are all its layers and hooks PyTorch's or this package's, without dropout?
+    "May a step of `model` be recorded?"
+    hooks = [h for m in model.modules() for d in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks) for h in d.values()]
+    hooks += [h for p in model.parameters() for h in (p._backward_hooks or {}).values()]
+    ours = all(o.__module__.split('.')[0] in ('torch', 'proc_nb') for o in [*map(type, model.modules()), *hooks])
+    return ours and not has_dropout(model) and not any('forward' in vars(m) for m in model.modules())
 
 # %% ../nbs/11_train.ipynb #4dc5e707
 def run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps):
@@ -385,7 +355,8 @@ class Run:
         groups,cuda = param_groups(model, self.lr, self.lr_scale, freeze),self.device.type == 'cuda'
         if cuda: groups = [dict(g, lr=torch.tensor(float(g['lr']), device=self.device)) for g in groups]
         self.opt = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True, capturable=cuda)
-        self.captured = Captured(self.fixed, self.state) if cuda and not getattr(getattr(model, 'config', None), 'dropout', 0) else None
+        self.captured = Captured(self.fixed, self.state) if cuda and can_record(model) else None
+        self.noisy = has_dropout(model)
         self.params = [p for g in self.opt.param_groups for p in g['params']]
         self.generator = seeded(self.seed, device=self.device)
 
@@ -397,17 +368,22 @@ def step(self:Run):
     self.now = self.lr * factor
     for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
     batch = self.task.sample(self.batch_size, self.generator)
-    with torch.random.fork_rng([self.device] if self.device.type == 'cuda' else []):
-        torch.manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
-        loss = self.update(batch)
+    with self._dropping(): loss = self.update(batch)
     self.done += 1
     return loss
+
+@patch
+def _dropping(self:Run):
+    return dropout_from(self.model, [seeded(self.seed, self.done, device=self.device)]) if self.noisy else nullcontext()
 
 # %% ../nbs/11_train.ipynb #e620ac73
 @patch
 def update(self:Run, batch):
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
-    if self.captured and self.opt.state: return self.captured(*fixed_inputs(self.model, batch))
+    if self.noisy and is_standard(self.model): return self.fixed(*fixed_inputs(self.model, batch))
+    if self.captured and self.opt.state:
+        inputs = fixed_inputs(self.model, batch)
+        if self.captured.ready(*inputs): return self.captured(*inputs)
     self.model.zero_grad(set_to_none=True)
     return self._move(backward(self.model, batch))
 
@@ -443,7 +419,7 @@ def save(self:Run, path):
     "Write weights, optimiser state and generator to one file"
     ids = {id(p): n for n,p in self.model.named_parameters()}
     opt = {f'opt.{ids[id(p)]}.{k}': v for p,s in self.opt.state.items() for k,v in s.items()}
-    state = {f'model.{k}': v for k,v in self.model.state_dict().items()}
+    state = {f'model.{k}': v for k,v in own_state(self.model).items()}
     save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, run=self.about())
 
 # %% ../nbs/11_train.ipynb #1dadb715
@@ -454,7 +430,7 @@ def load(self:Run, path):
     mine,theirs = self.about(),meta['run'] if isinstance(meta.get('run'), dict) else {}
     odd = [f'{k} was {theirs.get(k)!r} and is now {v!r}' for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
     if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False to start again.')
-    try: self.model.load_state_dict({k[6:]: v for k,v in state.items() if k.startswith('model.')})
+    try: fill(self.model, {k[6:]: v for k,v in state.items() if k.startswith('model.')})
     except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
     for n,p in self.model.named_parameters():
         own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')}
