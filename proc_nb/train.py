@@ -351,7 +351,7 @@ class Run:
         store_attr()
         check_fit(model, task)
         vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
-        self.done,self.device = 0,device_of(model)
+        self.done,self.device,self.evals = 0,device_of(model),[]
         groups,cuda = param_groups(model, self.lr, self.lr_scale, freeze),self.device.type == 'cuda'
         if cuda: groups = [dict(g, lr=torch.tensor(float(g['lr']), device=self.device)) for g in groups]
         self.opt = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True, capturable=cuda)
@@ -416,11 +416,11 @@ def about(self:Run):
 
 @patch
 def save(self:Run, path):
-    "Write weights, optimiser state and generator to one file"
+    "Write weights, optimiser state, generator and evaluations to one file"
     ids = {id(p): n for n,p in self.model.named_parameters()}
     opt = {f'opt.{ids[id(p)]}.{k}': v for p,s in self.opt.state.items() for k,v in s.items()}
     state = {f'model.{k}': v for k,v in own_state(self.model).items()}
-    save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, run=self.about())
+    save_tensors(path, dict(state, **opt, generator=self.generator.get_state()), done=self.done, evals=self.evals, run=self.about())
 
 # %% ../nbs/11_train.ipynb #1dadb715
 @patch
@@ -439,6 +439,7 @@ def load(self:Run, path):
     try: self.generator.set_state(state['generator'])
     except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} holds no state of the generator: {e}') from None
     self.done = whole(f'done in {path}', meta.get('done'), 0)
+    self.evals = meta.get('evals', [])
 
 # %% ../nbs/11_train.ipynb #1c01e6f1
 def fit(
@@ -469,6 +470,7 @@ def fit(
 # %% ../nbs/11_train.ipynb #cb737a99
 def _records(run, steps, path, eval_every, eval_rows):
     start,saved,clean = time.perf_counter(),run.done,True
+    before = run.evals[-1]['seconds'] if run.evals else 0
     run.model.train()
     try:
         while run.done < steps:
@@ -476,6 +478,7 @@ def _records(run, steps, path, eval_every, eval_rows):
             loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
             if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
             acc = evaluate(run.model, run.task, eval_rows) if ends else None
+            if ends: run.evals.append(dict(step=run.done, seconds=before + time.perf_counter() - start, accuracy=acc))
             clean = True
             if ends and path: saved = run.save(path) or run.done
             yield Record(run.done, loss, acc, run.now, time.perf_counter() - start)

@@ -171,10 +171,11 @@ def rescale(
 @torch.no_grad()
 def compose(
     target, # The model that receives; changed in place
-    sources:dict # Part, or tuple of parts -> the model it comes from
+    sources # Part, or tuple of parts -> the model it comes from; or pairs of parts, as in `transfer`, and models
 ) -> list: # One `Report` per source
     "Put `target` together from parts of several models; raises ValueError, before anything is copied, if one does not fit or two give the same part"
-    each = [(m, list(p) if isinstance(p, tuple) else p) for p,m in sources.items()]
+    pairs = sources.items() if isinstance(sources, dict) else sources
+    each = [(m, list(p) if isinstance(p, tuple) else p) for p,m in pairs]
     named = [n for m,p in each for n in plan(m, p)]
     twice = sorted({part_of(n) for n in named if named.count(n) > 1})
     if twice: raise ValueError(f'Two sources give the same part: {", ".join(twice)}.')
