@@ -112,7 +112,7 @@ class Plain(nn.Module):
 # %% ../nbs/91_bench.ipynb #007da406
 def plain(task, cfg, batch, device='cpu', compile=False):
     "A hand-written PyTorch loop"
-    model,g = Plain(cfg).to(device),torch.Generator(device).manual_seed(0)
+    with use_generator(seeded(0)): model,g = Plain(cfg).to(device),seeded(0, device=device)
     if compile: model.compile(dynamic=True)
     opt = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=1e-3)
     def step():
@@ -245,7 +245,8 @@ def peaks(
     tries:int=9 # The best of so many
 ) -> dict: # 'flop', 'special' and 'bytes' per second
     "Measured speed of matrix products, of tanh and of memory"
-    a,x,big = (torch.rand(*s, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
+    g = seeded(0, device=device)
+    a,x,big = (torch.rand(*s, generator=g, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
     best = lambda f: min(t.wall for t in timed(f, tries, device))
     return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh() for _ in range(20)]),
         bytes=8 * big.numel() / best(big.clone))
@@ -482,7 +483,7 @@ def measure(
 
 def _fused(task, cfg, batch, device):
     if str(device) != 'cpu' or not importlib.util.find_spec('numba'): return {}
-    work,peak = fused_work(cfg, task.sample(batch, torch.Generator().manual_seed(0))),fused_peaks()
+    work,peak = fused_work(cfg, task.sample(batch, seeded(0))),fused_peaks()
     return dict(fused=dict(work=work, peak=peak, floor=floor(work, peak), parts=step_parts(task, cfg, batch)))
 
 

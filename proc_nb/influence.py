@@ -408,7 +408,7 @@ def fit(self:EKFAC,
 # %% ../nbs/60_influence.ipynb #7afd4d33
 @patch
 def _labels(self:EKFAC, stage, k, seed):
-    return torch.Generator(device_of(self.model)).manual_seed((seed * 2 + (stage == 'covariance')) * 1_000_003 + k)
+    return torch.Generator(device_of(self.model)).manual_seed(((seed * 2 + (stage == 'covariance')) * 1_000_003 + k) % 2**63)
 
 @patch
 def _round(self:EKFAC, stage, batch, draw):
@@ -684,7 +684,7 @@ def removal(
     "Train again without each method's `k` most helpful documents, without `k` random ones, and with all"
     whole('k', k, 1, len(documents) - 1)
     for seed in seeds:
-        ranked = {'random': torch.rand(len(documents), generator=torch.Generator().manual_seed(seed)), **rankings}
+        ranked = {'random': torch.rand(len(documents), generator=seeded(seed)), **rankings}
         keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_without_best(s, k) for s in ranked.values())])
         for how,net in zip(['nothing', *ranked], train(keep, seed)):
             losses = row_losses(net, queries)
@@ -704,7 +704,7 @@ def halves(
 ) -> torch.Tensor: # bool [m, n]
     "Random subsets of the documents"
     between('share', share, 0, 1)
-    order = torch.rand(m, n, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    order = torch.rand(m, n, generator=seeded(seed)).argsort(1)
     return order < int(n * share)
 
 # %% ../nbs/60_influence.ipynb #ca809452

@@ -64,7 +64,7 @@ PLACES,STRANGE,VALUES,NOISE = _names(['la', 'no'], 40),_names(['x'], 20),_names(
 class Writer:
     "Writes documents of every kind; `seed` decides all"
     def __init__(self, seed=0):
-        self.g = torch.Generator().manual_seed(seed)
+        self.g = seeded(seed)
         self.truth = {(p, r): self.pick(VALUES) for p in PLACES for r in RELATIONS}
         self.cases = {f: self.shuffled(product(*v)) for f,(_,v) in PROCEDURES.items()}
     def pick(self, options):
@@ -537,7 +537,7 @@ def practice(
 ) -> tuple: # Rows, and the rule of each
     "Rows of the practised rule and of every other rule that is written in the same tokens"
     rules = {k: t for k,t in ((k, _like(c, source.task)) for k,c in tasks.rules.items()) if t is not None and t.seq_len <= source.config.block_size}
-    rows = [t.sample(n, torch.Generator().manual_seed(seed)) for t in rules.values()]
+    rows = [t.sample(n, seeded(seed)) for t in rules.values()]
     wide,pad = max(b.tokens.shape[1] for b in rows),source.task.pad
     def fill(x, v): return F.pad(x, (0, wide - x.shape[1]), value=v)
     parts = [(fill(b.tokens, pad), fill(b.targets, pad), fill(b.loss_mask, False)) for b in rows]
@@ -560,7 +560,7 @@ def blurred(
 ) -> tuple: # Copies of both networks, with the same noise in the parts they share
     "Blur the carried parts of both networks alike"
     hurt,asked = deepcopy(source),deepcopy(model)
-    perturb(hurt, 'noise', torch.Generator().manual_seed(seed), parts, level)
+    perturb(hurt, 'noise', seeded(seed), parts, level)
     transfer(hurt, asked, parts)
     return hurt.eval(),asked.eval()
 
@@ -578,7 +578,7 @@ def repairs(
     "Trace answers of `test` back to the practice that would repair them"
     (hurt,asked),(rows,rules) = blurred(source, model, list(parts), level, seed),practice(source, n, seed)
     own,carried = torch.tensor([r == source.task.name for r in rules]),[m for m in linear_layers(source) if part_of(f'{m}.weight') in parts]
-    ask = test.sample(questions, torch.Generator().manual_seed(seed), 'validation')
+    ask = test.sample(questions, seeded(seed), 'validation')
     tracer = EKFAC(hurt, carried).fit(rows[own], seed=seed)
     per = tracer.scores(ask, rows, by='layer', model=asked)
     nats = [float(row_losses(m, ask).mean()) for m in (model, asked)]

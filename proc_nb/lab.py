@@ -758,7 +758,7 @@ def _peek(self:TransferLab):
 @patch
 def _example(self:TransferLab, test):
     "A held-out row short enough to be read"
-    rows = test.sample(64, torch.Generator().manual_seed(self.example), 'validation')
+    rows = test.sample(64, seeded(self.example), 'validation')
     size = (rows.tokens != test.pad).sum(1)
     best = torch.where(size <= 20, size, -size).argmax()
     return rows[best:best + 1]
@@ -946,7 +946,7 @@ class AttentionView(Panel):
 @patch
 def _row(self:AttentionView):
     "Another row, and its positions on the slider"
-    rows = ifnone(self.given, self.task.sample(64, torch.Generator().manual_seed(self.seed), 'validation'))
+    rows = ifnone(self.given, self.task.sample(64, seeded(self.seed), 'validation'))
     size = (rows.tokens != self.task.pad).sum(1)
     i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 20, size, -size).argmax())
     self.batch = rows[i:i + 1]

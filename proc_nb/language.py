@@ -72,7 +72,7 @@ class LanguageStudy:
     ):
         store_attr()
         self.path,self.warmed,self.kwargs,self.runs = out and Path(out),{},kwargs,[]
-        for k in 'steps warm_steps warm_batch eval_every eval_rows'.split(): whole(k, getattr(self, k), 1)
+        for k in 'steps warm_steps warm_batch eval_every eval_rows'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
         self.reread()
 

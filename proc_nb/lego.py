@@ -332,7 +332,7 @@ class BothWays(Attention):
         "[B, T, C] from x of the same shape; with `at`, int64 [B], only those positions ask: [B, 1, C]"
         q,k,v = self.qkv(x)
         if at is not None: q = pick(q.transpose(1, 2), at).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout * self.training)
+        y = attend(q, k, v, causal=False, drop=self.drop)
         return self.c_proj(y.transpose(1, 2).flatten(2))
     def maps(self, x):
         "How much each position takes from each, [B, H, T, T], with gradients"
@@ -426,7 +426,7 @@ def accuracy_by_place(
     seed:int=0 # Seed of the draw
 ) -> list: # Accuracy at each place, 0 to 1, from the constant on
     "Held-out accuracy by place in the chain"
-    was,g = model.training,torch.Generator(device_of(model)).manual_seed(seed)
+    was,g = model.training,seeded(seed, device=device_of(model))
     out = right_by_place(model.eval(), task.sample(n, g, split)).tolist()
     model.train(was)
     return out
@@ -493,7 +493,7 @@ def mimic_steps(
 ): # Yields a `Record` per step; its loss is the KL, summed over layers and both heads
     "Train attention maps towards the two kinds of head, one record at a time"
     check_fit(model, task)
-    opt,g = torch.optim.Adam(model.parameters(), lr=lr),torch.Generator(device_of(model)).manual_seed(seed)
+    opt,g = torch.optim.Adam(model.parameters(), lr=between('lr', lr, 0)),seeded(seed, device=device_of(model))
     for i in range(whole('steps', steps, 1)):
         loss = mimic_kl(model, task.sample(batch_size, g).tokens, heads).sum()
         opt.zero_grad()
@@ -672,7 +672,7 @@ def flip_effect(
     seed:int=0 # Seed of the rows
 ) -> torch.Tensor: # float [n_vars, n_vars]: entry (j, i) is how often answer i changes when operator j does
     "What each answer depends on"
-    b = task.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
+    b = task.sample(n, seeded(seed, device=device_of(model)), 'validation')
     place,zero = task.places(b.tokens)[b.score_mask],torch.zeros(task.n_vars, device=device_of(model))
     def said(b): return model(b.tokens, at=b.score_mask).argmax(-1)
     before,count = said(b),zero.index_add(0, place, torch.ones_like(place, dtype=zero.dtype))
@@ -709,7 +709,7 @@ def branch_effect(
     if task.n_clauses < 2: raise ValueError('A side branch needs rows of at least two clauses.')
     if task.ask != 'inside': raise ValueError("branch_effect needs rows that ask inside the clauses (ask='inside').")
     side = _beside(task)
-    b = side.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
+    b = side.sample(n, seeded(seed, device=device_of(model)), 'validation')
     end = b.score_mask & (side.places(b.tokens) == side.n_vars - 1)
     said,then = (model(x, at=end).argmax(-1) for x in (b.tokens, _flip_branch(side, b)))
     return dict(right=float((said == b.targets[end]).float().mean()), moved=float((said != then).float().mean()))
@@ -768,8 +768,7 @@ class Pretrained(torch.nn.Module):
         super().__init__()
         t = _transformers()
         self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with use_generator(seeded(seed)):
             self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else safe_pretrained(t.AutoModel, name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 

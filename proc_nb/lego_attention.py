@@ -92,7 +92,8 @@ class LegoAttention(nn.Module):
         causal:bool=False # Look back only
     ):
         super().__init__()
-        self.n_head,self.dropout,self.causal,self.sight = cfg.n_head,cfg.dropout,causal,sight
+        self.n_head,self.causal,self.sight = cfg.n_head,causal,sight
+        self.drop = Dropout(cfg.dropout)
         self.free,self.local,self.association = _roles(cfg.n_head, association, local)
         self.back = sorted(range(cfg.n_head), key=(self.free + self.local + self.association).__getitem__)
         self._weights(cfg.n_embd, _kernel(kernel).repeat(len(self.local), 1), learn)
@@ -134,7 +135,7 @@ def forward(self:LegoAttention, x, at=None): # x is [B, T, C]; with `at`, int64 
     q,k,v = self.qkv(x)
     out,took = [],lambda heads: v[:, heads].transpose(1, 2).flatten(2)
     if self.free:
-        y = F.scaled_dot_product_attention(q, k, v[:, self.free], is_causal=self.causal, dropout_p=self.dropout * self.training)
+        y = attend(q, k, v[:, self.free], causal=self.causal, drop=self.drop)
         out.append(y.transpose(1, 2).flatten(2))
     if self.local: out.append(local_mix(took(self.local), self.kernel.repeat_interleave(v.shape[-1], 0), self.causal))
     if self.association: out.append(associate(took(self.association), self.sight, self.causal))
@@ -167,7 +168,8 @@ def hardwire(
     "Put `LegoAttention` into blocks of `model`; raises ValueError for heads or layers that do not exist"
     layers,sight = list(ifnone(layers, range(len(model.h)))),Sight()
     for l in layers: whole('layer', l, 0, len(model.h) - 1)
-    new = {l: LegoAttention(model.config, sight, association, local, causal=model.causal, **kwargs).to(device_of(model)) for l in layers}
+    def wire(): return LegoAttention(model.config, sight, association, local, causal=model.causal, **kwargs).to(device_of(model))
+    with use_generator(seeded(0)): new = {l: wire() for l in layers}
     for l,attn in new.items(): model.h[l].attn = attn.take(model.h[l].attn)
     model.wte.register_forward_pre_hook(sight)
     _note(model, dict(kwargs, association=list(association), local=list(local), layers=layers))
@@ -224,8 +226,8 @@ def _seconds(f, tries=3):
 # %% ../nbs/41_lego_attention.ipynb #6ee5f9e1
 def _passes(T, n_head, wired, n_embd, B):
     "A pass through ordinary attention and one through `LegoAttention`, as functions without arguments"
-    cfg,sight,g = GPTConfig(64, T, 1, n_head, n_embd),Sight(),torch.Generator().manual_seed(0)
-    plain,lego = BothWays(cfg),LegoAttention(cfg, sight, range(wired // 2, wired), range(wired // 2))
+    cfg,sight,g = GPTConfig(64, T, 1, n_head, n_embd),Sight(),seeded(0)
+    with use_generator(g): plain,lego = BothWays(cfg),LegoAttention(cfg, sight, range(wired // 2, wired), range(wired // 2))
     x,tokens = torch.randn(B, T, n_embd, generator=g),torch.randint(64, (B, T), generator=g)
     def with_sight():
         "The wired pass, which looks at the tokens first"

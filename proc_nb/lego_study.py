@@ -256,7 +256,7 @@ def carried_heads(
         for seed in seeds:
             model = start_reader(name, task, seed=seed, std=.02)
             row = dict(setting=name, seed=seed, **heads_and_places(model, task))
-            perturb(model, 'shuffle', torch.Generator().manual_seed(seed), 'attn')
+            perturb(model, 'shuffle', seeded(seed), 'attn')
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
 
@@ -270,7 +270,7 @@ def rules_study():
     return {k: Setting(task, m, steps=300, lr=2e-3, lr_scale=dict(tok=2, pos=2)) for k,m in {'random, larger weights': make('random', None), **makes}.items()}
 
 def _shuffled(model, seed):
-    perturb(model, 'shuffle', torch.Generator().manual_seed(seed), 'attn')
+    perturb(model, 'shuffle', seeded(seed), 'attn')
     return model
 
 STUDIES['lego_rules'] = rules_study

@@ -48,10 +48,11 @@ class LMBlock(Block):
     def forward(self, x, seen=None):
         "`x` ([B, T, C]) after attention and MLP; `seen` is bool [B, 1, T, T], or None for everything before"
         q,k,v = self.attn.qkv(self.ln_1(x))
-        drop = self.attn.dropout * self.training
-        y = attend(q, k, v, drop) if seen is None else F.scaled_dot_product_attention(q, k, v, seen, drop)
+        y = attend(q, k, v, seen, drop=self.attn.drop)
         x = x + self.drop(self.attn.c_proj(y.transpose(1, 2).flatten(2)))
         return x + self.drop(self.mlp(self.ln_2(x)))
+
+LMBlock.forward.standard = True
 
 # %% ../nbs/51_pretrain.ipynb #339a15ff
 class LM(GPT):
@@ -60,21 +61,39 @@ class LM(GPT):
         super()._build(cfg)
         self.h = torch.nn.ModuleList(LMBlock(cfg) for _ in range(cfg.n_layer))
         init_weights(self, cfg.n_layer)
-        if cfg.tied: self.lm_head.weight = self.wte.weight
     def stream(self, tokens, at=None, seen=None):
         "What the last block leaves, [n, T, C], with each block computed twice if `remat` says so"
         x = self.drop(self.embed(tokens))
-        for b in self.h: x = checkpoint(b, x, seen, use_reentrant=False) if self.config.remat and self.training else b(x, seen)
+        for b in self.h: x = self._twice(b, x, seen) if self.config.remat and self.training else b(x, seen)
         return x
+    def _twice(self, block, x, seen):
+        own = block.drop.on and None not in block.drop.generators
+        again = dict(context_fn=lambda: (contextlib.nullcontext(), _drawing_again(block.drop.generators))) if own else {}
+        return checkpoint(block, x, seen, use_reentrant=False, preserve_rng_state=block.drop.on and not own, **again)
+
+def _drawing_again(generators):
+    "A context in which `generators` draw once more what they are about to draw now"
+    then = [g.get_state() for g in generators]
+    @contextlib.contextmanager
+    def again():
+        now = [g.get_state() for g in generators]
+        for g,s in zip(generators, then): g.set_state(s)
+        try: yield
+        finally:
+            for g,s in zip(generators, now): g.set_state(s)
+    return again()
 
 # %% ../nbs/51_pretrain.ipynb #08065bae
 @patch
 def forward(self:LM, tokens, at=None, targets=None, seen=None):
-    "Logits, as a `GPT`; with `targets` (int64 [n, T], -100 where nothing is asked) the summed cross-entropy instead, in nats"
-    x = self.ln_f(self.stream(tokens, seen=seen))
-    logits = self.lm_head(x if at is None else x[at])
+    "Logits, as a `GPT` gives them; with `targets` (int64 [n, T], -100 where nothing is asked) the summed cross-entropy instead, in nats"
+    x = self.stream(tokens, seen=seen)
+    if at is not None: x = x[at] if at.dtype == torch.bool else pick(x, at)[:, 0]
+    logits = self.lm_head(self.ln_f(x))
     if targets is None: return logits
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction='sum')
+
+LM.forward.standard = True
 
 # %% ../nbs/51_pretrain.ipynb #62a66b3f
 def own_document(
@@ -122,7 +141,7 @@ def peak_flops(
     name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else ''
     known = next((v for k,v in PEAKS.items() if k in name), None)
     if known: return known
-    a,best = torch.rand(1024, 1024, device=device, dtype=torch.bfloat16 if bf16 else torch.float32),math.inf
+    a,best = torch.rand(1024, 1024, generator=seeded(0, device=device), device=device, dtype=torch.bfloat16 if bf16 else torch.float32),math.inf
     for _ in range(5):
         start = time.perf_counter()
         float((a @ a)[0, 0])
@@ -224,7 +243,7 @@ def rows_for(
 ) -> Batch: # The rows
     "The rows of one step that one process works on"
     if isinstance(task, Corpus): return task.rows_of(task.rows_at(step, size, seed)[part])
-    return task.sample(size, torch.Generator().manual_seed(seed * 1_000_003 + step))[part]
+    return task.sample(size, seeded(seed, step))[part]
 
 # %% ../nbs/51_pretrain.ipynb #c3abc991
 def shared_by(
@@ -253,14 +272,12 @@ class LMRun:
     ):
         store_attr(but='model')
         check_fit(model, task)
-        if choose('schedule', schedule, SCHEDULES) != 'constant': whole('decay_steps', decay_steps, 1)
         shared_by(acc.num_processes, batch_size=batch_size)
-        between('lr', lr, 0, math.inf)
-        if not clip > 0: raise ValueError(f'clip must be above 0, not {clip!r}; inf leaves gradients as they are.')
+        vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
         whole('micro', ifnone(micro, 1), 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
         if compile: model.compile()
-        opt = torch.optim.AdamW(param_groups(model, lr, lr_scale), weight_decay=weight_decay, fused=True)
+        opt = torch.optim.AdamW(param_groups(model, self.lr, self.lr_scale), weight_decay=self.weight_decay, fused=True)
         self.model,self.opt = acc.prepare(model, opt)
         self.spent = self.waited = self.seen = 0
 
@@ -298,7 +315,7 @@ def step(self:LMRun):
     batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
     self.waited += time.perf_counter() - begun
     n = self.total(batch.loss_mask.sum())
-    with torch.random.fork_rng([self.acc.device] if self.acc.device.type == 'cuda' else []): loss = self.update(batch, n)
+    loss = self.update(batch, n)
     self.done += 1
     self.seen += self.batch_size * batch.tokens.shape[1]
     self.spent += time.perf_counter() - begun
@@ -327,10 +344,10 @@ def _gradients(self:LMRun, batch, n):
 @patch
 def update(self:LMRun, batch, n):
     "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
-    torch.manual_seed((self.seed * 1_000_003 + self.done) * 4099 + self.acc.process_index)
     for g in self.opt.param_groups: g['lr'] = g['top'] * self.now / self.lr
     self.model.train()
-    loss = self._gradients(batch, n)
+    noise = seeded(self.seed, self.done, self.acc.process_index, device=self.acc.device)
+    with dropout_from(self.model, [noise]): loss = self._gradients(batch, n)
     norm,loss = self.acc.clip_grad_norm_(self.model.parameters(), self.clip),float(self.total(loss) / n)
     for k,v in dict(loss=loss, gradient=float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)).items():
         if not math.isfinite(v): raise FloatingPointError(f'The {k} became {v} at step {self.done + 1} (lr {self.lr:g}). Try a lower lr or a longer warmup.')
@@ -543,7 +560,7 @@ def _no_more(at, cfg):
 def _as_lm(gpt):
     "The same network as an `LM`, with a tied head if head and embedding are equal"
     tied = torch.equal(gpt.wte.weight, gpt.lm_head.weight)
-    model = LM(LMConfig(**{k: getattr(gpt.config, k) for k in GPTConfig.__dataclass_fields__}, tied=tied))
+    model = LM(LMConfig(**{**{k: getattr(gpt.config, k) for k in GPTConfig.__dataclass_fields__}, 'tied': tied}))
     model.load_state_dict(gpt.state_dict())
     return model
 
@@ -650,9 +667,9 @@ class Pretraining:
         store_attr()
         s = LM_SIZES[choose('size', size, LM_SIZES)]
         self.batch_size,self.lr = ifnone(batch_size, s.batch_size),ifnone(lr, s.lr)
-        for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split(): whole(k, getattr(self, k), 1)
+        for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         for k in 'micro save_every'.split(): whole(k, ifnone(getattr(self, k), 1), 1)
-        for k in 'lr warm_lr'.split(): between(k, getattr(self, k), 0, math.inf)
+        for k in 'lr warm_lr'.split(): setattr(self, k, between(k, getattr(self, k), 0))
         self.source = rule if isinstance(rule, torch.nn.Module) else None
         self.task,self.kwargs = None if self.source else warm_task(rule, length),kwargs
         self.config = lm_config(size, data.vocab_size, data.seq_len, remat=remat)

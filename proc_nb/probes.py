@@ -124,7 +124,7 @@ def sharpen(
     most:int=500 # Most steps
 ) -> float: # Entropy reached
     "Lower the entropy of attention, and learn nothing else"
-    opt,g = torch.optim.Adam(model.parameters(), lr),torch.Generator(device_of(model)).manual_seed(seed)
+    opt,g = torch.optim.Adam(model.parameters(), between('lr', lr, 0)),seeded(seed, device=device_of(model))
     for _ in range(most):
         b = task.sample(32, g)
         h = entropy(model.maps(b.tokens), b.tokens != task.pad).mean()

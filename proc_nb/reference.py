@@ -41,15 +41,19 @@ PUBLISHED = [dict(rule=r, parts=p, test=t, accuracy=a, grade=g) for r,p,t,a,g in
 
 # %% ../nbs/31_reference.ipynb #fed5cc50
 def published(
-    **kwargs # Arguments of `Study`, over the papers' budget
+    against:bool=True, # With the best rules beside practice on shuffled rows?
+    **kwargs # Arguments of `Study`, over the papers' protocol
 ) -> Study: # With ten seeds
-    "The cells of 2505.22308 that are published, and no others"
+    "The cells that are published, and no others but the controls of the best rules"
     kwargs,tests = {**PAPERS, **kwargs},{told(spec(t)): t for t in the_tests()}
     study = Study(tests=list(tests.values()), **kwargs)
     for p in PUBLISHED:
         if p['test'] not in tests or p['parts'] in (None, 'nothing'): continue
         how = dict(compositions=[{'attn': 'set', 'mlp': 'eca'}]) if '+' in p['rule'] else dict(rules=[p['rule']], parts=[p['parts']])
-        study = study + Study(tests=[tests[p['test']]], controls=[], **how, **kwargs)
+        study = study + Study(tests=[tests[p['test']]], **{**kwargs, **how, 'controls': []})
+    if not against: return study
+    hay,_,rev,_ = the_tests()
+    for test,rules in ((hay, ['dyck']), (rev, ['dyck_shuffle', 'eca'])): study = study + Study(rules, ['all', 'attn'], [test], **{**kwargs, 'controls': ['shuffled rows']})
     return study
 
 # %% ../nbs/31_reference.ipynb #fda9e9eb

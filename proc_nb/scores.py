@@ -52,7 +52,7 @@ def score(
 ) -> float: # Share that is right, 0 to 1
     "Share of right tokens ('corrected', 'paper') or of right answers ('exact')"
     choose('metric', metric, [*METRICS, 'exact'])
-    was,g = model.training,torch.Generator(device_of(model)).manual_seed(seed)
+    was,g = model.training,seeded(seed, device=device_of(model))
     b = task.sample(n, g, split).rescored('corrected' if metric == 'exact' else metric)
     right = right_rows(model, b) if metric == 'exact' else _right_tokens(model.eval(), b)
     model.train(was)

@@ -6,22 +6,24 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/study.html.md"""
 
 # %% auto #0
 __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'MOST', 'CELL', 'HEAD', 'ENGINES', 'SAME', 'TIDY', 'SIX', 'TEN', 'WIDE', 'spec', 'made',
-           'told', 'recipe', 'key', 'control', 'parts_of', 'sizes', 'altered', 'assemble', 'learns', 'Study',
-           'in_words', 'check', 'Table', 'percent', 'span', 'runs_said', 'span_said', 'as_table', 'Store', 'alone',
-           'net_key', 'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work', 'seconds', 'step_seconds',
-           'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths', 'spoilt']
+           'key', 'code_of', 'told', 'control', 'parts_of', 'same_parts', 'sizes', 'altered', 'assemble', 'learns',
+           'Study', 'in_words', 'check', 'weights_sum', 'Table', 'percent', 'span', 'runs_said', 'span_said',
+           'as_table', 'Store', 'alone', 'net_key', 'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work',
+           'seconds', 'step_seconds', 'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths',
+           'spoilt']
 
 # %% ../nbs/30_study.ipynb #b0e33b98
-import hashlib, json, math, os, re, shutil, sys, time, warnings
+import hashlib, inspect, json, math, os, re, shutil, sys, sysconfig, time, warnings
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import torch
 from fastcore.basics import ifnone, patch, store_attr
-from tqdm.auto import tqdm
 
 # %% ../nbs/30_study.ipynb #ad65bf2a
 from .controls import *
@@ -34,6 +36,8 @@ from .results import *
 from .task import *
 from .train import *
 from .transfer import *
+from .workers import *
+from .workers import progress as _bar
 from .zoo import *
 
 # %% ../nbs/30_study.ipynb #afb99bf3
@@ -52,33 +56,81 @@ def made(
     "The task again"
     return tasks[spec[0]](**spec[1])
 
+# %% ../nbs/30_study.ipynb #b945e742
+def key(
+    x # Anything JSON can hold
+) -> str: # 12 hexadecimal digits
+    "A short name for settings"
+    return hashlib.sha1(json.dumps(_plain(x), sort_keys=True).encode()).hexdigest()[:12]
+
+def _plain(x):
+    if isinstance(x, dict): return {str(k): _plain(v) for k,v in x.items()}
+    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
+    return int(x) if isinstance(x, float) and x.is_integer() else x
+
+# %% ../nbs/30_study.ipynb #614a2685
+def _yours(module):
+    "Is this module neither the package's nor Python's nor a library?"
+    if not module or module.split('.')[0] == 'proc_nb' or module.split('.')[0] in sys.stdlib_module_names: return module == '__main__'
+    file = getattr(sys.modules.get(module), '__file__', None) or ''
+    paths = sysconfig.get_paths()
+    return not file.startswith((paths['stdlib'], paths['purelib'], paths['platlib']))
+
+def _compiled(code):
+    "What a code object does, as text that is the same in every process"
+    consts = [_compiled(c) if isinstance(c, CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
+    return [code.co_code.hex(), consts, code.co_names, code.co_varnames, code.co_freevars]
+
+# %% ../nbs/30_study.ipynb #4ef0dd3f
+def _gather(name, x, seen):
+    "Enter `x`, and all of yours that it uses, into `seen`: name -> text"
+    x = getattr(x, '__func__', x) if isinstance(x, (staticmethod, classmethod)) else x
+    if isinstance(x, property): return [_gather(f'{name}.{i}', f, seen) for i,f in enumerate((x.fget, x.fset)) if f]
+    if isinstance(x, (type, FunctionType)) and not _yours(x.__module__): return
+    if isinstance(x, (type, FunctionType)): name = f'{x.__module__}.{x.__qualname__}'
+    if name in seen: return
+    seen[name] = ''
+    if isinstance(x, type): _gather_class(name, x, seen)
+    elif isinstance(x, FunctionType): _gather_function(name, x, seen)
+    elif torch.is_tensor(x): seen[name] = hashlib.sha1(x.cpu().contiguous().view(-1).numpy().tobytes()).hexdigest()
+    else: seen[name] = repr(x) if isinstance(x, (int, float, str, tuple, list, dict, set, bytes, type(None))) else f'{type(x).__module__}.{type(x).__qualname__}'
+
+def _gather_class(name, cls, seen):
+    hidden = '__module__', '__dict__', '__weakref__', '__doc__', '__firstlineno__', '__static_attributes__', '__annotations__', '__annotate_func__'
+    for base in cls.__mro__:
+        for k,v in vars(base).items():
+            if _yours(base.__module__) and k not in hidden or isinstance(v, FunctionType) and _yours(v.__module__): _gather(f'{base.__qualname__}.{k}', v, seen)
+
+def _gather_function(name, f, seen):
+    seen[name] = json.dumps([_compiled(f.__code__), repr(f.__defaults__), repr(f.__kwdefaults__)])
+    used = [n for c in _codes(f.__code__) for n in c.co_names if n in f.__globals__]
+    for n in used: _gather(f'{f.__module__}.{n}', f.__globals__[n], seen)
+    for n,cell in zip(f.__code__.co_freevars, f.__closure__ or ()): _gather(f'{name}.{n}', cell.cell_contents, seen)
+
+def _codes(code): return [code, *(o for c in code.co_consts if isinstance(c, CodeType) for o in _codes(c))]
+
+# %% ../nbs/30_study.ipynb #637a024c
+def code_of(
+    task:Task # Any task
+) -> str: # 12 hexadecimal digits; '' if all of it comes with the package
+    "A sum of the code that is yours in a task"
+    seen = {}
+    _gather('', type(task), seen)
+    inner = [code_of(b) for b in [*getattr(task, 'bases', []), *([task.base] if isinstance(getattr(task, 'base', None), Task) else [])]]
+    return key([sorted(seen.items()), inner]) if seen or any(inner) else ''
+
 # %% ../nbs/30_study.ipynb #f41256d7
 def told(
     spec:list # What `spec` gives
 ) -> str: # Name, and the settings that are not the default
     "A task in few words"
     name,settings = spec
-    if name == 'shuffled': return 'shuffled ' + told([settings['rule'], ifnone(settings['settings'], {})])
-    plain = json.loads(json.dumps(tasks[name]().settings))
-    odd = [f'{k}={v}' for k,v in settings.items() if v != plain[k]]
+    if name == 'shuffled': return 'shuffled ' + told(_base(spec))
+    plain = {k: p.default for k,p in inspect.signature(tasks[name].__init__).parameters.items()}
+    odd = [f'{k}={v}' for k,v in settings.items() if key(v) != key(plain.get(k))]
     return name + (f'({", ".join(odd)})' if odd else '')
 
-# %% ../nbs/30_study.ipynb #50636666
-def recipe(
-    rule:list, # What `spec` gives
-    steps:int=None, # Steps; the recipe's if None
-    lr:float=None # Learning rate; the recipe's if None
-) -> dict: # 'steps' and 'lr'
-    "How a rule is practised: as in `practise`"
-    name = ifnone(rule[1].get('rule'), rule[0]) if rule[0] == 'shuffled' else rule[0]
-    own = RECIPES.get(name, dict(steps=20_000, lr=2e-3))
-    return dict(steps=whole('practice_steps', ifnone(steps, own['steps']), 1), lr=ifnone(lr, own['lr']))
-
-def key(
-    x # Anything JSON can hold
-) -> str: # 12 hexadecimal digits
-    "A short name for settings"
-    return hashlib.sha1(json.dumps(x, sort_keys=True).encode()).hexdigest()[:12]
+def _base(rule): return [rule[1]['rule'], ifnone(rule[1]['settings'], {})] if rule[0] == 'shuffled' else rule
 
 # %% ../nbs/30_study.ipynb #661cebc6
 CONTROLS = {'random': 'random weights, nothing carried over', 'shuffled rows': 'practice on rows in random order',
@@ -101,6 +153,15 @@ def parts_of(
     "The parts that are named"
     return [parts] if isinstance(parts, str) else list(parts)
 
+def same_parts(
+    parts # As in `transfer`
+): # A name, a list of names, or a mapping from part to layers (None: all of them)
+    "One spelling for parts that are the same: `['attn']` is `'attn'`, and the order does not count"
+    layers = {p: sorted(l) if isinstance(l, (list, tuple)) else l for p,l in parts.items()} if isinstance(parts, dict) else dict.fromkeys(parts_of(parts))
+    names = sorted(layers, key=lambda p: [*PARTS, 'all', p].index(p))
+    if any(l is not None for l in layers.values()): return {p: layers[p] for p in names}
+    return names[0] if len(names) == 1 else names
+
 def sizes(
     task:Task, # What the network reads
     shape:dict # n_layer, n_head, n_embd; vocab_size or block_size if not the task's own
@@ -115,7 +176,7 @@ def altered(
     parts # What is carried over
 ) -> GPT: # The same, or a spoilt copy of it
     "What the run's control makes of a practised network"
-    (how,level),g = control(run['control']),torch.Generator().manual_seed(run['seed'])
+    (how,level),g = control(run['control']),seeded(run['seed'])
     if how == 'sharpened': return _sharp(net, run['seed'])
     if how not in ('noise', 'shuffled weights'): return net
     net = deepcopy(net)
@@ -134,27 +195,37 @@ def _sharp(net, seed):
 def assemble(
     run:dict, # Its settings
     net # Function source -> practised network
-) -> GPT: # Ready to train
+) -> GPT: # Ready to train; `.reports` say what was carried, `.scaled` by what fresh embeddings were multiplied
     "The network of a run, with what it carries over; raises ValueError or KeyError for what cannot be"
     test,sources = made(run['test']),run['sources']
     model = GPT(sizes(test, run['shape']), seed=run['seed'])
     check_fit(model, test)
     model.task,nets = test,[altered(net(s), run, s['parts']) for s in sources]
-    if len(sources) == 1: transfer(nets[0], model, sources[0]['parts'], run['embed'])
-    elif sources: compose(model, {tuple(parts_of(s['parts'])): n for s,n in zip(sources, nets)})
+    model.reports,model.scaled = [],{}
+    if len(sources) == 1: model.reports = [transfer(nets[0], model, sources[0]['parts'], run['embed'])]
+    elif sources:
+        model.reports = compose(model, [(s['parts'], n) for s,n in zip(sources, nets)])
+        model.reports += [transfer(nets[_first(sources)], model, [], run['embed'])]
+    if run['rescale'] and sources: model.scaled = rescale(nets[_first(sources)], model, *model.reports)
     return model
+
+def _first(sources):
+    "Whose embeddings count where there are several sources: those of the one that gives attention"
+    return next((i for i,s in enumerate(sources) if 'attn' in parts_of(s['parts'])), 0)
 
 # %% ../nbs/30_study.ipynb #7b2f7ca6
 def learns(
-    run:dict # Its settings
+    run:dict, # Its settings
+    model:GPT # From `assemble`
 ) -> dict: # 'lr_scale' and 'freeze' for `fit`
     "How fast the parts of a run learn: fresh embeddings faster, or all alike as in the papers"
     parts = [p for s in run['sources'] for p in parts_of(s['parts'])]
     frozen = [q for p in parts for q in (('attn', 'mlp', 'ln') if p == 'all' else (p,))] if run['control'] == 'frozen' else []
-    return dict(lr_scale=fresh_rates(parts, run['embed']) if run['rates'] == 'fresh' else None, freeze=frozen)
+    carried = [*parts, *['pos'] * any('wpe.weight' in r.moved for r in model.reports)]
+    return dict(lr_scale=fresh_rates(carried) if run['rates'] == 'fresh' else None, freeze=frozen)
 
 # %% ../nbs/30_study.ipynb #c3eeec53
-PAPERS = dict(steps=10_000, batch_size=1000, rates='equal', warmup=500, schedule='cosine')
+PAPERS = dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
 SMALL = dict(n_layer=2, n_head=4, n_embd=16)
 
 def _axis(x): return list(x) if isinstance(x, (list, tuple, range)) else [x]
@@ -172,9 +243,13 @@ class Study:
         steps:int=10_000, # Steps on a test
         batch_size:int=1000, # Rows in a step
         practice:str='fresh', # 'fresh': each seed practises its own network; 'zoo': one network for all
+        recipe:str='own', # How rules are practised: a name in `RECIPES`
+        practice_with:dict=None, # Settings over the recipe's, such as dict(lr=1e-3, dropout=.1)
+        rule_with:dict=None, # Settings of rules that are given by name, such as dict(dyck=dict(seq_len=128))
         practice_steps=None, # Steps of practice, or several to compare; the recipe's if None
         layers=None, # Only this layer of the parts, or several to compare
-        embed=None, # As in `transfer`; None is 'mean' with everything carried over, else 'random'
+        embed=None, # As in `transfer`, or several to compare; None is 'mean' with everything carried over, else 'random'
+        rescale=False, # Bring fresh embeddings to the practised scale? Or both, to compare
         controls=('random',), # Names in `CONTROLS`; 'random' is only there if it is named
         compositions=(), # Networks put together: [{'attn': 'set', 'mlp': 'eca'}]
         rates:str='fresh', # 'fresh' (embeddings that start fresh learn faster) or 'equal' (the papers' own)
@@ -183,44 +258,56 @@ class Study:
         schedule:str='hold', # As in `fit`; decays over all the steps
         weight_decay:float=1e-3, # AdamW's
         shape:dict=SMALL, # Sizes of the networks
-        practice_lr:float=None # Learning rate of practice; the recipe's if None
+        practice_lr:float=None, # Learning rate of practice; the recipe's if None
+        eval_every:int=None, # Steps between evaluations; a twentieth of all if None
+        test_rows:int=2000 # Rows of the test split that are answered at the end
     ):
         choose('kind of practice', practice, ['fresh', 'zoo'])
         choose('kind of rates', rates, ['fresh', 'equal'])
         choose('schedule', schedule, SCHEDULES)
-        for k,v in dict(lr=lr, practice_lr=ifnone(practice_lr, 1)).items(): between(k, v, 0, math.inf)
-        between('weight_decay', weight_decay, 0, math.inf, ends=True)
-        self.settings = dict(steps=whole('steps', steps, 1), batch_size=whole('batch_size', batch_size, 1), practice=practice, rates=rates, lr=lr,
-            warmup=whole('warmup', warmup, 0), schedule=schedule, weight_decay=weight_decay, shape={**SMALL, **shape})
-        self.practice_lr,seeds = practice_lr,range(whole('seeds', seeds, 1, MOST)) if isinstance(seeds, (int, float, str)) else list(seeds)
-        cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, controls, compositions))))
+        steps = whole('steps', steps, 1)
+        self.settings = dict(steps=steps, batch_size=whole('batch_size', batch_size, 1), practice=practice, rates=rates, lr=between('lr', lr, 0),
+            warmup=whole('warmup', warmup, 0), schedule=schedule, weight_decay=between('weight_decay', weight_decay, 0, ends=True), shape={**SMALL, **shape},
+            eval_every=whole('eval_every', ifnone(eval_every, max(1, steps // 20)), 1), test_rows=whole('test_rows', test_rows, 1))
+        self.recipe,self.practice_with = choose('recipe', recipe, RECIPES),dict(ifnone(practice_with, {}), **({} if practice_lr is None else dict(lr=practice_lr)))
+        self.rule_with = {choose('rule', k, tasks.rules): v for k,v in ifnone(rule_with, {}).items()}
+        seeds = range(whole('seeds', seeds, 1, MOST)) if isinstance(plain(seeds), (int, float, str)) else [check_seed(s) for s in seeds]
+        cells = list(self._cells(*map(_axis, (rules, parts, tests, practice_steps, layers, embed, rescale, controls, compositions))))
         for c in cells: check(c)
         if len(cells) * len(seeds) > MOST: raise ValueError(f'{len(cells):,} cells with {len(seeds):,} seeds are too many: a study has at most {MOST:,} runs.')
-        self.runs = _once(dict(c, seed=whole('seed', s, 0)) for c in cells for s in seeds)
+        self.runs = _once(dict(c, seed=s) for c in cells for s in seeds)
 
 # %% ../nbs/30_study.ipynb #9238a473
 @patch
-def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, controls, compositions):
-    def cell(sources, how, embed='random'): return dict(test=test, sources=sources, control=how, embed=embed, **self.settings)
+def _cells(self:Study, rules, parts, tests, lengths, layers, embeds, scales, controls, compositions):
     hows = ['practised', *(c for c in controls if c != 'random')]
+    mixes = [[(rule, p)] for rule in rules for p in parts] + [[(rule, list(p) if isinstance(p, tuple) else p) for p,rule in c.items()] for c in compositions]
     for test in tests:
         test = _named(f'test={test}', spec, test, 'test')
-        if 'random' in controls: yield cell([], 'random')
-        for rule,p,layer,embed,n,how in product(rules, parts, layers, embeds, lengths, hows):
-            p = p if layer is None else {q: [layer] for q in parts_of(p)}
-            yield cell([self._source(rule, p, n, how)], how, ifnone(embed, 'mean' if 'all' in parts_of(p) else 'random'))
-        for c,n in product(compositions, lengths): yield cell([self._source(r, list(p) if isinstance(p, tuple) else p, n) for p,r in c.items()], 'practised')
+        if 'random' in controls: yield self._cell(test, [], 'random', 'random', False)
+        for mix,layer,embed,scale,n,how in product(mixes, layers, embeds, scales, lengths, hows):
+            sources = [self._source(rule, p if layer is None else {q: [layer] for q in parts_of(p)}, n, how) for rule,p in mix]
+            everything = len(mix) == 1 and 'all' in parts_of(mix[0][1])
+            yield self._cell(test, sources, how, ifnone(embed, 'mean' if everything else 'random'), scale)
+
+@patch
+def _cell(self:Study, test, sources, control, embed, scale):
+    code = {s[0]: code_of(made(s)) for s in [test, *(o['rule'] for o in sources)]}
+    own = {k: v for k,v in code.items() if v}
+    return dict(test=test, sources=sources, control=control, embed=embed, rescale=bool(scale), **self.settings, **(dict(code=own) if own else {}))
 
 # %% ../nbs/30_study.ipynb #7433657f
 @patch
 def _source(self:Study, rule, parts, steps, how=''):
-    said,rule = f'rule={rule}',_named(f'rule={rule}', spec, rule)
+    said = f'rule={rule}'
+    rule = _named(said, spec, rule if isinstance(rule, Task) or rule not in tasks.rules else rule_of(rule, self.recipe, **self.rule_with.get(rule, {})))
     if how == 'shuffled rows': rule = spec(shuffled(made(rule)))
-    if self.settings['practice'] == 'zoo': return dict(parts=parts, rule=rule, steps=steps)
-    return dict(parts=parts, rule=rule, **_named(said, recipe, rule, steps, self.practice_lr))
+    out = dict(parts=same_parts(parts), rule=rule)
+    if self.settings['practice'] == 'zoo': return dict(out, net=_named(said, _zoo_net, rule, steps, how, self.settings['shape']))
+    return dict(out, practice=_named(said, recipe_for, _base(rule)[0], self.recipe, **{**self.practice_with, **({} if steps is None else dict(steps=steps))}))
 
-def _named(cell, f, *args):
-    try: return f(*args)
+def _named(cell, f, *args, **kwargs):
+    try: return f(*args, **kwargs)
     except (ValueError, KeyError) as e: raise ValueError(f'This cell cannot run: {cell}. {e}') from None
 
 # %% ../nbs/30_study.ipynb #88b4ddc6
@@ -228,10 +315,9 @@ def in_words(
     run:dict # A cell or a run
 ) -> dict: # 'test', 'rule', 'parts', 'practice_steps' as text and numbers
     "What a table says of a run"
-    def base(rule): return [rule[1]['rule'], ifnone(rule[1]['settings'], {})] if rule[0] == 'shuffled' else rule
-    rules,src = [told(spec(made(base(s['rule'])))) for s in run['sources']],run['sources']
-    steps = list(dict.fromkeys(s['steps'] for s in src))
-    return dict(test=told(run['test']), rule=' + '.join(rules) or 'none', parts=' + '.join(_parts(s['parts']) for s in src) or 'nothing',
+    src = run['sources']
+    steps = list(dict.fromkeys(s['practice']['steps'] for s in src if 'practice' in s))
+    return dict(test=told(run['test']), rule=' + '.join(told(_base(s['rule'])) for s in src) or 'none', parts=' + '.join(_parts(s['parts']) for s in src) or 'nothing',
         practice_steps=steps[0] if len(steps) == 1 else None)
 
 def _parts(parts):
@@ -247,25 +333,33 @@ def check(
     _named(f'{said}, control={cell["control"]}', _check, dict(cell, seed=0))
 
 def _check(run):
-    g,how = torch.Generator().manual_seed(0),control(run['control'])[0]
+    g,how = seeded(0),control(run['control'])[0]
     for t in [run['test'], *(s['rule'] for s in run['sources'])]:
         for split in SPLITS: made(t).sample(2, g, split)
     if how == 'frozen' and any(isinstance(s['parts'], dict) for s in run['sources']): raise ValueError('Only whole parts can be frozen, not single layers.')
-    if run['practice'] == 'zoo': _check_zoo(run, how)
-    assemble(dict(run, control='practised'), lambda s: _unpractised(s, run['shape'], 0))
+    assemble(dict(run, control='practised'), lambda s: _untrained(s, run))
+
+def _untrained(source, run):
+    "The network of a source before its practice"
+    own = {k: v for k,v in run['shape'].items() if k not in ('vocab_size', 'block_size')}
+    return unpractised(made(source['rule']), source.get('practice') or RECIPES['own'], run['seed'], **own)
 
 # %% ../nbs/30_study.ipynb #55fe1b42
-def _check_zoo(run, how):
-    for s in run['sources']:
-        net = load_zoo(s['rule'][0])
-        if spec(net.task) != s['rule'] or s['steps'] or how == 'shuffled rows': raise ValueError(f"practice='zoo' only has {net.task} as it is: no other settings, steps or rows.")
-        if any(getattr(net.config, k) != v for k,v in run['shape'].items()): raise ValueError(f"practice='zoo' has networks of {SMALL}, not {run['shape']}.")
+def weights_sum(
+    model # Any module
+) -> str: # 12 hexadecimal digits
+    "A sum of a network's weights"
+    sha = hashlib.sha256()
+    for k,v in sorted(model.state_dict().items()):
+        sha.update(f'{k} {v.dtype} {list(v.shape)}'.encode())
+        sha.update(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()[:12]
 
-def _unpractised(source, shape, seed):
-    task = made(source['rule'])
-    net = GPT(sizes(task, {k: v for k,v in shape.items() if k not in ('vocab_size', 'block_size')}), seed=seed)
-    net.task = task
-    return net
+def _zoo_net(rule, steps, how, shape):
+    net = load_zoo(rule[0])
+    if spec(net.task) != rule or steps or how == 'shuffled rows': raise ValueError(f"practice='zoo' only has {net.task} as it is: no other settings, steps or rows.")
+    if any(getattr(net.config, k) != v for k,v in shape.items()): raise ValueError(f"practice='zoo' has networks of {SMALL}, not {shape}.")
+    return weights_sum(net)
 
 # %% ../nbs/30_study.ipynb #1f12a05f
 @patch
@@ -463,10 +557,11 @@ def net_path(self:Store, source, run):
 
 def net_key(
     source:dict, # Where parts come from
-    run:dict # The run: its seed and shape count
+    run:dict # The run: its seed and shape count, and the code of the rule
 ) -> dict: # Settings of a practice
     "What makes a practised network the one it is"
-    return dict(rule=source['rule'], steps=source['steps'], lr=source['lr'], seed=run['seed'], shape=run['shape'])
+    own = {k: v for k,v in run.get('code', {}).items() if k == source['rule'][0]}
+    return dict(rule=source['rule'], practice=source['practice'], seed=run['seed'], shape=run['shape'], **(dict(code=own) if own else {}))
 
 # %% ../nbs/30_study.ipynb #7dc87c80
 @patch
@@ -474,18 +569,21 @@ def net(self:Store,
     source:dict, # Where parts come from
     run:dict # The run
 ) -> GPT: # The practised network
-    "A practised network, from the zoo or from this folder"
-    return load_zoo(source['rule'][0]) if run['practice'] == 'zoo' else load_model(self.net_path(source, run))
+    "A practised network, from the zoo or from this folder; raises ValueError if the one in the zoo is another than it was"
+    if run['practice'] == 'fresh': return load_model(self.net_path(source, run))
+    net = load_zoo(source['rule'][0])
+    if weights_sum(net) != source['net']: raise ValueError(f"The practised network of {source['rule'][0]} is not the one that this study was made with. Make the study again.")
+    return net
 
 # %% ../nbs/30_study.ipynb #eddcbe96
 def learn(
-    job:dict, # 'task', 'models', 'fit' (arguments of `fit_many`), 'folder', 'deadline', 'threads', 'device'
+    job:dict, # 'task', 'models', 'fit' (arguments of `fit_many`), 'test_rows', 'folder', 'deadline', 'threads', 'device'
     tick=lambda n: None # Called with the number of steps done
 ): # Trained models and their evaluations; None if the time was over first
     "Train the models of a job"
-    torch.set_num_threads(job['threads'])
     if time.time() > job['deadline']: return None
-    try: return _learn(job, [copied(m).to(job['device']) for m in job['models']], tick)
+    try:
+        with threads_of(job['threads']): return _learn(job, [copied(m).to(job['device']) for m in job['models']], tick)
     except RuntimeError as e:
         if not _no_memory(e) or len(job['models']) == 1: raise
     warnings.warn(f'{len(job["models"])} networks at once do not fit into the memory: going on with half of them at a time.')
@@ -507,16 +605,24 @@ def _halves(job):
 
 # %% ../nbs/30_study.ipynb #5501200d
 def _learn(job, models, tick):
-    task,evals = made(job['task']),_evals(Path(job['folder']))
+    evals = _evals(Path(job['folder']))
     try:
-        with closing(fit_many(models, task, run_dir=job['folder'], resume=True, **job['fit'])) as recs:
+        with closing(_records(job, models)) as recs:
             for rec in recs:
                 tick(len(models))
-                if rec.accuracy is not None: evals.append(dict(step=rec.step, seconds=rec.seconds, accuracy=rec.accuracy))
+                if rec.accuracy is not None: evals.append(dict(step=rec.step, seconds=rec.seconds, accuracy=_each(rec.accuracy)))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
     except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=evals[-1]['seconds'] if evals else 0, accuracy=[None] * len(models)))
-    results = [_result(job, task, m, i, evals, len(models)) for i,m in enumerate(models)]
+    results = [_result(job, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
+
+def _records(job, models):
+    "One network as `fit` trains it, several side by side"
+    if len(models) > 1: return fit_many(models, job['task'], run_dir=job['folder'], resume=True, **job['fit'])
+    one = {k: v[0] if isinstance(v, list) else v for k,v in job['fit'].items()}
+    return fit(models[0], job['task'], run_dir=job['folder'], resume=True, seed=one.pop('seeds'), **one)
+
+def _each(x): return x if isinstance(x, list) else [x]
 
 # %% ../nbs/30_study.ipynb #6fabd5e5
 def _evals(folder):
@@ -524,24 +630,33 @@ def _evals(folder):
     file = folder/'checkpoint.safetensors'
     found = load_tensors(file)[1].get('evals') if file.exists() else []
     if found is None: shutil.rmtree(folder)
-    return found or []
+    return [dict(e, accuracy=_each(e['accuracy'])) for e in found or []]
 
 # %% ../nbs/30_study.ipynb #0ebfc8c3
-def _result(job, task, model, i, evals, members):
+def _result(job, model, i, evals, members):
     curve = [[e['step'], e['accuracy'][i] and round(e['accuracy'][i], 4)] for e in evals]
     fine = bool(curve) and curve[-1][1] is not None
     found = next((s for s,a in curve if (a or 0) > .5), None)
-    accuracy = evaluate(model, task, 2000, 'test') if fine else None
+    accuracy = evaluate(model, job['task'], job['test_rows'], 'test') if fine else None
     return dict(accuracy=accuracy, found=found, curve=curve, seconds=round(evals[-1]['seconds'] / members, 1), members=members, **machine(job['device']))
 
 # %% ../nbs/30_study.ipynb #0e50483e
 def local(
-    jobs, # Jobs, made when they are asked for
+    take, # Function that gives the next job, or None while there is none to begin
     tick, # Called with steps done
-    workers=None # Not used
-): # Yields (job, result)
-    "One job after the other, in this process"
-    for job in jobs: yield job,learn(job, tick)
+    workers=None # Jobs at once; as many as there are cores if None
+): # Yields (job, result) as they finish
+    "Jobs in Python threads of this process; who stops asking lets each save where it is"
+    flying,workers = {},workers_on('cpu', workers)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(flying) < workers and (job := take()): flying[pool.submit(learn, job, tick)] = job
+                if not flying: return
+                done = wait(flying, return_when=FIRST_COMPLETED).done.pop()
+                yield flying.pop(done),done.result()
+        finally:
+            for job in flying.values(): job['deadline'] = 0
 
 # %% ../nbs/30_study.ipynb #639204bd
 def _ray(workers):
@@ -554,14 +669,13 @@ def _ray(workers):
     return ray
 
 # %% ../nbs/30_study.ipynb #eeb781bb
-def on_ray(jobs, tick, workers=None):
+def on_ray(take, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     ray = _ray(workers)
-    work,jobs,flying = None,iter(jobs),{}
-    room = 2 * int(ray.cluster_resources().get('CPU', 1))
+    flying,room = {},2 * int(ray.cluster_resources().get('CPU', 1))
     try:
         while True:
-            while len(flying) < room and (job := next(jobs, None)):
+            while len(flying) < room and (job := take()):
                 work = ray.remote(num_cpus=1, num_gpus='cuda' in job['device'])(learn)
                 flying[work.remote(job)] = job
             if not flying: return
@@ -582,7 +696,7 @@ def _got(ray, ref):
 ENGINES = dict(local=local, ray=on_ray)
 
 # %% ../nbs/30_study.ipynb #e97a950e
-SAME = 'test steps batch_size lr warmup schedule weight_decay shape'.split()
+SAME = 'test steps batch_size lr warmup schedule weight_decay shape eval_every test_rows'.split()
 def grouped(
     items, # Dicts
     same, # Function item -> what members of a group share
@@ -601,7 +715,7 @@ def room(
     device # Where
 ) -> int: # Members of a group
     "How many networks fit side by side"
-    if 'cuda' not in str(device): return 4
+    if 'cuda' not in str(device): return 1
     c = sizes(task, shape)
     each = 4 * batch_size * task.seq_len * (c.n_layer * (20 * c.n_embd + c.n_head * task.seq_len) + c.vocab_size)
     return max(1, int(torch.cuda.mem_get_info(device)[0] / 2 / each))
@@ -618,16 +732,15 @@ def practices(self:Store,
 # %% ../nbs/30_study.ipynb #ba8514f0
 def _practice_job(group):
     p = group[0]
-    fit = dict(steps=p['steps'], lr=p['lr'], seeds=[o['seed'] for o in group], weight_decay=.01, schedule='cosine', decay_steps=p['steps'],
-        eval_every=max(1, min(500, p['steps'] // 10)))
-    return dict(task=p['rule'], models=[_unpractised(o, o['shape'], o['seed']) for o in group], fit=fit)
+    own = {k: [o['practice'][k] for o in group] if k == 'lr' else v for k,v in practice_fit(p['practice']).items()}
+    return dict(task=made(p['rule']), models=[_untrained(o, o) for o in group], fit=dict(own, seeds=[o['seed'] for o in group]), test_rows=2000)
 
 def _test_job(group, net):
-    r = group[0]
-    each = {k: [learns(o)[k] for o in group] for k in ('lr_scale', 'freeze')}
-    fit = dict(steps=r['steps'], batch_size=r['batch_size'], lr=r['lr'], seeds=[o['seed'] for o in group], weight_decay=r['weight_decay'], warmup=r['warmup'],
-        schedule=r['schedule'], decay_steps=r['steps'], eval_every=max(1, r['steps'] // 20), **each)
-    return dict(task=r['test'], models=[assemble(o, lambda s: net(s, o)) for o in group], fit=fit)
+    r,models = group[0],[assemble(o, lambda s: net(s, o)) for o in group]
+    rates = [learns(o, m) for o,m in zip(group, models)]
+    own = {k: r[k] for k in 'steps batch_size lr weight_decay warmup schedule eval_every'.split()}
+    fit = dict(own, decay_steps=r['steps'], seeds=[o['seed'] for o in group], **{k: [o[k] for o in rates] for k in ('lr_scale', 'freeze')})
+    return dict(task=made(r['test']), models=models, fit=fit, test_rows=r['test_rows'], scaled=[m.scaled for m in models])
 
 # %% ../nbs/30_study.ipynb #ea06af33
 class Work:
@@ -643,33 +756,45 @@ class Work:
         self.store,self.done = store,store.of(study.runs)
         have = {r['id'] for r in self.done}
         self.runs = [r for r in study.runs if key(r) not in have]
+        self.seeds = list(dict.fromkeys(r['seed'] for r in study.runs))
+        self.by_seed = ifnone(members, 1) == 1 and 'cuda' not in self.device
         self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
         self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
+        self.todo = [g for w in self.waves for groups in w for g in groups]
 
 # %% ../nbs/30_study.ipynb #c9eb43ea
 @patch
 def _waves(self:Work, most):
     waves,seen = {},set()
-    for r in self.runs: waves.setdefault(json.dumps([[s['rule'], s['steps']] for s in r['sources']]), []).append(r)
+    for r in sorted(self.runs, key=lambda r: self.seeds.index(r['seed'])) if self.by_seed else self.runs:
+        waves.setdefault(json.dumps([r['seed'] if self.by_seed else None, [[s['rule'], s.get('practice')] for s in r['sources']]]), []).append(r)
     for runs in waves.values():
         need = [p for p in self.store.practices(runs) if key(p) not in seen]
         seen.update(map(key, need))
-        yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: most(p['rule'], 64, p['shape'])),
+        yield (grouped(need, lambda p: {**p, 'seed': 0}, lambda p: 1 if p['practice']['dropout'] else most(p['rule'], p['practice']['batch_size'], p['shape'])),
             grouped(runs, lambda r: [r[k] for k in SAME], lambda r: most(r['test'], r['batch_size'], r['shape'])))
 
 # %% ../nbs/30_study.ipynb #1f117025
+def _steps(group):
+    "Steps that each network of a group takes"
+    return group[0]['practice']['steps'] if 'rule' in group[0] else group[0]['steps']
+
 @patch
 def steps(self:Work):
     "Steps of all networks together"
-    return sum(len(g) * g[0]['steps'] for g in self.practices + self.tests)
+    return sum(len(g) * _steps(g) for g in self.practices + self.tests)
 
 @patch
-def jobs(self:Work, groups, make, deadline):
-    "Jobs for groups, made one by one while there is time"
-    for g in groups:
-        if time.time() > deadline: return
-        folder = (self.store.out/'flying'/key(g)).absolute()
-        yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
+def take(self:Work,
+    deadline:float=math.inf # When nothing more is begun, in seconds since 1970
+) -> dict: # A job; None if there is none, or none whose practices are done
+    "The next job"
+    group = next((g for g in self.todo if 'rule' in g[0] or not self.store.practices(g)), None) if time.time() < deadline else None
+    if group is None: return None
+    self.todo.remove(group)
+    job = _practice_job(group) if 'rule' in group[0] else _test_job(group, self.store.net)
+    folder = (self.store.out/'flying'/key(group)).absolute()
+    return dict(job, group=group, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
 # %% ../nbs/30_study.ipynb #a842e7d3
 def seconds(
@@ -689,48 +814,53 @@ def run(self:Study,
     engine:str='local', # 'local' or 'ray'
     device=None, # Where to train; CUDA if there is one
     members:int=None, # Most networks in a group
-    workers:int=None, # For Ray: processes
-    progress:bool=True # Show a bar?
+    workers:int=None, # Runs at once; local: as many as there are cores, Ray: what it finds
+    progress:bool=True # Show a bar, or lines where there is no terminal?
 ) -> Table: # The rows of this study that are done
     "Make the runs that are not done yet"
     deadline,each = time.time() + seconds(budget),ENGINES[choose('engine', engine, ENGINES)]
+    self.still()
     store = Store(out)
     with alone(out):
         store.mend()
         work = Work(self, store, device, members)
-        with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar:
-            def done(groups, make):
-                "Finished jobs one by one, as (job, result)"
-                return closing(each(work.jobs(groups, make, deadline), bar.update, workers))
-            for practices,tests in work.waves: _wave(store, practices, tests, done)
+        if engine == 'local': workers = workers_on(work.device, workers)
+        with _bar(total=work.steps(), unit='step', disable=not progress) as shown, closing(each(lambda: work.take(deadline), shown.update, workers)) as jobs:
+            for job,got in jobs: _keep(store, job, got)
     return store.of(self.runs)
 
-# %% ../nbs/30_study.ipynb #b25a4ee3
-def _wave(store, practices, tests, done):
-    with done(practices, _practice_job) as jobs:
-        for job,got in jobs:
-            if got: _keep_nets(store, job, *got)
-    with done([g for g in tests if not store.practices(g)], lambda g: _test_job(g, store.net)) as jobs:
-        for job,got in jobs:
-            if got: _keep_rows(store, job, got[1])
+@patch
+def still(self:Study):
+    "Raise ValueError if a task of yours was defined anew since the study was made"
+    for name,spec,code in {(s[0], json.dumps(s), r['code'][s[0]]) for r in self.runs for s in [r['test'], *(o['rule'] for o in r['sources'])] if s[0] in r.get('code', {})}:
+        if code_of(made(json.loads(spec))) != code: raise ValueError(f'The task {name} was defined anew since this study was made. Make the study again, and it knows the new one.')
 
 # %% ../nbs/30_study.ipynb #86ae3e02
 def _keep_nets(store, job, models, results):
     for p,m,r in zip(job['group'], models, results):
         path = store.out/'practised'/f'{key(p)}.safetensors'
-        save_model(m, path, task=made(p['rule']), seed=p['seed'], steps=p['steps'], lr=p['lr'], accuracy=r['accuracy'], seconds=r['seconds'])
-    shutil.rmtree(job['folder'], ignore_errors=True)
+        save_model(m, path, task=job['task'], seed=p['seed'], **p['practice'], accuracy=r['accuracy'], seconds=r['seconds'])
 
-TIDY = 'embed control seed practice rates steps batch_size'.split()
+TIDY = 'embed rescale control seed practice rates steps batch_size'.split()
 def _keep_rows(store, job, results):
     about = dict(proc_nb=version('proc-nb'), date=time.strftime('%Y-%m-%d'))
-    store.append(dict(_said(store, r, got), **about) for r,got in zip(job['group'], results))
-    shutil.rmtree(job['folder'], ignore_errors=True)
+    rows = [dict(_said(store, r, got), scaled=s, **about) for r,got,s in zip(job['group'], results, job['scaled'])]
+    store.append(rows)
 
 def _said(store, run, got):
-    practised = [a and round(a, 4) for a in (store.net(s, run).meta['accuracy'] for s in run['sources'])]
+    nets = [store.net(s, run) for s in run['sources']]
+    practised = [n.meta['accuracy'] and round(n.meta['accuracy'], 4) for n in nets]
     if None in practised: got = dict(got, accuracy=None, found=None)
-    return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, settings=run, practised=practised, **got)
+    own = dict(settings=run, practised=practised, nets=[weights_sum(n) for n in nets])
+    return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, **own, **got)
+
+# %% ../nbs/30_study.ipynb #b25a4ee3
+def _keep(store, job, got):
+    "What is kept of a job: networks of a practice, rows of a test; nothing if the time was over first"
+    if not got: return
+    if 'rule' in job['group'][0]: _keep_nets(store, job, *got)
+    else: _keep_rows(store, job, got[1])
+    shutil.rmtree(job['folder'], ignore_errors=True)
 
 # %% ../nbs/30_study.ipynb #bad46b13
 def step_seconds(
@@ -743,7 +873,8 @@ def step_seconds(
 ) -> float: # Seconds for one step of all of them
     "Time training steps, after those that warm up"
     models = [GPT(sizes(task, shape), seed=i).to(device) for i in range(members)]
-    run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
+    if members > 1: run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
+    else: run = Run(models[0], task, batch_size, 1e-3, None, (), 0, 1e-3, 1., 100, 'constant', None)
     wait = torch.cuda.synchronize if 'cuda' in str(device) else lambda: None
     for _ in range(3 if 'cuda' in str(device) else 1): run.step()
     wait()
@@ -761,7 +892,7 @@ class Plan:
         measured:int=1 # Steps to time of each kind of group
     ):
         store_attr()
-        self.lines = [_line_of(what, groups, batch, work.device, measured) for what,batch,kinds in (('practise', lambda g: 64, _kinds(work.practices, 'rule')),
+        self.lines = [_line_of(what, groups, batch, work.device, measured) for what,batch,kinds in (('practise', lambda g: g['practice']['batch_size'], _kinds(work.practices, 'rule')),
             ('learn', lambda g: g['batch_size'], _kinds(work.tests, 'test'))) for groups in kinds]
 
 # %% ../nbs/30_study.ipynb #3ebdf5e8
@@ -783,13 +914,13 @@ Plan.__repr__ = Plan.__str__
 # %% ../nbs/30_study.ipynb #9132d6ae
 def _kinds(groups, task):
     out = {}
-    for g in groups: out.setdefault(json.dumps([g[0][task], g[0]['steps'], g[0].get('batch_size'), g[0]['shape']]), []).append(g)
+    for g in groups: out.setdefault(json.dumps([g[0][task], _steps(g), g[0].get('batch_size'), g[0]['shape']]), []).append(g)
     return out.values()
 
 def _line_of(what, groups, batch, device, measured):
     g,name = groups[0],'test' if what == 'learn' else 'rule'
     step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device, measured)
-    n,steps = sum(map(len, groups)),g[0]['steps']
+    n,steps = sum(map(len, groups)),_steps(g)
     return dict(what=f'{what} {told(g[0][name])}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
 
 # %% ../nbs/30_study.ipynb #d8f1005c
@@ -839,11 +970,11 @@ def diagnostic(
     **kwargs # Arguments of `Study`, over the papers' budget
 ) -> Study: # With ten seeds, three for multiplication
     "2601.21725: ten rules on its diagnostic tests"
-    kwargs = {**PAPERS, **kwargs}
-    main = Study(rules, parts, the_tests()[:3], controls=['random', 'shuffled rows'], **kwargs)
+    hows = dict(controls=['random', 'shuffled rows'])
+    main = Study(rules, parts, the_tests()[:3], **{**PAPERS, **hows, **kwargs})
     if not big: return main
-    large = {**kwargs, **dict(seeds=3, steps=20_000, batch_size=64, shape=WIDE, practice_steps=2500, practice_lr=5e-4)}
-    return main + Study(rules, parts, [tasks['multiplication'](metric='paper')], controls=['random', 'shuffled rows'], **large)
+    large = {**PAPERS, **hows, **dict(seeds=3, steps=20_000, batch_size=64, shape=WIDE, practice_steps=2500, practice_lr=5e-4), **kwargs}
+    return main + Study(rules, parts, [tasks['multiplication'](metric='paper')], **large)
 
 # %% ../nbs/30_study.ipynb #9aba86db
 def tour(

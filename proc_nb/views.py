@@ -204,7 +204,7 @@ def rule_page(
     n:int=3 # Rows to draw
 ) -> Html: # Rows, the first one shuffled, statistics, guessing
     "A task explained by examples"
-    batch,g = task.sample(500, torch.Generator().manual_seed(seed)),torch.Generator().manual_seed(seed)
+    batch,g = task.sample(500, seeded(seed)),seeded(seed)
     row = task.trim(batch.tokens[0])
     mixed = Task.picture(task, row[torch.randperm(len(row), generator=g)])
     (even,common),doc = guessing(batch),type(task).__doc__.replace('`', '')
