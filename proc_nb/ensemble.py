@@ -158,9 +158,9 @@ def evaluate_many(
     seed:int=0 # Seed of the draw
 ) -> list: # Per member the share of scored positions that are right
     "`evaluate` for every member"
-    rows = task.sample(n, seeded(seed, device=net.weights.device), split)
-    right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
     with threads_for(net):
+        rows = task.sample(n, seeded(seed, device=net.weights.device), split)
+        right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
         for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
             hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
             right = right + hit.reshape(net.members, -1).sum(1)
