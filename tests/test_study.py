@@ -185,7 +185,7 @@ def test_sums_and_subsets():
     assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
     assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
 
-def call(*args, cwd): return subprocess.run([sys.executable, '-m', 'proc_nb.study_cli', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+def call(*args, cwd): return subprocess.run([Path(sys.executable).parent/'proc-nb-study', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):
     plan = call('tour', '--plan', '--measured', '2', '--seeds', '1', cwd=tmp_path)
