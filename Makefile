@@ -31,7 +31,7 @@ help: ## what there is to make
 
 .venv/.base: .venv/.torch $(SETUP)
 	@echo "==> installing proc-nb and what it needs"
-	@$(PIP) install -c constraints-dev.txt -e .
+	@$(PIP) install -c constraints-dev.txt -e '.[fast]'
 	@touch $@
 
 .venv/.dev: .venv/.base

@@ -15,6 +15,7 @@ import errno, hashlib, json, math, os, secrets, time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import cache
 from glob import escape
 from importlib import import_module
 from pathlib import Path
@@ -62,12 +63,21 @@ def groups_of(model, batch):
     "`batch` in the groups that `model` is quickest with"
     return by_length(batch) if getattr(model, 'causal', False) and batch.tokens.device.type == 'cpu' else [batch]
 
+# %% ../nbs/11_train.ipynb #f05ed002
+@cache
+def _fused():
+    "The fused step; without numba a function that always leaves the work to autograd"
+    try: from proc_nb.fused import fused_step
+    except ImportError: return lambda *args, **kwargs: None
+    return fused_step
+
 # %% ../nbs/11_train.ipynb #835b62b5
 def backward(
     model, # Any model that answers `model(tokens, at=mask)`
     batch:Batch # Rows to learn from
 ) -> torch.Tensor: # The mean cross-entropy over answered positions, in nats; a scalar without gradient
     "Accumulate the gradient of the mean loss, group by group"
+    if done := _fused()(model, batch, batch.loss_mask, learn=True): return done[0]
     total,n = 0,batch.loss_mask.sum()
     for b in groups_of(model, batch):
         loss = F.cross_entropy(model(b.tokens, at=b.loss_mask), b.targets[b.loss_mask], reduction='sum') / n
@@ -88,7 +98,8 @@ def evaluate(
     was,g = model.training,seeded(seed, device=device_of(model))
     model.eval()
     batch = task.sample(n, g, split)
-    right = sum(_right(model, b) for b in groups_of(model, batch))
+    done = _fused()(model, batch, batch.score_mask)
+    right = done[1] if done else sum(_right(model, b) for b in groups_of(model, batch))
     model.train(was)
     return float(right / batch.score_mask.sum())
 
