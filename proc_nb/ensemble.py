@@ -22,6 +22,7 @@ from .cuda_graph import *
 from .gpt import *
 from .task import *
 from .train import *
+from .workers import threads_for
 
 # %% ../nbs/14_ensemble.ipynb #81761b89
 class Members(nn.Module):
@@ -159,9 +160,10 @@ def evaluate_many(
     "`evaluate` for every member"
     rows = task.sample(n, seeded(seed, device=net.weights.device), split)
     right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-    for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
-        hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
-        right = right + hit.reshape(net.members, -1).sum(1)
+    with threads_for(net):
+        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
+            hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
+            right = right + hit.reshape(net.members, -1).sum(1)
     return (right / rows.score_mask.sum()).tolist()
 
 # %% ../nbs/14_ensemble.ipynb #dfdd3197
@@ -383,9 +385,10 @@ def _many(run, steps, path, eval_every, eval_rows):
     try:
         while run.done < steps:
             clean = False
-            loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
-            if ends or run.device.type == 'cpu': _tell(run, told)
-            acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
+            with threads_for(run.net):
+                loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
+                if ends or run.device.type == 'cpu': _tell(run, told)
+                acc = [a if i not in told else None for i,a in enumerate(evaluate_many(run.net, run.task, eval_rows))] if ends else None
             if ends: run.evals.append(dict(step=run.done, seconds=time.perf_counter() - start, accuracy=acc))
             clean = True
             if ends and path: saved = run.save(path) or run.done

@@ -7,7 +7,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lab.html.md"""
 # %% auto #0
 __all__ = ['CONTROL', 'SMALL', 'CELLS', 'Runner', 'in_words', 'Panel', 'allowed', 'TaskBox', 'RuleExplorer', 'PartBox',
            'parts_said', 'Trainable', 'LabRun', 'freeze_moved', 'TransferLab', 'attention_page', 'AttentionView',
-           'train_together', 'composed', 'Composer', 'lab_notebook', 'open_lab']
+           'train_together', 'composed', 'Composer', 'lab_notebook', 'run_lab']
 
 # %% ../nbs/70_lab.ipynb #7509e6b6
 import json, math, os, signal, subprocess, sys, threading, time, weakref
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import ipywidgets as W, torch
 from fastcore.basics import ifnone, noop, patch, store_attr
-from fastcore.script import call_parse
 
 from .draw import *
 from .ensemble import *
@@ -1115,13 +1114,13 @@ def _serve(command):
         except KeyboardInterrupt: pass # the server has heard it too, and asks whether it should end
 
 # %% ../nbs/70_lab.ipynb #5ebfddf4
-@call_parse
-def open_lab(
-    folder:str='.' # Folder to work in
+def run_lab(
+    folder='.' # Folder to work in
 ):
-    "Open JupyterLab on the live lab"
+    "Open JupyterLab on the live lab; returns the exit status"
     if find_spec('jupyterlab') is None: raise SystemExit("JupyterLab is not installed: pip install 'proc-nb[lab]'")
     book = lab_notebook(folder)
     print(f'Opening {book}; the tutorials lie beside it. Ctrl-C in this terminal, twice, ends JupyterLab.')
     root = ['--allow-root'] if getattr(os, 'geteuid', lambda: 1)() == 0 else []
     return _serve([sys.executable, '-m', 'jupyterlab', str(book), f'--ServerApp.root_dir={Path(folder).resolve()}', *root])
+

@@ -9,11 +9,12 @@ __all__ = ['CONTROLS', 'PAPERS', 'SMALL', 'MOST', 'CELL', 'HEAD', 'ENGINES', 'SA
            'key', 'code_of', 'told', 'control', 'parts_of', 'same_parts', 'sizes', 'altered', 'assemble', 'learns',
            'Study', 'in_words', 'check', 'weights_sum', 'Table', 'percent', 'span', 'runs_said', 'span_said',
            'as_table', 'Store', 'alone', 'net_key', 'learn', 'copied', 'local', 'on_ray', 'grouped', 'room', 'Work',
-           'seconds', 'threads', 'step_seconds', 'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour',
-           'lengths', 'spoilt']
+           'seconds', 'step_seconds', 'Plan', 'in_time', 'the_tests', 'modular', 'diagnostic', 'tour', 'lengths',
+           'spoilt']
 
 # %% ../nbs/30_study.ipynb #b0e33b98
 import hashlib, inspect, json, math, os, re, shutil, sys, sysconfig, time, warnings
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from importlib.metadata import version
@@ -23,7 +24,6 @@ from types import CodeType, FunctionType
 
 import torch
 from fastcore.basics import ifnone, patch, store_attr
-from tqdm.auto import tqdm
 
 # %% ../nbs/30_study.ipynb #ad65bf2a
 from .controls import *
@@ -36,6 +36,8 @@ from .results import *
 from .task import *
 from .train import *
 from .transfer import *
+from .workers import *
+from .workers import progress as _bar
 from .zoo import *
 
 # %% ../nbs/30_study.ipynb #afb99bf3
@@ -579,9 +581,9 @@ def learn(
     tick=lambda n: None # Called with the number of steps done
 ): # Trained models and their evaluations; None if the time was over first
     "Train the models of a job"
-    torch.set_num_threads(job['threads'])
     if time.time() > job['deadline']: return None
-    try: return _learn(job, [copied(m).to(job['device']) for m in job['models']], tick)
+    try:
+        with threads_of(job['threads']): return _learn(job, [copied(m).to(job['device']) for m in job['models']], tick)
     except RuntimeError as e:
         if not _no_memory(e) or len(job['models']) == 1: raise
     warnings.warn(f'{len(job["models"])} networks at once do not fit into the memory: going on with half of them at a time.')
@@ -640,12 +642,21 @@ def _result(job, model, i, evals, members):
 
 # %% ../nbs/30_study.ipynb #0e50483e
 def local(
-    jobs, # Jobs, made when they are asked for
+    take, # Function that gives the next job, or None while there is none to begin
     tick, # Called with steps done
-    workers=None # Not used
-): # Yields (job, result)
-    "One job after the other, in this process"
-    for job in jobs: yield job,learn(job, tick)
+    workers=None # Jobs at once; as many as there are cores if None
+): # Yields (job, result) as they finish
+    "Jobs in Python threads of this process; who stops asking lets each save where it is"
+    flying,workers = {},workers_on('cpu', workers)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(flying) < workers and (job := take()): flying[pool.submit(learn, job, tick)] = job
+                if not flying: return
+                done = wait(flying, return_when=FIRST_COMPLETED).done.pop()
+                yield flying.pop(done),done.result()
+        finally:
+            for job in flying.values(): job['deadline'] = 0
 
 # %% ../nbs/30_study.ipynb #639204bd
 def _ray(workers):
@@ -658,14 +669,13 @@ def _ray(workers):
     return ray
 
 # %% ../nbs/30_study.ipynb #eeb781bb
-def on_ray(jobs, tick, workers=None):
+def on_ray(take, tick, workers=None):
     "Jobs on Ray's workers, as they finish"
     ray = _ray(workers)
-    work,jobs,flying = None,iter(jobs),{}
-    room = 2 * int(ray.cluster_resources().get('CPU', 1))
+    flying,room = {},2 * int(ray.cluster_resources().get('CPU', 1))
     try:
         while True:
-            while len(flying) < room and (job := next(jobs, None)):
+            while len(flying) < room and (job := take()):
                 work = ray.remote(num_cpus=1, num_gpus='cuda' in job['device'])(learn)
                 flying[work.remote(job)] = job
             if not flying: return
@@ -750,6 +760,7 @@ class Work:
         self.by_seed = ifnone(members, 1) == 1 and 'cuda' not in self.device
         self.waves = list(self._waves(lambda task, batch, shape: members or room(made(task), batch, shape, self.device)))
         self.practices,self.tests = ([g for w in self.waves for g in w[i]] for i in (0, 1))
+        self.todo = [g for w in self.waves for groups in w for g in groups]
 
 # %% ../nbs/30_study.ipynb #c9eb43ea
 @patch
@@ -774,12 +785,16 @@ def steps(self:Work):
     return sum(len(g) * _steps(g) for g in self.practices + self.tests)
 
 @patch
-def jobs(self:Work, groups, make, deadline):
-    "Jobs for groups, made one by one while there is time"
-    for g in groups:
-        if time.time() > deadline: return
-        folder = (self.store.out/'flying'/key(g)).absolute()
-        yield dict(make(g), group=g, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
+def take(self:Work,
+    deadline:float=math.inf # When nothing more is begun, in seconds since 1970
+) -> dict: # A job; None if there is none, or none whose practices are done
+    "The next job"
+    group = next((g for g in self.todo if 'rule' in g[0] or not self.store.practices(g)), None) if time.time() < deadline else None
+    if group is None: return None
+    self.todo.remove(group)
+    job = _practice_job(group) if 'rule' in group[0] else _test_job(group, self.store.net)
+    folder = (self.store.out/'flying'/key(group)).absolute()
+    return dict(job, group=group, folder=str(folder), deadline=deadline, threads=torch.get_num_threads(), device=self.device)
 
 # %% ../nbs/30_study.ipynb #a842e7d3
 def seconds(
@@ -799,32 +814,20 @@ def run(self:Study,
     engine:str='local', # 'local' or 'ray'
     device=None, # Where to train; CUDA if there is one
     members:int=None, # Most networks in a group
-    workers:int=None, # Processes, of one thread each; this one, with all its threads, if None
-    progress:bool=True # Show a bar?
+    workers:int=None, # Runs at once; local: as many as there are cores, Ray: what it finds
+    progress:bool=True # Show a bar, or lines where there is no terminal?
 ) -> Table: # The rows of this study that are done
     "Make the runs that are not done yet"
     deadline,each = time.time() + seconds(budget),ENGINES[choose('engine', engine, ENGINES)]
     self.still()
     store = Store(out)
-    with alone(out), threads(1 if workers else torch.get_num_threads()):
+    with alone(out):
         store.mend()
         work = Work(self, store, device, members)
-        with tqdm(total=work.steps(), unit='step', disable=not progress, mininterval=1 if sys.stderr.isatty() else 30) as bar:
-            def done(groups, make):
-                "Finished jobs one by one, as (job, result)"
-                return closing(each(work.jobs(groups, make, deadline), bar.update, workers))
-            for practices,tests in work.waves: _wave(store, practices, tests, done)
+        if engine == 'local': workers = workers_on(work.device, workers)
+        with _bar(total=work.steps(), unit='step', disable=not progress) as shown, closing(each(lambda: work.take(deadline), shown.update, workers)) as jobs:
+            for job,got in jobs: _keep(store, job, got)
     return store.of(self.runs)
-
-@contextmanager
-def threads(
-    n:int # Threads for torch
-):
-    "So many threads, and afterwards as many as before"
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try: yield
-    finally: torch.set_num_threads(before)
 
 @patch
 def still(self:Study):
@@ -832,28 +835,17 @@ def still(self:Study):
     for name,spec,code in {(s[0], json.dumps(s), r['code'][s[0]]) for r in self.runs for s in [r['test'], *(o['rule'] for o in r['sources'])] if s[0] in r.get('code', {})}:
         if code_of(made(json.loads(spec))) != code: raise ValueError(f'The task {name} was defined anew since this study was made. Make the study again, and it knows the new one.')
 
-# %% ../nbs/30_study.ipynb #b25a4ee3
-def _wave(store, practices, tests, done):
-    with done(practices, _practice_job) as jobs:
-        for job,got in jobs:
-            if got: _keep_nets(store, job, *got)
-    with done([g for g in tests if not store.practices(g)], lambda g: _test_job(g, store.net)) as jobs:
-        for job,got in jobs:
-            if got: _keep_rows(store, job, got[1])
-
 # %% ../nbs/30_study.ipynb #86ae3e02
 def _keep_nets(store, job, models, results):
     for p,m,r in zip(job['group'], models, results):
         path = store.out/'practised'/f'{key(p)}.safetensors'
         save_model(m, path, task=job['task'], seed=p['seed'], **p['practice'], accuracy=r['accuracy'], seconds=r['seconds'])
-    shutil.rmtree(job['folder'], ignore_errors=True)
 
 TIDY = 'embed rescale control seed practice rates steps batch_size'.split()
 def _keep_rows(store, job, results):
     about = dict(proc_nb=version('proc-nb'), date=time.strftime('%Y-%m-%d'))
     rows = [dict(_said(store, r, got), scaled=s, **about) for r,got,s in zip(job['group'], results, job['scaled'])]
     store.append(rows)
-    shutil.rmtree(job['folder'], ignore_errors=True)
 
 def _said(store, run, got):
     nets = [store.net(s, run) for s in run['sources']]
@@ -861,6 +853,14 @@ def _said(store, run, got):
     if None in practised: got = dict(got, accuracy=None, found=None)
     own = dict(settings=run, practised=practised, nets=[weights_sum(n) for n in nets])
     return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, **own, **got)
+
+# %% ../nbs/30_study.ipynb #b25a4ee3
+def _keep(store, job, got):
+    "What is kept of a job: networks of a practice, rows of a test; nothing if the time was over first"
+    if not got: return
+    if 'rule' in job['group'][0]: _keep_nets(store, job, *got)
+    else: _keep_rows(store, job, got[1])
+    shutil.rmtree(job['folder'], ignore_errors=True)
 
 # %% ../nbs/30_study.ipynb #bad46b13
 def step_seconds(

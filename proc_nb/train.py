@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from .cuda_graph import *
 from .gpt import *
 from .task import *
+from .workers import threads_for
 
 # %% ../nbs/11_train.ipynb #7d4981eb
 def check_fit(
@@ -98,8 +99,9 @@ def evaluate(
     was,g = model.training,seeded(seed, device=device_of(model))
     model.eval()
     batch = task.sample(n, g, split)
-    done = _fused()(model, batch, batch.score_mask)
-    right = done[1] if done else sum(_right(model, b) for b in groups_of(model, batch))
+    with threads_for(model):
+        done = _fused()(model, batch, batch.score_mask)
+        right = done[1] if done else sum(_right(model, b) for b in groups_of(model, batch))
     model.train(was)
     return float(right / batch.score_mask.sum())
 
@@ -486,9 +488,10 @@ def _records(run, steps, path, eval_every, eval_rows):
     try:
         while run.done < steps:
             clean = False
-            loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
-            if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
-            acc = evaluate(run.model, run.task, eval_rows) if ends else None
+            with threads_for(run.model):
+                loss,ends = run.step(),run.done % eval_every == 0 or run.done == steps
+                if ends or run.device.type == 'cpu': loss = _finite(loss, run, path)
+                acc = evaluate(run.model, run.task, eval_rows) if ends else None
             if ends: run.evals.append(dict(step=run.done, seconds=before + time.perf_counter() - start, accuracy=acc))
             clean = True
             if ends and path: saved = run.save(path) or run.done

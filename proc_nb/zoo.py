@@ -11,6 +11,7 @@ __all__ = ['zoo', 'STARTS', 'PAPER', 'RATES', 'RECIPES', 'SPECIAL', 'PRESETS', '
 # %% ../nbs/13_zoo.ipynb #466f1ec2
 import hashlib, json, math, re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fastcore.basics import ifnone, patch
@@ -20,6 +21,7 @@ from .draw import *
 from .task import *
 from .train import *
 from .transfer import *
+from .workers import side_by_side, workers_on
 
 # %% ../nbs/13_zoo.ipynb #0e69888d
 class Zoo(Mapping):
@@ -107,14 +109,17 @@ def race(
     steps:int, # Steps for each start
     seeds, # Seeds of fresh weights and data
     device='cpu', # Where to train
+    workers:int=None, # Runs at once; as many as there are cores if None, one on a GPU
     **kwargs # Arguments of `fit`, over `RATES` and `fresh_rates`
-): # Yields (label, seed, record) per step
-    "Train from each start with each seed, one record at a time"
-    for label,(parts,embed) in starts.items():
-        for seed in seeds:
-            model = start(rule, test, parts, embed, seed, device)
-            rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
-            for rec in fit(model, test, steps, seed=seed, **rates): yield label,seed,rec
+): # Yields (label, seed, record) per step, as they come
+    "Train from each start with each seed, side by side"
+    def run(label, seed):
+        "The records of one run"
+        parts,embed = starts[label]
+        rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
+        return fit(start(rule, test, parts, embed, seed, device), test, steps, seed=seed, **rates)
+    runs = {(label, seed): partial(run, label, seed) for label in starts for seed in seeds}
+    for (label, seed),rec in side_by_side(runs, workers_on(device, workers)): yield label,seed,rec
 
 # %% ../nbs/13_zoo.ipynb #b2912111
 RECIPES = {'own': dict(steps=20_000, batch_size=64, lr=2e-3, weight_decay=.01, warmup=500, schedule='cosine', dropout=0., tied=False),
