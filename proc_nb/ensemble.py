@@ -159,10 +159,14 @@ def evaluate_many(
     "`evaluate` for every member"
     rows = task.sample(n, seeded(seed, device=net.weights.device), split)
     right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-    for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
-        hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
-        right = right + hit.reshape(net.members, -1).sum(1)
+    with eval_mode(net):
+        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members): right = right + _hits(net, b)
     return (right / rows.score_mask.sum()).tolist()
+
+def _hits(net, b):
+    "How many scored positions each member has right"
+    right = net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
+    return torch.zeros_like(b.tokens).masked_scatter(b.score_mask, right.long()).reshape(net.members, -1).sum(1)
 
 # %% ../nbs/14_ensemble.ipynb #dfdd3197
 def fixed_many(
