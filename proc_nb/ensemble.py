@@ -113,6 +113,7 @@ def embed(self:Ensemble, tokens, past=0):
 
 # %% ../nbs/14_ensemble.ipynb #a172553c
 @patch
+@standard
 def forward(self:Ensemble, tokens, at=None):
     "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one row of [vocab] per answer"
     one = None if at is None else one_each(at)
@@ -124,8 +125,6 @@ def forward(self:Ensemble, tokens, at=None):
     slot = torch.arange(len(who), device=who.device) - (n.cumsum(0) - n)[who]
     rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
     return self.lm_head(rows)[who, slot]
-
-Ensemble.forward.standard = True
 
 # %% ../nbs/14_ensemble.ipynb #ffd1122d
 @patch

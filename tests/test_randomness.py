@@ -140,7 +140,7 @@ def test_dropout_in_a_run_is_that_of_seed_and_step():
 def test_a_model_at_rest_holds_no_generator():
     model = GPT(cfg(dropout=.2))
     for rec in fit(model, TEST, 2, 8, eval_rows=20): copy.deepcopy(model)
-    assert all(m.generators == (None,) for m in model.modules() if isinstance(m, Dropout))
+    assert all(m.generators == [None] for m in model.modules() if isinstance(m, Dropout))
 
 @pytest.mark.parametrize('tied', [False, True])
 def test_members_drop_what_they_would_drop_alone(tied):
