@@ -102,7 +102,7 @@ def in_cell(monkeypatch, code, count, cell_id=None):
 def living(): return len(importlib.import_module('ipywidgets.widgets.widget')._instances)
 
 @pytest.mark.parametrize('cell_id', [None, 'an id'])
-@pytest.mark.parametrize('codes', [[f'%time lab = TransferLab(n_pairs={n})' for n in (3, 4, 5)], ['TransferLab()', 'TransferLab(n_pairs=4)', 'TransferLab(n_pairs=5)\n']])
+@pytest.mark.parametrize('codes', [[f'%time lab = TransferLab(n_pairs={n})' for n in (3, 4)], ['TransferLab()', 'TransferLab(n_pairs=4)\n']])
 def test_a_cell_edited_and_run_again_leaves_no_widgets_and_no_thread(monkeypatch, codes, cell_id):
     before, made = living(), []
     for i, code in enumerate(codes):
@@ -111,7 +111,7 @@ def test_a_cell_edited_and_run_again_leaves_no_widgets_and_no_thread(monkeypatch
         made[-1].start()
         if i == 0: each = living() - before
     assert living() - before <= 1.2 * each
-    assert [l.state for l in made] == ['stopped', 'stopped', 'running']
+    assert [l.state for l in made] == ['stopped', 'running']
     made[-1].close()
     for l in made: l.runner.thread.join(5)
     assert not workers()
