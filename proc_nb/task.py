@@ -16,8 +16,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral, Real
 
-import numpy as np
-import torch
+import numpy as np, torch
 from fastcore.basics import ifnone, patch, store_attr
 
 from .draw import *
