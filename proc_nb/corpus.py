@@ -16,13 +16,14 @@ __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'HELD_OUT', 'EXPORTED', 'FORMA
 # %% ../nbs/50_corpus.ipynb #c6f3d520
 import ast, codecs, csv, gzip, hashlib, json, math, os, platform, random, re, shutil, sys, sysconfig, tokenize, unicodedata
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np, torch
 from fastcore.basics import ifnone, patch, store_attr
+from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
@@ -156,8 +157,8 @@ def docstrings(
     return '\n\n'.join(d for n in nodes if isinstance(n, kinds) and (d := ast.get_docstring(n)))
 
 def outermost(texts):
-    "The texts, in their order, without those that stand whole within another"
-    plain = [' '.join(t.split()) for t in texts]
+    "The texts, in their order, without those whose words stand whole within another"
+    plain = [' '.join(re.findall(r'\w+', t)) for t in texts]
     return [t for i,t in enumerate(texts) if not any(plain[i] in p for j,p in enumerate(plain) if j != i and (plain[i] != p or j < i))]
 
 def library_english(
@@ -365,6 +366,7 @@ def _code_rows(file):
     "A Python file in the encoding that it declares; one that is broken is no document"
     yield 1,dict(text=read_source(file))
 
+# %% ../nbs/50_corpus.ipynb #64314c8b
 READERS = dict(text=_text_rows, code=_code_rows, json=_json_rows, csv=_csv_rows, parquet=_parquet_rows)
 def rows_in(
     file, # A file
@@ -375,10 +377,10 @@ def rows_in(
     try:
         for at,row in READERS[kind](file): yield at,row
     except UnicodeDecodeError: raise ValueError(undecodable(file) or f'{file} is not UTF-8.') from None
-    except (OSError, ValueError) as e:
-        if str(file) in str(e) or isinstance(e, FileNotFoundError): raise
+    except FileNotFoundError: raise
+    except Exception as e: # each library has its own
+        if isinstance(e, ValueError) and str(file) in str(e): raise
         raise ValueError(f'{file}, after line {at}: {e or type(e).__name__}') from None
-    except Exception as e: raise ValueError(f'{file}, after line {at}: {e or type(e).__name__}') from None # csv.Error, EOFError, Arrow's own
 
 # %% ../nbs/50_corpus.ipynb #48285d47
 def _unwrapped(x):
@@ -944,24 +946,16 @@ def _tokenizer(spec, texts):
 def turn(
     path # What is to be written
 ):
-    "Be the only one that writes `path`; whoever comes second waits. (Not on Windows, nor on disks without locks.)"
-    try: import fcntl
-    except ImportError: return (yield)
+    "Be the only one that writes `path`; whoever comes second says so and waits"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f'.{path.name}.lock'), 'a+') as f:
-        _wait(fcntl, f, path)
-        f.truncate(0)
-        with suppress(OSError): os.write(f.fileno(), str(os.getpid()).encode())
-        yield
-
-# %% ../nbs/50_corpus.ipynb #183ea602
-def _wait(fcntl, f, path):
-    "Take the lock `f`, and say for whom one waits"
-    try: return fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError: print(f'{path} is being prepared by process {f.seek(0) or f.read()}: waiting.', file=sys.stderr, flush=True)
-    except OSError: return
-    fcntl.flock(f, fcntl.LOCK_EX)
+    lock = FileLock(path.with_name(f'.{path.name}.lock'))
+    try: lock.acquire(timeout=0)
+    except Timeout:
+        print(f'{path} is being prepared by another process: waiting.', file=sys.stderr, flush=True)
+        lock.acquire()
+    try: yield
+    finally: lock.release()
 
 # %% ../nbs/50_corpus.ipynb #ab465c8d
 def _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress, held_out):
@@ -997,8 +991,10 @@ def corpus(
     "A corpus by name; raises ValueError for an empty one, for damaged files and for text in another encoding"
     if max_tokens is not None: whole('max_tokens', max_tokens, 1)
     local = os.path.exists(source) and source not in EMBEDDED
-    about = dict(source=str(source), options=options, held_out=held_out, shuffle=shuffle, max_tokens=max_tokens, python=platform.python_version() if source in EMBEDDED else None,
-        problems=source in ('maths', 'mathematics'), files=[[f, os.path.getsize(f), os.path.getmtime(f)] for f in local_files(source, options.get('kind'))[1]] if local else None)
+    python = platform.python_version() if source in EMBEDDED else None
+    files = [[f, os.path.getsize(f), os.path.getmtime(f)] for f in local_files(source, options.get('kind'))[1]] if local else None
+    about = dict(source=str(source), options=options, held_out=held_out, shuffle=shuffle, max_tokens=max_tokens, python=python)
+    about.update(problems=source in ('maths', 'mathematics'), files=files)
     key = hashlib.sha256(json.dumps([about, tokenizer if isinstance(tokenizer, str) else tokenizer.about, 2], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(ifnone(cache, cache_folder()))/f'{re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name if local else source)}-{key}'
     if not (folder/'corpus.json').exists():
