@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.html.md"""
 __all__ = ['ROUNDS', 'linear_layers', 'layer_shape', 'pick_layers', 'tape', 'takes_at', 'ask', 'cross_entropy', 'sample_labels',
            'layer_pass', 'last_answer', 'row_grads', 'examples', 'chunks', 'ragged', 'Foreign', 'GradDot', 'low_rank',
            'full', 'fingerprint', 'rows_sha256', 'EKFAC', 'gauss_newton', 'Estimate', 'cosine', 'tracin', 'overlap',
-           'Rows', 'Leaving', 'train_without', 'row_losses', 'removal', 'halves', 'spearman', 'lds']
+           'Rows', 'Leaving', 'train_without', 'row_losses', 'removal', 'halves', 'spearman', 'lds', 'lds_pseudo']
 
 # %% ../nbs/60_influence.ipynb #047d1038
 import hashlib, inspect, time
@@ -980,3 +980,15 @@ def lds(
 ) -> torch.Tensor: # [queries]: Spearman correlation, -1 to 1; nan where the scores predict nothing
     "Linear datamodelling score of each query (2303.14186, definition 4)"
     return spearman(scores.double() @ subsets.double().T, -losses.T) # in double, equal scores sum to equal predictions
+
+# %% ../nbs/60_influence.ipynb #28b5bd21
+def lds_pseudo(
+    scores:torch.Tensor, # [queries, documents]
+    subsets:torch.Tensor, # bool [m, documents], at least 3
+    losses:torch.Tensor # [m, queries]
+) -> list: # m numbers, whose mean is the mean score over queries
+    "The linear datamodelling score, subset by subset: jackknife pseudo-values of its mean over queries"
+    m = whole('subsets', len(subsets), 3)
+    def mean(keep): return float(lds(scores, subsets[keep], losses[keep]).nanmean())
+    every = torch.arange(m)
+    return [m * mean(every) - (m - 1) * mean(every != i) for i in range(m)]
