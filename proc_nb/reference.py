@@ -51,7 +51,7 @@ def published(
         if p['test'] not in tests or p['parts'] in (None, 'nothing'): continue
         how = dict(compositions=[{'attn': 'set', 'mlp': 'eca'}]) if '+' in p['rule'] else dict(rules=[p['rule']], parts=[p['parts']])
         study = study + Study(tests=[tests[p['test']]], **{**kwargs, **how, 'controls': []})
-    if not against: return study
+    if not against or kwargs.get('practice') == 'zoo': return study
     hay,_,rev,_ = the_tests()
     for test,rules in ((hay, ['dyck']), (rev, ['dyck_shuffle', 'eca'])): study = study + Study(rules, ['all', 'attn'], [test], **{**kwargs, 'controls': ['shuffled rows']})
     return study

@@ -612,7 +612,9 @@ def _learn(job, models, tick):
                 tick(len(models))
                 if rec.accuracy is not None: evals.append(dict(step=rec.step, seconds=rec.seconds, accuracy=_each(rec.accuracy)))
                 if time.time() > job['deadline'] and rec.step < job['fit']['steps']: return None
-    except FloatingPointError: evals.append(dict(step=job['fit']['steps'], seconds=evals[-1]['seconds'] if evals else 0, accuracy=[None] * len(models)))
+    except FloatingPointError as e:
+        warnings.warn(f'Seed {job["fit"]["seeds"]} diverged and counts as diverged: {e}')
+        evals.append(dict(step=job['fit']['steps'], seconds=evals[-1]['seconds'] if evals else 0, accuracy=[None] * len(models)))
     results = [_result(job, m, i, evals, len(models)) for i,m in enumerate(models)]
     return [copied(m.cpu()) for m in models],results
 

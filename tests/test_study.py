@@ -3,9 +3,9 @@ import os, signal, subprocess, sys, time
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 from proc_nb.study import key
+from proc_nb.train import Run
 from proc_nb.study_cli import named
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
@@ -25,7 +25,7 @@ def test_rows_equal_single_runs(tmp_path):
             list(recs)
             return model
         model = assemble(run, net)
-        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run)))
+        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run, model)))
         assert row['settings'] == run and row['seed'] == run['seed']
         assert abs(evaluate(model, TEST, 2000, 'test') - row['accuracy']) < .004
         seen = {rec.step: rec.accuracy for rec in recs if rec.accuracy is not None}
@@ -43,8 +43,9 @@ def test_frozen_parts_stay_and_controls_change_weights():
     net = load_zoo('identity')
     def attn(m): return m.h[0].attn.c_attn.weight
     runs = {r['control']: r for r in Study(['identity'], ['attn'], controls=['noise 0.5', 'shuffled weights', 'frozen', 'sharpened'], seeds=1).runs}
-    made = {k: attn(assemble(r, lambda s: net)) for k, r in runs.items()}
-    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'])['freeze'] == ['attn']
+    models = {k: assemble(r, lambda s: net) for k, r in runs.items()}
+    made = {k: attn(m) for k, m in models.items()}
+    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'], models['frozen'])['freeze'] == ['attn']
     assert torch.equal(made['shuffled weights'].flatten().sort().values, attn(net).flatten().sort().values) and not torch.equal(made['shuffled weights'], attn(net))
     assert abs(float((made['noise 0.5'] - attn(net)).std() / attn(net).std()) - .5) < .05
     assert not torch.equal(made['sharpened'], attn(net))
@@ -65,7 +66,6 @@ def test_a_mixture_is_practised_too(tmp_path):
 
 SCRIPT = '''import sys
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
 
@@ -89,7 +89,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(ManyRun, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
@@ -185,7 +185,10 @@ def test_sums_and_subsets():
     assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
     assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
 
-def call(*args, cwd): return subprocess.run([sys.executable, '-m', 'proc_nb.study_cli', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+def call(*args, cwd):
+    "What the installed command does"
+    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n')
+    return subprocess.run([sys.executable, 'command.py', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):
     plan = call('tour', '--plan', '--measured', '2', '--seeds', '1', cwd=tmp_path)
