@@ -105,7 +105,7 @@ def _put(args, got, call):
     return ''
 
 # %% ../nbs/81_course.ipynb #25d6218f
-@exercise('02', _three, '`transfer(source, target, parts)` changes `target` and gives back a report, not a network.', minutes=5, judge=_put, n=8)
+@exercise('02', _three, '`transfer(source, target, parts)` changes `target` and gives back a report, not a network.', minutes=5, judge=_put, n=8, in_place=True)
 def put_together(target, a, b):
     "Carry the attention of network `a` and the MLPs of network `b` into `target`, leave the rest of it alone, and give it back."
     transfer(a, target, 'attn')

@@ -114,6 +114,7 @@ def embed(self:Ensemble, tokens, past=0):
 
 # %% ../nbs/14_ensemble.ipynb #a172553c
 @patch
+@standard
 def forward(self:Ensemble, tokens, at=None):
     "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one row of [vocab] per answer"
     one = None if at is None else one_each(at)
@@ -125,8 +126,6 @@ def forward(self:Ensemble, tokens, at=None):
     slot = torch.arange(len(who), device=who.device) - (n.cumsum(0) - n)[who]
     rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
     return self.lm_head(rows)[who, slot]
-
-Ensemble.forward.standard = True
 
 # %% ../nbs/14_ensemble.ipynb #ffd1122d
 @patch
@@ -160,11 +159,14 @@ def evaluate_many(
     "`evaluate` for every member"
     rows = task.sample(n, seeded(seed, device=net.weights.device), split)
     right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-    with threads_for(net):
-        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members):
-            hit = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, (net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]).long())
-            right = right + hit.reshape(net.members, -1).sum(1)
+    with eval_mode(net), threads_for(net):
+        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members): right = right + _hits(net, b)
     return (right / rows.score_mask.sum()).tolist()
+
+def _hits(net, b):
+    "How many scored positions each member has right"
+    right = net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
+    return torch.zeros_like(b.tokens).masked_scatter(b.score_mask, right.long()).reshape(net.members, -1).sum(1)
 
 # %% ../nbs/14_ensemble.ipynb #dfdd3197
 def fixed_many(

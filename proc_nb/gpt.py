@@ -7,8 +7,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/gpt.html.md"""
 # %% auto #0
 __all__ = ['MOST_ROWS', 'PARTS', 'GPT2_FIXED', 'GPTConfig', 'use_generator', 'Dropout', 'dropout_from', 'eval_mode',
            'has_dropout', 'attention_map', 'causal_mask', 'Narrow', 'fused_attention', 'attend', 'pick', 'one_each',
-           'Attention', 'MLP', 'Block', 'GPT', 'is_standard', 'init_weights', 'part_of', 'layer_of', 'tied_names',
-           'check_tied', 'to_hf', 'safe_pretrained', 'from_hf']
+           'standard', 'is_standard', 'Attention', 'MLP', 'Block', 'GPT', 'init_weights', 'part_of', 'layer_of',
+           'tied_names', 'check_tied', 'to_hf', 'safe_pretrained', 'from_hf']
 
 # %% ../nbs/10_gpt.ipynb #b6f7782f
 import re
@@ -60,7 +60,7 @@ class use_generator(TorchDispatchMode):
 # %% ../nbs/10_gpt.ipynb #7124d9e5
 class Dropout(nn.Dropout):
     "`nn.Dropout` that draws from `generators`, each for an equal share of the rows"
-    generators = None,
+    generators = [None]
     def forward(self, x):
         "`x` with a share `p` of its numbers at 0, and the others larger by 1 / (1 - p); `x` itself when not training"
         if not self.on: return x
@@ -83,7 +83,7 @@ def dropout_from(
     for m in layers: m.generators = list(generators)
     try: yield
     finally:
-        for m in layers: vars(m).pop('generators', None)
+        for m in layers: m.generators = [None]
 
 @contextmanager
 def eval_mode(
@@ -173,6 +173,20 @@ def _up_to(
     "Which positions each row's own one may look at"
     return (torch.arange(T, device=at.device) <= at[:, None])[:, None, None]
 
+# %% ../nbs/10_gpt.ipynb #d38f46d0
+def standard(
+    forward # A forward pass that does what this page says
+): # The same, marked
+    "Decorator: this forward pass takes positions as `at`, and its keys and values may be kept"
+    forward.standard = True
+    return forward
+
+def is_standard(
+    *modules:nn.Module # A model, blocks, attention
+) -> bool: # Is each forward pass marked?
+    "Does everything here do what this page says?"
+    return all(getattr(m.forward, 'standard', False) for m in modules)
+
 # %% ../nbs/10_gpt.ipynb #64e20566
 class Attention(nn.Module):
     "Causal self-attention with several heads"
@@ -184,6 +198,7 @@ class Attention(nn.Module):
     def qkv(self, x):
         "Queries, keys and values, each [B, H, T, C/H]"
         return self.c_attn(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
+    @standard
     def forward(self, x, at=None):
         "[B, T, C] to [B, T, C]: what each position takes from those up to its own; with `at`, int64 [B], only those positions ask: [B, 1, C]"
         q,k,v = self.qkv(x)
@@ -208,6 +223,7 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1,self.attn,self.ln_2,self.mlp = nn.LayerNorm(cfg.n_embd),Attention(cfg),nn.LayerNorm(cfg.n_embd),MLP(cfg)
         self.drop = Dropout(cfg.dropout)
+    @standard
     def forward(self, x, at=None):
         "The stream [B, T, C] with what attention and MLP add to it; with `at`, int64 [B], at those positions only: [B, 1, C]"
         x = (x if at is None else pick(x, at)) + self.drop(self.attn(self.ln_1(x), at))
@@ -258,19 +274,12 @@ def stream(self:GPT, tokens, at=None):
 
 # %% ../nbs/10_gpt.ipynb #f44eafa2
 @patch
+@standard
 def forward(self:GPT, tokens, at=None):
     "Logits [n, T, vocab]; with `at`, bool [n, T] or int64 [n] of positions, one row of [vocab] per answer"
     one = None if at is None else one_each(at)
     x = self.ln_f(self.stream(tokens, one))
     return self.lm_head(x if at is None else x[at] if one is None else x[:, 0])
-
-# %% ../nbs/10_gpt.ipynb #c8cc4022
-GPT.forward.standard = Block.forward.standard = Attention.forward.standard = True
-def is_standard(
-    *modules:nn.Module # A model, blocks, attention
-) -> bool: # Does each run the forward pass of this page?
-    "Is everything here as this page defines it?"
-    return all(getattr(m.forward, 'standard', False) for m in modules)
 
 # %% ../nbs/10_gpt.ipynb #1adde607
 @torch.no_grad()
@@ -374,7 +383,7 @@ def extend(self:GPT,
     for i,b in enumerate(self.h):
         q,*kv = b.attn.qkv(b.ln_1(x))
         cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
-        x = x + b.attn.c_proj(attend(q, *cache[i], seen).transpose(1, 2).flatten(2))
+        x = x + b.attn.c_proj(attend(q, *cache[i], seen=seen).transpose(1, 2).flatten(2))
         x = x + b.mlp(b.ln_2(x))
     return self.lm_head(self.ln_f(x[:, -1]))
 

@@ -45,14 +45,13 @@ class LMConfig(GPTConfig):
 
 class LMBlock(Block):
     "A block that can be told who may look at whom"
+    @standard
     def forward(self, x, seen=None):
         "`x` ([B, T, C]) after attention and MLP; `seen` is bool [B, 1, T, T], or None for everything before"
         q,k,v = self.attn.qkv(self.ln_1(x))
         y = attend(q, k, v, seen, drop=self.attn.drop)
         x = x + self.drop(self.attn.c_proj(y.transpose(1, 2).flatten(2)))
         return x + self.drop(self.mlp(self.ln_2(x)))
-
-LMBlock.forward.standard = True
 
 # %% ../nbs/51_pretrain.ipynb #339a15ff
 class LM(GPT):
@@ -85,6 +84,7 @@ def _drawing_again(generators):
 
 # %% ../nbs/51_pretrain.ipynb #08065bae
 @patch
+@standard
 def forward(self:LM, tokens, at=None, targets=None, seen=None):
     "Logits, as a `GPT` gives them; with `targets` (int64 [n, T], -100 where nothing is asked) the summed cross-entropy instead, in nats"
     x = self.stream(tokens, seen=seen)
@@ -92,8 +92,6 @@ def forward(self:LM, tokens, at=None, targets=None, seen=None):
     logits = self.lm_head(self.ln_f(x))
     if targets is None: return logits
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, reduction='sum')
-
-LM.forward.standard = True
 
 # %% ../nbs/51_pretrain.ipynb #62a66b3f
 def own_document(

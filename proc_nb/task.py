@@ -16,8 +16,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral, Real
 
-import numpy as np
-import torch
+import numpy as np, torch
 from fastcore.basics import ifnone, patch, store_attr
 
 from .draw import *
@@ -279,6 +278,12 @@ def rows_fault(
     if not (isinstance(drawn, (tuple, list)) and len(drawn) == 2 and all(map(torch.is_tensor, drawn))): return 'two tensors are asked for, tokens and mask'
     return _tokens_fault(task, n, drawn[0]) or _mask_fault(*drawn)
 
+def _mask_fault(tokens, mask):
+    if mask.dtype != torch.bool or mask.shape != tokens.shape: return f'the mask must be True or False in the shape of the tokens, {list(tokens.shape)}, not {_form(mask)}'
+    if not mask.any(): return 'the mask is empty, so no position is answered and nothing can be learnt'
+    return 'the mask asks for what comes after the last token, and nothing does' if mask[:, -1].any() else ''
+
+# %% ../nbs/01_task.ipynb #fdf83eb7
 def _tokens_fault(task, n, tokens):
     if tokens.dtype != torch.int64 or tokens.dim() != 2: return f'tokens must be int64 [n, T], not {_form(tokens)}'
     if len(tokens) != n: return f'{n} were asked for and {len(tokens)} came'
@@ -288,11 +293,6 @@ def _tokens_fault(task, n, tokens):
         lo,hi = int(x.min()),int(x.max())
         if lo < 0 or hi >= task.vocab_size: return f'{what} must lie in 0..{task.vocab_size - 1} ({task.vocab_size} token_names), but {lo if lo < 0 else hi} occurs'
     return ''
-
-def _mask_fault(tokens, mask):
-    if mask.dtype != torch.bool or mask.shape != tokens.shape: return f'the mask must be True or False in the shape of the tokens, {list(tokens.shape)}, not {_form(mask)}'
-    if not mask.any(): return 'the mask is empty, so no position is answered and nothing can be learnt'
-    return 'the mask asks for what comes after the last token, and nothing does' if mask[:, -1].any() else ''
 
 def _form(x): return f'{str(x.dtype).removeprefix("torch.")} of shape {list(x.shape)}'
 

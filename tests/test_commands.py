@@ -83,3 +83,34 @@ def test_two_practices_do_not_meet(tmp_path, monkeypatch):
 def test_rules_lists_everything(tmp_path):
     said = call('proc-nb-rules', cwd=tmp_path).stdout
     for name in ('identity', 'dyck', 'haystack'): assert f'\n  {name} ' in said
+
+# ---- where a command begins: streams that are closed, readers that go, terminals with few characters, no home
+
+def shell(line, cwd, **env):
+    "A line of bash, as a person types it"
+    env = {**os.environ, 'PATH': os.pathsep.join([str(BIN), os.environ['PATH']]), **env}
+    return subprocess.run(['bash', '-c', f'set -o pipefail; {line}'], cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
+
+BASH = pytest.mark.skipif(os.name == 'nt', reason='lines of bash')
+
+@BASH
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_goes_is_no_error(unbuffered, tmp_path):
+    done = shell('proc-nb-rules | head -1; echo ${PIPESTATUS[0]}', tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert done.stderr == '' and done.stdout.split()[-1] in ('0', '1')
+
+@BASH
+def test_streams_may_be_closed(tmp_path):
+    done = shell('proc-nb-demo --n-pairs 3 --steps 2 --parts all >&- 2>&-', tmp_path)
+    assert done.returncode == 0 and (tmp_path/'_runs/demo/chart.png').exists()
+    done = shell('proc-nb-demo --rule identiti 2>&-', tmp_path)
+    assert done.returncode == 1 and done.stdout == done.stderr == ''
+
+def test_a_terminal_with_few_characters(tmp_path):
+    "What it cannot show becomes a question mark"
+    few = dict(PYTHONIOENCODING='ascii', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', LC_ALL='C')
+    done = subprocess.run([BIN/'proc-nb-rules'], cwd=tmp_path, capture_output=True, timeout=300, env={**os.environ, **few})
+    assert done.returncode == 0 and b'haystack' in done.stdout, done.stderr
+    (tmp_path/'proc-nb-x').write_text("import proc_nb.ready; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
+    done = subprocess.run([sys.executable, tmp_path/'proc-nb-x'], capture_output=True, text=True, env={**os.environ, **few})
+    assert (done.stdout, done.stderr) == ('3 ? 4\n', 'proc-nb-x: ?\n')

@@ -1,9 +1,11 @@
 "Every exercise of the course: right, blank, wrong in the ways people are wrong, hard-coded, and everything else that can come back."
-import json, os, random, re, signal, threading, time
+import json, os, random, re, signal, sys, threading, time
 from pathlib import Path
 import pytest, torch
 from proc_nb.exercises import *
 from proc_nb.exercises import exercises
+
+LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='answers have a process of their own on Linux')
 
 def perm(n): return torch.randperm(n)
 def pairs_split(tokens, pair, new):
@@ -239,6 +241,80 @@ def test_endless(answer, elsewhere, monkeypatch):
     else: ask()
     assert found[0].status == 'wrong' and 'never ends' in found[0].words and threading.active_count() == before
 
+@LINUX
+def test_a_regular_expression_without_end(monkeypatch):
+    "It never comes back from C, where no exception reaches it: it hung the kernel"
+    e = exercises['needle_answer']
+    monkeypatch.setattr(e, 'limit', .3)
+    def answer(row): return re.match('(k*)*b', 'k' * 60)
+    out = e.check(answer)
+    assert out.status == 'wrong' and 'still running after 0.3 s' in out.words and out.facts[0][0] == 'row'
+
+@LINUX
+def test_what_counts_is_the_time_of_the_processor(monkeypatch):
+    "A right answer on a machine that is busy with something else is right: here it is given half of the time, and no more"
+    e = exercises['guess_rate']
+    monkeypatch.setattr(e, 'limit', .3)
+    def answer(n):
+        if n == 5: time.sleep(.6)
+        return sum(1 / m for m in range(1, n + 1)) / n
+    assert e.check(answer).right
+
+@LINUX
+@pytest.mark.parametrize('end, said', [(lambda: os.kill(os.getpid(), signal.SIGKILL), 'ended by the system (SIGKILL)'), (lambda: os._exit(3), 'ended the whole program'),
+    (lambda: os.kill(os.getpid(), signal.SIGTERM), 'ended by the system (SIGTERM)')])
+def test_an_answer_takes_only_itself_down(end, said): assert said in exercises['guess_rate'].check(lambda n: end()).words
+
+@LINUX
+def test_an_answer_prints_and_leaves_everything_as_it_was(capsys):
+    seen = []
+    def answer(n):
+        seen.append(n)
+        print('n is', n)
+        return 0
+    exercises['guess_rate'].check(answer)
+    assert capsys.readouterr().out == 'n is 1\n' and seen == []
+
+@LINUX
+def test_an_answer_that_prints_without_end(monkeypatch, capsys):
+    e = exercises['guess_rate']
+    monkeypatch.setattr(e, 'limit', .2)
+    def answer(n):
+        while True: print('again')
+    assert 'never ends' in e.check(answer).words and len(capsys.readouterr().out) <= 30_000
+
+def test_after_training_in_this_process():
+    "Threads of the copied process are not there: an answer that computes gradients does so all the same"
+    x = torch.randn(300, 300, requires_grad=True)
+    (x @ x).sum().backward()
+    def answer(n):
+        y = torch.randn(300, 300, requires_grad=True)
+        (y @ y).relu().sum().backward()
+        return sum(1 / m for m in range(1, n + 1)) / n
+    assert exercises['guess_rate'].check(answer).right
+
+def emptied(clauses):
+    out = exercises['resolve'].answer(dict(clauses))
+    clauses.clear()
+    return out
+def popped(row, k): return exercises['balanced'].answer([row.pop(0) for _ in range(len(row))], k)
+def sorted_first(xs, t):
+    xs.sort()
+    return exercises['mean_interval'].answer(xs, t)
+def in_place_softmax(scores): return exercises['causal_weights'].answer(scores.clone()).add(scores.zero_())
+@pytest.mark.parametrize('name, answer, what', [('resolve', emptied, 'clauses'), ('balanced', popped, 'row'), ('mean_interval', sorted_first, 'xs'), ('causal_weights', in_place_softmax, 'scores')])
+def test_an_answer_that_changes_its_input_is_told_so(name, answer, what):
+    out = exercises[name].check(answer, 0)
+    assert out.status == 'wrong' and f'it changes `{what}`' in out.words
+
+def test_the_way_without_fork(monkeypatch):
+    "What Windows and macOS have"
+    monkeypatch.setattr(sys, 'platform', 'win32')
+    e = exercises['guess_rate']
+    monkeypatch.setattr(e, 'limit', .3)
+    assert e.check(e.answer).right and e.check(lambda n: 1.).status == 'wrong'
+    for answer in (endless, endless_and_stubborn): assert 'never ends' in e.check(answer).words
+
 @pytest.mark.parametrize('end', [SystemExit, KeyboardInterrupt, MemoryError, RecursionError, GeneratorExit])
 def test_ends_of_the_world(end):
     "What would end the program elsewhere is told like any other exception"
@@ -249,8 +325,9 @@ def test_ends_of_the_world(end):
 def test_an_interrupt_of_the_reader_is_no_answer():
     e, before = exercises['guess_rate'], threading.active_count()
     was = e.check()
+    reader = os.getpid()
     def answer(n):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(reader, signal.SIGINT)
         for _ in range(500): time.sleep(.01)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler) # a process in the background may ignore it
     try:

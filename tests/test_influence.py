@@ -1,6 +1,7 @@
 "EK-FAC agrees with an independent implementation, reads foreign models, and refuses what it cannot do."
 import json, subprocess, sys, time
 from copy import deepcopy
+from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
 from proc_nb.influence import *
@@ -18,16 +19,17 @@ def cut(batch): return Batch(*(x[:, :-1] for x in (batch.tokens, batch.targets, 
 
 def everywhere(batch): return Batch(batch.tokens, batch.targets, torch.ones_like(batch.loss_mask), task=batch.task)
 
-def kron(model, folder, train, queries, damping=None):
+def kron(model, folder, train, queries, damping=None, modules='mlp'):
     "kronfluence's scores on the same rows, and the CPU seconds that fitting and scoring took"
     pytest.importorskip('kronfluence', reason='pip install --no-deps kronfluence')
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
     from kronfluence.task import Task as KronTask
-    names = list(pick_layers(model))
+    names = list(pick_layers(model, modules))
     class Copying(KronTask):
         def compute_train_loss(self, batch, model, sample=False):
-            logits, labels = model(batch[0]).flatten(0, 1), batch[1].flatten()
+            logits, labels = model(batch[0]), batch[1].flatten()
+            logits = getattr(logits, 'logits', logits).flatten(0, -2)
             if sample: labels = logits.detach().softmax(-1).multinomial(1).flatten()
             return F.cross_entropy(logits, labels, reduction='sum')
         def compute_measurement(self, batch, model): return self.compute_train_loss(batch, model)
@@ -49,9 +51,25 @@ def test_kronfluence_gives_the_same_scores(tmp_path, g, damping):
     train, queries = (everywhere(cut(task.sample(n, g, split=s))) for n, s in ((256, 'train'), (16, 'validation')))
     theirs, *_ = kron(model, tmp_path, train, queries, damping)
     ours = EKFAC(model, damping=damping).fit(train, fisher='empirical').scores(queries, train)
+    same_as_kron(ours, theirs)
+
+def same_as_kron(ours, theirs):
     r = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten().float()]))[0, 1]
-    print(f'correlation {r:.6f}, largest difference {float((ours - theirs).abs().max() / theirs.abs().max()):.1e}')
     assert r > .999 and torch.allclose(ours, theirs.float(), atol=1e-3 * float(theirs.abs().max()))
+
+def test_kronfluence_agrees_on_a_classifier(tmp_path, g):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    rows = examples(torch.randn(120, 5, generator=g), torch.randint(3, (120,), generator=g))
+    theirs, *_ = kron(model, tmp_path, rows, rows[:8], modules='all')
+    same_as_kron(EKFAC(model, 'all').fit(rows, fisher='empirical').scores(rows[:8], rows), theirs)
+
+def test_kronfluence_agrees_on_a_language_model_with_its_own_head(tmp_path, g):
+    lm = foreign('untied', scale=2)
+    names = [f'model.layers.{l}.mlp.{k}_proj' for l in (0, 1) for k in ('gate', 'up', 'down')]
+    rows = everywhere(cut(next_token(torch.randint(30, (60, 9), generator=g), torch.ones(60, 9, dtype=torch.bool))))
+    theirs, *_ = kron(lm, tmp_path, rows, rows[:6], modules=[*names, 'lm_head'])
+    same_as_kron(EKFAC(lm, [*names, 'lm_head']).fit(rows, fisher='empirical').scores(rows[:6], rows), theirs)
 
 def timed(f):
     "What `f` gives, and its CPU seconds, which other programs do not change"
@@ -136,6 +154,195 @@ def test_what_cannot_be_traced_is_said(g):
     with pytest.raises(ValueError, match='There are no documents'): GradDot(Twice(), 'a').scores(b, [])
     with pytest.raises(ValueError, match='no rows to fit'): EKFAC(Twice(), 'a').fit([])
     with pytest.raises(ValueError, match='has no layer a'): GradDot(Twice(), 'a').scores(b, b, model=GPT(GPTConfig()))
+
+# ---- any model with linear layers: the right rows, whatever the shape, or a refusal in words
+
+def by_hand(model, layers, rows, loss=None):
+    "Gradients of every row's loss by autograd, one row at a time, [n, numbers]"
+    model.eval()
+    def one(i):
+        r = rows[i:i+1]
+        out = model(r.tokens)
+        out = getattr(out, 'logits', out)[r.loss_mask]
+        total = (loss or partial(F.cross_entropy, reduction='none'))(out, r.targets[r.loss_mask]).sum()
+        grads = torch.autograd.grad(total, [p for m in layers.values() for p in m.parameters()])
+        return torch.cat([x.flatten() for x in grads])
+    return torch.stack([one(i) for i in range(len(rows))])
+
+def agree(got, want, rel=1e-4): assert (got - want).abs().max() <= rel * want.abs().max()
+
+class TimeFirst(nn.Module):
+    "An encoder as PyTorch's default has it: [tokens, rows, width]"
+    def __init__(self, vocab=9, width=8):
+        super().__init__()
+        self.emb, self.out = nn.Embedding(vocab, width), nn.Linear(width, vocab)
+        self.enc = nn.TransformerEncoderLayer(width, 2, 16)
+    def forward(self, tokens, at=None):
+        x = self.out(self.enc(self.emb(tokens).transpose(0, 1))).transpose(0, 1)
+        return x if at is None else x[at]
+
+class Flat(nn.Module):
+    "Rows and tokens in one line, row after row or token after token"
+    def __init__(self, time_first, vocab=9, width=8):
+        super().__init__()
+        self.time_first, self.emb, self.fc, self.out = time_first, nn.Embedding(vocab, width), nn.Linear(width, width), nn.Linear(width, vocab)
+    def forward(self, tokens, at=None):
+        x = self.emb(tokens)
+        x = (x + x.cumsum(1)).transpose(0, 1) if self.time_first else x + x.cumsum(1)
+        y = self.out(torch.tanh(self.fc(x.flatten(0, 1)))).unflatten(0, x.shape[:2])
+        y = y.transpose(0, 1) if self.time_first else y
+        return y if at is None else y[at]
+
+MODELS = dict(time_first=TimeFirst, flat=partial(Flat, False), flat_time_first=partial(Flat, True))
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('n,t', [(6, 5), (5, 5), (4, 8)]) # rows and tokens that a shape can and cannot tell apart
+def test_rows_are_found_whatever_the_shape(name, n, t, g):
+    torch.manual_seed(0)
+    model, rows = MODELS[name](), rows_of(g, n, t)
+    dot = GradDot(model, 'all')
+    grads = by_hand(model, dot.layers, rows)
+    agree(dot.scores(rows, rows), grads @ grads.T)
+    agree(dot.scores(rows, [rows[:2], rows[2:]], rows=3), grads @ grads.T)
+    agree(dot.scores(rows, rows, by='token').sum(2), grads @ grads.T)
+    agree(dot.norms(rows), grads.norm(dim=1))
+    a, b = (EKFAC(model, 'all').fit([rows] * 9, fisher='empirical', rows=k).scores(rows, rows) for k in (1, n))
+    agree(a, b, 1e-3) # one row at a time cannot mix rows up
+
+def test_what_serves_all_rows_at_once_is_refused(g):
+    class Positions(Flat):
+        def forward(self, tokens):
+            place = self.fc(self.emb.weight[:tokens.shape[1]])
+            return self.out(self.emb(tokens) + place)
+    class Mixed(Flat):
+        def forward(self, tokens):
+            x = self.fc(self.emb(tokens))
+            return self.out(x - x.mean(0, keepdim=True))
+    for m in (Positions(False), Mixed(False)):
+        for n, t in ((6, 5), (5, 5)):
+            b = rows_of(g, n, t)
+            with pytest.raises(ValueError, match='fc was called with values of shape .* each position one row of its own'):
+                GradDot(m, 'fc').scores(b, b)
+
+def test_an_input_that_is_changed_afterwards_is_refused(g):
+    class InPlace(Flat):
+        def forward(self, tokens):
+            x = self.emb(tokens) * 1
+            y = self.fc(x)
+            x += 1
+            return self.out(y + x)
+    b = rows_of(g)
+    with pytest.raises(ValueError, match='What goes into fc is changed in place'): GradDot(InPlace(False), 'fc').scores(b, b)
+
+def test_a_plain_classifier_and_a_regression(g):
+    torch.manual_seed(0)
+    x, y = torch.randn(40, 6, generator=g), torch.randint(3, (40,), generator=g)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    rows, dot = examples(x, y), GradDot(model, 'all')
+    grads = by_hand(model, dot.layers, rows)
+    agree(dot.scores(rows[:5], rows), grads[:5] @ grads.T)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16)
+    agree(EKFAC(model, 'all').fit(loader).scores(rows[:5], loader), EKFAC(model, 'all').fit([rows[:16], rows[16:32], rows[32:]]).scores(rows[:5], rows))
+    squared = partial(F.mse_loss, reduction='none')
+    goal = examples(x, torch.randn(40, 3, generator=g))
+    grads = by_hand(model, dot.layers, goal, squared)
+    mse = GradDot(model, 'all', loss=squared)
+    agree(mse.scores(goal[:5], goal), grads[:5] @ grads.T)
+    agree(row_losses(model, goal, squared), squared(model(x), goal.targets).sum(1).detach())
+    with pytest.raises(ValueError, match='your own `draw`'): EKFAC(model, 'all', loss=squared).fit(goal)
+    with pytest.raises(ValueError, match="reduction='none'"): GradDot(model, 'all', loss=F.mse_loss).scores(goal, goal)
+    def normal(out, generator): return out + torch.randn(out.shape, generator=generator) * .5 ** .5 # as squared errors say
+    drawn = EKFAC(model, ['2'], loss=squared, draw=normal).fit([goal] * 100)
+    feats = torch.cat([torch.tanh(model[0](x)), torch.ones(40, 1)], 1).detach() # the exact curvature of the last layer is 2 * feats' feats, for each output
+    exact = 2 * feats.T @ feats / 40
+    eig = torch.linalg.eigvalsh(exact)
+    agree(drawn.state['2.L'].mean(0).sort().values, eig, .1)
+    assert torch.isfinite(EKFAC(model, 'all', loss=squared).fit(goal, fisher='empirical').scores(goal[:2], goal)).all()
+
+def test_a_forward_that_fits_no_row_is_said(g):
+    class Pooled(Flat):
+        def forward(self, tokens): return super().forward(tokens).mean(1)
+    b = rows_of(g)
+    with pytest.raises(ValueError, match='Pooled gives .* for rows asked at'): GradDot(Pooled(False), 'fc').scores(b, b)
+
+HEADS = dict(gpt2=('GPT2', dict(n_embd=12, n_layer=2, n_head=2, n_positions=16)), cohere=('Cohere', dict(logit_scale=.0625)),
+    granite=('Granite', dict(logits_scaling=8., embedding_multiplier=3.)), gemma2=('Gemma2', dict(final_logit_softcapping=1., head_dim=6)),
+    untied=('Llama', dict(tie_word_embeddings=False)))
+def foreign(name, vocab=30, scale=5):
+    tr = pytest.importorskip('transformers')
+    kind, extra = HEADS[name]
+    sizes = dict(vocab_size=vocab, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    if kind != 'GPT2': sizes |= dict(hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=16)
+    torch.manual_seed(0)
+    lm = getattr(tr, f'{kind}ForCausalLM' if kind != 'GPT2' else 'GPT2LMHeadModel')(getattr(tr, f'{kind}Config')(**sizes, **extra))
+    for p in lm.parameters(): p.data.mul_(scale if p.dim() > 1 else 1) # far from a uniform answer
+    return lm.eval()
+
+@pytest.mark.parametrize('name', HEADS)
+def test_the_logits_are_the_models_own(name, g):
+    lm = foreign(name)
+    rows = next_token(torch.randint(30, (6, 10), generator=g), torch.rand(6, 10, generator=g) < .7)
+    dot = GradDot(Foreign(lm), 'all')
+    grads = by_hand(lm, dot.layers, rows)
+    agree(dot.scores(rows[:3], rows), grads[:3] @ grads.T, 1e-3)
+    agree(GradDot(lm, [n.removeprefix('lm.') for n in dot.layers]).scores(rows[:3], rows), grads[:3] @ grads.T, 1e-3)
+    assert not any(n.endswith(('lm_head', 'embed_out')) for n in dot.layers)
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(dtype, g, tmp_path):
+    task, model = trained(steps=30)
+    rows, asked = task.sample(60, g), task.sample(4, g)
+    want = EKFAC(model).fit(rows, fisher='empirical').scores(asked, rows)
+    other = deepcopy(model).to(dtype)
+    for x in (model.state_dict(), ) if dtype == torch.float64 else (): assert all(v.dtype == torch.float32 for v in x.values())
+    tracer = EKFAC(other).fit(rows, fisher='empirical', path=tmp_path/'f.safetensors')
+    got = tracer.scores(asked, rows)
+    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert torch.corrcoef(torch.stack([got.flatten().float(), want.flatten()]))[0, 1] > (.999 if dtype == torch.float64 else .97)
+    assert torch.equal(EKFAC.load(tmp_path/'f.safetensors', other).scores(asked, rows), got)
+    assert torch.isfinite(EKFAC(other).fit(rows).scores(asked, rows, rank=2)).all() and torch.isfinite(row_losses(other, rows)).all()
+
+def test_one_token_one_score(g):
+    task, _ = trained(steps=1)
+    rows = task.sample(12, g)
+    alone = rows.loss_mask & (rows.loss_mask.cumsum(1) == 1)
+    sizes = GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, n_embd=16)
+    for model in (GPT(sizes), Reader(sizes, shared=True), Reader(sizes)):
+        for mask in (rows.loss_mask, alone):
+            b = Batch(rows.tokens, rows.targets, mask, task=task)
+            dot = GradDot(model)
+            per = dot.scores(b[:3], b, by='token')
+            assert per.shape[2] <= b.tokens.shape[1]
+            agree(per.sum(2), dot.scores(b[:3], b))
+            seen = b.loss_mask.any(0).nonzero().max()
+            if model.causal: assert not per[:, :, seen + 1:].any()
+
+def test_the_damping_that_is_asked_for_counts(g, tmp_path):
+    task, model = trained(steps=20)
+    rows, asked = task.sample(60, g), task.sample(3, g)
+    EKFAC(model).fit(rows, path=tmp_path/'f.safetensors')
+    fresh = EKFAC(model, damping=.5).fit(rows)
+    again = EKFAC(model, damping=.5).fit(rows, path=tmp_path/'f.safetensors')
+    assert again.damping == .5 and torch.equal(again.scores(asked, rows), fresh.scores(asked, rows))
+    assert torch.equal(EKFAC.load(tmp_path/'f.safetensors', model, damping=.5).scores(asked, rows), fresh.scores(asked, rows))
+    fresh.save(tmp_path/'g.safetensors')
+    assert EKFAC.load(tmp_path/'g.safetensors', model).damping == .5 and EKFAC.load(tmp_path/'g.safetensors', model, damping=None).damping is None
+    assert EKFAC(model).fit(rows, path=tmp_path/'g.safetensors').damping is None
+
+class Twin(nn.Module):
+    "A causal model without `at`"
+    causal = True
+    def __init__(self, model):
+        super().__init__()
+        self.h = model
+    def forward(self, tokens): return self.h(tokens)
+
+def test_no_at_is_needed(g):
+    task, model = trained(steps=20)
+    rows = task.sample(30, g)
+    a = EKFAC(model, 'all').fit(rows)
+    b = EKFAC(Twin(model), [f'h.{n}' for n in a.layers]).fit(rows)
+    agree(a.scores(rows[:4], rows), b.scores(rows[:4], rows), 1e-3)
+    agree(row_losses(model, rows), row_losses(Twin(model), rows))
 
 def test_the_model_is_left_as_it_was(g):
     task, model = trained(steps=2)

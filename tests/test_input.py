@@ -199,10 +199,10 @@ def test_half_a_character_is_a_question_mark(tmp_path):
     from proc_nb.corpus import Bytes, train_bpe
     for tokenizer in Bytes(), train_bpe(['half a character'], 260): assert tokenizer.decode(tokenizer.encode('a\ud800b')) == 'a?b'
 
-@pytest.mark.parametrize('last', ['{"text": "\\ud800"}', '{"text": ', '[1]', '{"text": {"a": 1}}', '{"words": "b"}'])
+@pytest.mark.parametrize('last', ['{"text": ', '[1]', '{"text": {"a": 1}}', '{"words": "b"}'])
 def test_a_spoilt_line_of_a_corpus_is_told_with_its_file(last, tmp_path):
     (tmp_path/'x.jsonl').write_text('{"text": "a line"}\n' * 60 + last + '\n')
-    with pytest.raises(ValueError, match=r'x\.jsonl, about document'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
+    with pytest.raises(ValueError, match=r'x\.jsonl, line 61'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
 
 def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
     import json

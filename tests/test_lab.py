@@ -1,6 +1,6 @@
 "The live panels without a page: states, interrupts, two labs at once, Colab, bad input, memory."
-import re, signal, sys, threading, time, types
-import pytest, torch
+import importlib, re, signal, sys, threading, time, types
+import IPython, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
 import proc_nb.lab as L
@@ -92,13 +92,47 @@ def test_choices_rest_while_a_run_is_under_way():
     lab.b['stop'].click()
     assert lab.state == 'stopped' and not any(w.disabled for w in lab.choosers())
 
+def in_cell(monkeypatch, code, count, cell_id=None):
+    "As if this code ran in a notebook whose front end sends `cell_id`, or none"
+    asked = dict(metadata=dict(cellId=cell_id) if cell_id else {}, content=dict(code=code))
+    shell = types.SimpleNamespace(kernel=types.SimpleNamespace(get_parent=lambda _: asked), execution_count=count,
+        input_transformer_manager=types.SimpleNamespace(transform_cell=lambda code: code.replace('%time ', '')))
+    monkeypatch.setattr(IPython, 'get_ipython', lambda: shell)
+
+def living(): return len(importlib.import_module('ipywidgets.widgets.widget')._instances)
+
+@pytest.mark.parametrize('cell_id', [None, 'an id'])
+@pytest.mark.parametrize('codes', [[f'%time lab = TransferLab(n_pairs={n})' for n in (3, 4)], ['TransferLab()', 'TransferLab(n_pairs=4)\n']])
+def test_a_cell_edited_and_run_again_leaves_no_widgets_and_no_thread(monkeypatch, codes, cell_id):
+    before, made = living(), []
+    for i, code in enumerate(codes):
+        in_cell(monkeypatch, code, i, cell_id)
+        made.append(small(steps=10**6))
+        made[-1].start()
+        if i == 0: each = living() - before
+    assert living() - before <= 1.2 * each
+    assert [l.state for l in made] == ['stopped', 'running']
+    made[-1].close()
+    for l in made: l.runner.thread.join(5)
+    assert not workers()
+
+def test_labs_with_names_of_their_own_live_side_by_side(monkeypatch):
+    made = []
+    for i, code in enumerate(['a = TransferLab()', 'b = TransferLab()', 'RuleExplorer()']):
+        in_cell(monkeypatch, code, i)
+        made.append(small(steps=10**6) if i < 2 else L.RuleExplorer())
+        if i < 2: made[-1].start()
+    assert [l.state for l in made[:2]] == ['running', 'running']
+    for l in made: l.close()
+    for l in made[:2]: l.runner.thread.join(5)
+
 def test_a_cell_run_again_stops_what_it_left(monkeypatch):
-    monkeypatch.setattr(L, '_cell', lambda: ('cell', 1))
+    in_cell(monkeypatch, 'lab = TransferLab()', 1, 'an id')
     first, second = small(steps=10**6), small(steps=10**6)
     first.start()
     second.start()
     assert first.state == second.state == 'running'
-    monkeypatch.setattr(L, '_cell', lambda: ('cell', 2))
+    in_cell(monkeypatch, 'mine = TransferLab()', 2, 'an id')
     third = small()
     assert first.state == second.state == 'stopped' and third.state == 'idle'
     for l in (first, second): l.runner.thread.join(5)
@@ -113,6 +147,16 @@ def test_memory_of_the_gpu_and_other_mishaps(monkeypatch):
     monkeypatch.undo()
     lab.run()
     assert lab.state == 'stopped' and 'alert' not in lab.message.value
+
+@pytest.mark.parametrize('kw, words', [(dict(seed=2**60), 'seed must be'), (dict(seed=-1), 'seed must be'), (dict(lr=-1.), 'lr must lie'), (dict(lr=np.nan), 'lr must lie'), (dict(steps=10**9), 'steps must be'),
+    (dict(batch_size=0), 'batch_size must be'), (dict(embed='meen'), "Did you mean 'mean'"), (dict(device='gpu'), "no device 'gpu'"), (dict(practice=1.5), 'practice must be')])
+def test_a_choice_that_a_control_does_not_have_is_told(kw, words):
+    "It was replaced by the nearest one without a word"
+    with pytest.raises((ValueError, KeyError), match=words): small(**kw)
+
+def test_choices_may_come_out_of_numpy():
+    lab = small(seed=np.int64(10**10), lr=np.float32(.5), steps=np.int32(3))
+    assert [lab.choices()[k] for k in ('seed', 'lr', 'steps')] == [10**10, .5, 3]
 
 def test_networks_of_ones_own(tmp_path):
     wide = GPT(GPTConfig(vocab_size=102, block_size=41, n_embd=32, n_layer=3), seed=1)

@@ -1,5 +1,5 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import argparse, gzip, inspect, json, math, os, shutil, signal, subprocess, sys, threading, time
+import argparse, gzip, inspect, json, math, os, re, shutil, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,8 @@ def test_embedded_corpora_are_the_same_again(tmp_path):
         assert all(one.n_rows(s) for s in SPLIT_NAMES)
 
 def documents(c, split): return {c.tokenizer.decode(d).strip() for m in c.maps[split] for d in np.split(m, np.flatnonzero(m == c.end))}
+
+def held(c): return (documents(c, 'validation') | documents(c, 'test')) - {''}
 
 def test_no_document_is_in_two_splits_or_twice(tmp_path):
     texts = [f'document number {i}' for i in range(300)]
@@ -81,17 +83,21 @@ def test_preparing_goes_on_after_an_interruption(tmp_path, shuffle):
 
 def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_path, monkeypatch):
     datasets = pytest.importorskip('datasets')
-    path, load, asked = str(tmp_path/'0000.parquet'), datasets.load_dataset, []
-    pairs = [doc.split('\n') for doc in maths_problems(50)]
-    datasets.Dataset.from_dict({k: [f'{(p[i] + chr(10)).encode()}' for p in pairs] for i, k in enumerate(('question', 'answer'))}).to_parquet(path) # as on the hub: b'...'
+    load, asked = datasets.load_dataset, []
+    pairs = [doc.split('\n') for doc in maths_problems(80)]
+    files = dict(train=str(tmp_path/'train.parquet'), test=str(tmp_path/'test.parquet'))
+    for k, some in dict(train=pairs[:60], test=pairs[60:]).items(): # as on the hub: b'...'
+        datasets.Dataset.from_dict({c: [f'{(p[i] + chr(10)).encode()}' for p in some] for i, c in enumerate(('question', 'answer'))}).to_parquet(files[k])
     def hub(name, *args, **kwargs):
         asked.append((name, kwargs.get('data_files')))
         if name != 'parquet': raise RuntimeError('Dataset scripts are no longer supported, but found math_dataset.py')
-        return load('parquet', data_files=path, split='train', streaming=True)
+        return load('parquet', data_files=files, streaming=True)
     monkeypatch.setattr(datasets, 'load_dataset', hub)
     c = corpus('mathematics', block_size=96, cache=tmp_path/'cache', progress=False)
-    assert asked[:2] == [('deepmind/math_dataset', None), ('parquet', 'hf://datasets/deepmind/math_dataset@refs/convert/parquet/algebra__linear_1d/train/*.parquet')]
-    assert c.about['problems'] and set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {'\n'.join(p) for p in pairs}
+    at = 'hf://datasets/deepmind/math_dataset@refs/convert/parquet/algebra__linear_1d'
+    assert asked[:2] == [('deepmind/math_dataset', None), ('parquet', {k: f'{at}/{k}/*.parquet' for k in ('train', 'test')})]
+    assert c.about['problems'] and held(c) == {'\n'.join(p) for p in pairs[60:]}
+    assert documents(c, 'train') - {''} <= {'\n'.join(p) for p in pairs[:60]}
 
 def test_the_published_problems_from_their_files(tmp_path):
     pytest.importorskip('datasets')
@@ -119,6 +125,169 @@ def test_a_problem_is_right_only_if_all_of_its_answer_is(tmp_path):
         assert f'{question}\n{c.tokenizer.decode(y[m])}' in docs and y[m][-1] == c.end
     assert right_rows(Oracle(b, c.vocab_size, []), b).all()
     assert (~right_rows(Oracle(b, c.vocab_size, [3, 17]), b)).nonzero()[:, 0].tolist() == [3, 17]
+
+# what a corpus is made of
+
+LATIN = 'lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna aliqua'.split()
+def prose(seed, n=60):
+    "Words that no other seed says in this order"
+    r = np.random.default_rng(seed)
+    return ' '.join(f'{LATIN[i]}{seed}' if r.random() < .3 else LATIN[i] for i in r.integers(len(LATIN), size=n))
+
+def folder(at, texts, name='{:03d}.txt', encoding='utf-8'):
+    at.mkdir(parents=True, exist_ok=True)
+    for i, t in enumerate(texts): (at/name.format(i)).write_text(t, encoding)
+    return at
+
+def said(c): return set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''}
+
+def test_a_folder_is_read_by_its_name_and_not_as_a_pattern(tmp_path):
+    for name, word in ('run1', 'other'), ('run[12]', 'mine'), ('run*', 'star'): folder(tmp_path/name, [f'{word} {i}' for i in range(20)])
+    for name, word in ('run[12]', 'mine'), ('run*', 'star'):
+        assert said(corpus(str(tmp_path/name), block_size=8, cache=tmp_path/'cache', progress=False)) == {f'{word} {i}' for i in range(20)}
+
+@pytest.mark.parametrize('again', ['utf-8-sig', 'crlf', 'accents'])
+def test_the_same_text_written_otherwise_is_a_copy(tmp_path, again):
+    texts = [f'{i} caf\u00e9\n{prose(i)}' for i in range(60)]
+    folder(tmp_path/'d', texts)
+    if again == 'utf-8-sig': folder(tmp_path/'d', texts, 'again-{}.txt', again)
+    if again == 'crlf': folder(tmp_path/'d', [t.replace('\n', '\r\n') for t in texts], 'again-{}.txt')
+    if again == 'accents': folder(tmp_path/'d', [t.replace('\u00e9', 'e\u0301') for t in texts], 'again-{}.txt')
+    c = corpus(str(tmp_path/'d'), block_size=16, cache=tmp_path/'cache', progress=False)
+    assert (c.about['documents'], c.about['copies']) == (60, 60)
+    assert not any('\ufeff' in t for t in said(c))
+
+def test_hidden_copies_are_left_alone_and_links_followed_once(tmp_path):
+    texts = [prose(i) for i in range(40)]
+    folder(tmp_path/'d/sub', texts[:20])
+    folder(tmp_path/'elsewhere', texts[20:])
+    for hidden in '.ipynb_checkpoints', '.git', '__pycache__': folder(tmp_path/'d/sub'/hidden, [t + ' once more' for t in texts])
+    os.symlink(tmp_path/'elsewhere', tmp_path/'d/link', target_is_directory=True)
+    os.symlink(tmp_path/'d', tmp_path/'d/sub/round', target_is_directory=True) # a circle
+    os.symlink(tmp_path/'d/sub/000.txt', tmp_path/'d/zero.txt')
+    c = corpus(str(tmp_path/'d'), block_size=16, cache=tmp_path/'cache', progress=False)
+    assert said(c) == set(texts) and c.about['copies'] == 0
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'latin1'])
+def test_the_advice_for_another_encoding_gives_the_text(tmp_path, encoding):
+    text = 'caf\u00e9, two lines\nof it, and some more words'
+    folder(tmp_path/'d', [text], 'x.txt', encoding)
+    with pytest.raises(ValueError, match=r'x\.txt is not UTF-8.*iconv -f \S+ -t utf-8') as e: corpus(str(tmp_path/'d'), cache=tmp_path/'cache', progress=False)
+    advised = str(e.value).split('iconv -f ')[1].split()[0]
+    assert (tmp_path/'d/x.txt').read_bytes().decode(advised).lstrip('\ufeff') == text # what iconv would write
+
+def test_lines_that_only_look_odd(tmp_path):
+    lines = ['{"text": "one"}', '', '   ', '{"text": null}', '{"text": "two", "score": [1, 2], "meta": {"a": 1}}', '{"url": "u", "text": "three"}', '{"text": ""}']
+    (tmp_path/'x.jsonl').write_text('\n'.join(lines), 'utf-8')
+    c = corpus(str(tmp_path/'x.jsonl'), block_size=2, cache=tmp_path/'cache', progress=False)
+    assert said(c) == {'one', 'two', 'three'} and c.about['empty'] == 2
+
+@pytest.mark.parametrize('bad', ['{"text": "cut', 'null', '[]', '{"title": "t"}', '{"text": 3}'])
+def test_a_bad_line_late_in_a_file_is_named_before_anything_is_learnt(tmp_path, monkeypatch, bad):
+    from proc_nb import corpus as corpora
+    monkeypatch.setattr(corpora, 'train_bpe', lambda *args: pytest.fail('the encoding was learnt first'))
+    folder(tmp_path/'d', ['\n'.join(json.dumps(dict(text=prose(i))) for i in range(20))], 'a.jsonl')
+    (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']))
+    with pytest.raises(ValueError, match=r'b\.jsonl, line 302: '): corpus(str(tmp_path/'d'), 'bpe:300', 16, cache=tmp_path/'cache', progress=False)
+
+def test_near_duplicates_are_on_one_side(tmp_path):
+    texts = [prose(i) for i in range(150)]
+    edited = [' '.join(['Edited:', *t.split()[:30], 'something', 'else', *t.split()[30:]]) for t in texts]
+    within = [f'{prose(1000 + i)}\n\n{t}\n\n{prose(2000 + i)}' for i, t in enumerate(texts)]
+    c = corpus(jsonl(tmp_path/'d.jsonl', [*texts, *edited, *within]), block_size=16, cache=tmp_path/'cache', progress=False)
+    home = {t: s for s in SPLIT_NAMES for t in documents(c, s)}
+    assert len(home) - ('' in home) == 450
+    assert all(home[a] == home[b] == home[w] for a, b, w in zip(texts, edited, within))
+    assert {home[t] for t in texts} == set(SPLIT_NAMES)
+    old = corpus(str(tmp_path/'d.jsonl'), block_size=16, cache=tmp_path/'cache', progress=False, held_out='documents')
+    home = {t: s for s in SPLIT_NAMES for t in documents(old, s)}
+    assert sum(home[a] != home[b] for a, b in zip(texts, edited)) > 10, 'the measure would not have noticed'
+
+def test_a_problem_in_other_words_is_on_the_same_side():
+    numbers = lambda t: tuple(re.findall(r'\d+', t))
+    c = corpus('maths', block_size=96, n=20_000, progress=False)
+    home = {}
+    for s in SPLIT_NAMES:
+        for t in documents(c, s) - {''}: home.setdefault(numbers(t), set()).add(s)
+    assert max(map(len, home.values())) == 1 and len(home) < c.about['documents']
+
+def test_a_large_cluster_is_for_training(tmp_path):
+    many = [f'{prose(i)} {prose(10_000, 200)}' for i in range(40)]
+    c = corpus(jsonl(tmp_path/'d.jsonl', [*many, *(prose(i) for i in range(100, 300))]), block_size=16, cache=tmp_path/'cache', progress=False)
+    assert set(many) <= documents(c, 'train') and held(c)
+
+@pytest.mark.parametrize('names', [('train/{:03d}.txt', 'valid/{:03d}.txt', 'test/{:03d}.txt'), ('train-{:03d}.txt', 'val-{:03d}.txt', 'test-{:03d}.txt')])
+def test_held_out_parts_of_a_folder_are_used(tmp_path, names):
+    parts = dict(train=range(60), validation=range(100, 110), test=range(200, 210))
+    for (k, some), name in zip(parts.items(), names):
+        for i in some:
+            (f := tmp_path/'d'/name.format(i)).parent.mkdir(parents=True, exist_ok=True)
+            f.write_text(prose(i))
+    near = tmp_path/'d'/names[0].format(900)
+    near.write_text('Copied: ' + prose(105) + ' and so on')
+    c = corpus(str(tmp_path/'d'), block_size=16, cache=tmp_path/'cache', progress=False)
+    assert {k: documents(c, k) - {''} for k in parts} == {k: {prose(i) for i in some} for k, some in parts.items()}
+    assert c.about['near'] == 1
+    (tmp_path/'d/notes.txt').write_text(prose(1)) # not all files say their part
+    assert len(Stream(str(tmp_path/'d')).parts) == 1
+
+class Rows(list):
+    "What `datasets` gives of a part, read from here"
+    column_names = None
+    def state_dict(self): return {}
+
+def test_held_out_parts_of_a_data_set_are_used(tmp_path, monkeypatch):
+    datasets, sets = pytest.importorskip('datasets'), {}
+    sets['allenai/c4'] = dict(train=[prose(i) for i in range(50)] + [prose(77)], validation=[prose(i) for i in range(70, 90)])
+    sets['codeparrot/codeparrot-clean'] = dict(train=[prose(i) for i in range(50)])
+    sets['codeparrot/codeparrot-clean-valid'] = dict(train=[prose(i) for i in range(70, 90)])
+    sets['some/other'] = dict(train=[prose(i) for i in range(200)])
+    monkeypatch.setattr(datasets, 'load_dataset', lambda name, config=None, **kw: {k: Rows(dict(text=t) for t in ts) for k, ts in sets[name].items()})
+    for name in 'c4', 'codeparrot':
+        c = corpus(name, block_size=16, cache=tmp_path/name, progress=False)
+        assert held(c) == {prose(i) for i in range(70, 90)} and documents(c, 'validation') - {''} and documents(c, 'test') - {''}
+        assert documents(c, 'train') - {''} == {prose(i) for i in range(50)}
+    c = corpus('some/other', block_size=16, cache=tmp_path/'other', progress=False)
+    assert 8 < len(held(c)) < 50
+
+def test_wikitext_is_articles(tmp_path, monkeypatch):
+    datasets = pytest.importorskip('datasets')
+    def lines(i): return ['', f' = Article {i} = \n', '', f' {prose(i)} \n', '', ' = = Part = = \n', f' {prose(5000 + i)} \n']
+    sets = {k: [l for i in some for l in lines(i)] for k, some in dict(train=range(40), validation=range(40, 46), test=range(46, 52)).items()}
+    monkeypatch.setattr(datasets, 'load_dataset', lambda name, config=None, **kw: {k: Rows(dict(text=l) for l in ls) for k, ls in sets.items()})
+    c = corpus('wikitext', block_size=16, cache=tmp_path/'cache', progress=False)
+    found = {k: {re.search(r'Article (\d+)', t)[1] for t in documents(c, k) - {''}} for k in SPLIT_NAMES}
+    assert {k: sorted(map(int, v)) for k, v in found.items()} == dict(train=list(range(40)), validation=list(range(40, 46)), test=list(range(46, 52)))
+    for k, name in dict(train='train', validation='valid', test='test').items(): # the published files
+        (tmp_path/'files').mkdir(exist_ok=True)
+        (tmp_path/f'files/wiki.{name}.tokens').write_text(''.join(l or '\n' for l in sets[k]))
+    here = corpus(str(tmp_path/'files'), block_size=16, cache=tmp_path/'cache', progress=False)
+    assert {k: {re.search(r'Article (\d+)', t)[1] for t in documents(here, k) - {''}} for k in SPLIT_NAMES} == found
+
+@pytest.mark.parametrize('name, write', [('x.csv', 'text,n\n"a, b",1\n"c ""d""",2\n,3\n'), ('x.tsv', 'n\ttext\n1\ta, b\n2\tc "d"\n'), ('x.json', '[{"text": "a, b"}, {"text": "c \\"d\\""}]')])
+def test_tables_and_lists(tmp_path, name, write):
+    (tmp_path/name).write_text(write.replace('c "d"', '"c ""d"""') if name == 'x.tsv' else write)
+    assert said(corpus(str(tmp_path/name), block_size=2, cache=tmp_path/'cache', progress=False)) == {'a, b', 'c "d"'}
+
+def test_a_project_of_python_files(tmp_path):
+    folder(tmp_path/'d/pkg', [f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)], '{}.py', 'latin1')
+    (tmp_path/'d/README.md').write_text('Words')
+    with pytest.raises(ValueError, match='holds text and code documents; say which are meant'): corpus(str(tmp_path/'d'), cache=tmp_path/'cache', progress=False)
+    c = corpus(str(tmp_path/'d'), block_size=8, cache=tmp_path/'cache', progress=False, kind='code')
+    assert said(c) == {f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)}
+
+def test_files_are_written_and_read_in_utf8_whatever_the_machine_says(tmp_path):
+    code = rf"""
+import warnings
+warnings.filterwarnings('error', category=EncodingWarning, module=r'proc_nb\.(corpus|pretrain)|pathlib')
+from proc_nb.corpus import *
+from proc_nb.pretrain import *
+data = corpus('maths', 'bpe:300', 32, n=500, cache={str(tmp_path)!r})
+*_, last = pretrain(data, size='tiny', steps=2, eval_every=1, eval_rows=2, batch_size=2, run_dir={str(tmp_path/'run')!r}, device='cpu')
+list(pretrain(data, size='tiny', steps=3, eval_every=1, eval_rows=2, batch_size=2, run_dir={str(tmp_path/'run')!r}, device='cpu', resume=True))
+"""
+    done = subprocess.run([sys.executable, '-X', 'warn_default_encoding', '-c', code], env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 def test_tokenizers_agree_with_the_text(tmp_path):
     pytest.importorskip('tokenizers')
@@ -168,7 +337,7 @@ def test_two_commands_prepare_a_corpus_once(tmp_path, capsys):
         time.sleep(.5)
         assert second.is_alive() and not list(cache.glob('.*.part'))
     second.join(30)
-    assert f'is being prepared by process {os.getpid()}: waiting' in capsys.readouterr().err
+    assert f'is being prepared by another process: waiting' in capsys.readouterr().err
     assert corpus(path, block_size=8, cache=cache, progress=False).sha256 == one.sha256
 
 def test_what_a_killed_preparation_left_is_taken_away(tmp_path):

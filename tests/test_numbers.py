@@ -1,6 +1,6 @@
 "Numbers as people have them: NumPy's, very large seeds, and those that make no sense."
 import json, math
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from proc_nb.all import *
 from proc_nb.probes import sharpen
 from proc_nb.scores import score
@@ -46,14 +46,15 @@ def test_sizes_may_come_out_of_numpy(task):
     assert task.sample(np.int64(5), seeded(0)).tokens.shape == (5, 7)
 
 def test_rates_may_come_out_of_numpy(task, tmp_path):
-    how = dict(batch_size=np.int64(4), lr=np.float32(1e-3), lr_scale=dict(tok=np.float64(2)), weight_decay=np.float32(0), clip=np.float32(1), warmup=np.int64(1), eval_every=np.int64(2), eval_rows=np.int64(20), steps=np.int64(2))
+    how = {k: np.int64(v) for k, v in dict(steps=2, batch_size=4, warmup=1, eval_every=2, eval_rows=20).items()}
+    how.update(lr=np.float32(1e-3), lr_scale=dict(tok=np.float64(2)), weight_decay=np.float32(0), clip=np.float32(1))
     assert len(list(fit(net(task), task, run_dir=tmp_path/'one', **how))) == 2
     both = [net(task), net(task)]
     assert len(list(fit_many(both, task, run_dir=tmp_path/'many', seeds=np.arange(2), **{**how, 'lr': np.array([1e-3, 2e-3]), 'clip': np.array([1., 2.])}))) == 2
     assert json.loads(json.dumps(Study(['identity'], parts=['attn'], tests=['haystack'], seeds=np.int64(2), steps=np.int64(3), lr=np.float32(1e-3)).runs))
 
-WRONG = dict(lr=[-1e-3, 0, math.nan, math.inf, '1e-3', True], lr_scale=[dict(tok=-1)], clip=[0, -1, math.nan], warmup=[-5, 1.5], batch_size=[0, 2.], weight_decay=[-1, math.inf],
-    steps=[0], eval_every=[0], eval_rows=[0], decay_steps=[0, None])
+WRONG = dict(lr=[-1e-3, 0, math.nan, math.inf, '1e-3', True], lr_scale=[dict(tok=-1)], clip=[0, -1, math.nan],
+    warmup=[-5, 1.5], batch_size=[0, 2.], weight_decay=[-1, math.inf], steps=[0], eval_every=[0], eval_rows=[0], decay_steps=[0, None])
 @pytest.mark.parametrize('name, odd', [(k, v) for k, vs in WRONG.items() for v in vs])
 def test_settings_that_make_no_sense_are_told(task, name, odd):
     kwargs = {**TINY, 'schedule': 'linear', 'decay_steps': 9, name: odd}

@@ -125,3 +125,11 @@ def test_what_is_wrong_with_a_page_is_found(tmp_path):
     assert not list(wrong(tmp_path/'page.ipynb'))
     write(good + bad, shown + [output('<p></p><svg width="1"></svg><img src="x">')])
     assert len(list(wrong(tmp_path/'page.ipynb'))) == 7
+
+@pytest.mark.skipif(not (ROOT/'.git').exists(), reason='no clone')
+def test_a_clone_with_autocrlf_has_the_same_lines():
+    "git on Windows turns line ends round unless it is told not to: then tests/run.sh does not run, and no sum of a stored file agrees"
+    lines = subprocess.run(['git', 'ls-files', '--eol'], cwd=ROOT, capture_output=True, text=True, encoding='utf-8', check=True).stdout.splitlines()
+    assert len(lines) > 100
+    for index, _, *attributes in (l.split('\t')[0].split() for l in lines):
+        assert index in ('i/lf', 'i/-text', 'i/none') and (attributes[-1] in ('attr/-text', 'eol=lf')), (index, attributes)

@@ -1,5 +1,5 @@
 "Places where the package cannot work, or not well, as a user would meet them: each is named in words."
-import ast, os, subprocess, sys
+import ast, os, re, subprocess, sys
 from pathlib import Path
 import pytest
 from proc_nb import ready
@@ -17,7 +17,22 @@ def test_old_torch(code, tmp_path):
     (tmp_path/'torch/__init__.py').write_text("__version__ = '1.13.1+cu117'")
     done = run('import torch\n' + code, tmp_path)
     assert done.returncode and done.stderr.strip().splitlines()[-1] == ('RuntimeError: PyTorch 1.13.1+cu117 is too old: '
-        'proc-nb needs 2.2 or newer. Run pip install -U torch, then restart the kernel.')
+        f'proc-nb needs {ready.floors()["torch"]} or newer. Run pip install -U torch, then restart the kernel.')
+
+@pytest.mark.parametrize('version', ['2.2.2', '2.4.1+cpu'])
+def test_an_intel_mac(version, monkeypatch):
+    "The last PyTorch that pip has for it is 2.2, so an upgrade is no advice"
+    monkeypatch.setattr(ready, 'floors', lambda: dict(python='3.10', torch='2.5'))
+    monkeypatch.setattr(ready, 'torch_version', lambda: version)
+    monkeypatch.setattr(ready.platform, 'system', lambda: 'Darwin')
+    monkeypatch.setattr(ready.platform, 'machine', lambda: 'x86_64')
+    with pytest.raises(RuntimeError, match='Macs with an Intel processor .* open the tutorial in Colab') as e: ready.check_versions()
+    assert 'pip install -U' not in str(e.value)
+
+def test_the_floor_has_what_is_used():
+    "AdamW with fused=True on a CPU is there since 2.4, torch.OutOfMemoryError since 2.5"
+    floor = re.search(r'\btorch>=([\d.]+)', (ROOT/'settings.ini').read_text(encoding='utf-8'))[1]
+    assert tuple(map(int, floor.split('.'))) >= (2, 5)
 
 def test_no_torch(monkeypatch):
     monkeypatch.setattr(ready, 'torch_version', lambda: None)

@@ -62,7 +62,10 @@ def test_embeddings_by_the_mean():
     transfer(source, target, 'all', 'mean')
     after, mean = target.state_dict(), source.wte.weight.mean(0)
     for k in 'wte.weight', 'lm_head.weight': assert torch.allclose(after[k], mean.expand(40, -1))
-    assert torch.equal(after['wpe.weight'][:20], source.wpe.weight) and torch.equal(after['wpe.weight'][20:], before['wpe.weight'][20:])
+    assert torch.equal(after['wpe.weight'], before['wpe.weight']) # the practised table is too short, so it stays behind
+    long = GPT(GPTConfig(vocab_size=60, block_size=40), seed=3)
+    transfer(long, target, [], 'mean')
+    assert torch.equal(target.wpe.weight, long.wpe.weight[:30])
     source, target = models(sizes=((60, 20), (60, 30)))
     transfer(source, target, ['tok', 'pos'], 'mean') # what is named is carried over as it is
     assert torch.equal(target.wte.weight, source.wte.weight) and torch.equal(target.wpe.weight[:20], source.wpe.weight)
