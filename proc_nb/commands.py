@@ -95,7 +95,7 @@ def study(
     from proc_nb.study_cli import run_study
     run_study(options)
 
-# %% ../nbs/93_commands.ipynb #07dbae55
+# %% ../nbs/93_commands.ipynb #54732cd9
 @call_parse
 def bench(
     batch:int=1000, # Rows in a step
@@ -104,7 +104,8 @@ def bench(
     steps:int=3, # Steps in a turn
     threads:int=None, # Threads of PyTorch on the CPU; its own choice if left out
     device:str=None, # cpu or cuda; what there is if left out
-    more:bool=False, # Measure PyTorch's switches and the cost of more rows, length, width, members and threads too
+    busy:bool=False, # Measure what is left of a run when every core has other work as well
+    more:bool=False, # Measure PyTorch's switches and the cost of more rows, length, width and members too
     out:str='_runs/bench' # Folder for results
 ):
     "Time a training step beside a plain loop, the transformers Trainer and the machine's own limits"

@@ -96,13 +96,10 @@ def evaluate(
     seed:int=0 # Seed of the draw
 ) -> float: # Share of scored positions that are right, 0 to 1
     "Accuracy over scored positions"
-    was,g = model.training,seeded(seed, device=device_of(model))
-    model.eval()
-    batch = task.sample(n, g, split)
-    with threads_for(model):
+    with threads_for(model), eval_mode(model):
+        batch = task.sample(n, seeded(seed, device=device_of(model)), split)
         done = _fused()(model, batch, batch.score_mask)
         right = done[1] if done else sum(_right(model, b) for b in groups_of(model, batch))
-    model.train(was)
     return float(right / batch.score_mask.sum())
 
 # %% ../nbs/11_train.ipynb #3930fc08
