@@ -157,9 +157,9 @@ def evaluate_many(
     seed:int=0 # Seed of the draw
 ) -> list: # Per member the share of scored positions that are right
     "`evaluate` for every member"
-    rows = task.sample(n, seeded(seed, device=net.weights.device), split)
-    right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
     with eval_mode(net), threads_for(net):
+        rows = task.sample(n, seeded(seed, device=net.weights.device), split)
+        right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
         for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members): right = right + _hits(net, b)
     return (right / rows.score_mask.sum()).tolist()
 
