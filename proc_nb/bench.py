@@ -265,9 +265,9 @@ def _block_work(L, n, pairs, cfg):
     "Operations, exponentials and bytes of a block for one row"
     C,H = cfg.n_embd,cfg.n_head
     products = 2 * (2 * L + 10 * n) * C * C # keys and values of all places; query, projection and MLP of the questions
-    attention = (4 + 10) * C * pairs # scores and values; then scores again and four gradients
-    kept = 4 * (4 * L + 12 * n) * C # norm twice, keys, values; query, answer, norm twice and what GELU takes and gives
-    return torch.stack([3 * products + attention, 2 * H * pairs + 4 * C * n, 3 * kept])
+    attention = (4 + 8) * C * pairs # scores and values; then four gradients
+    kept = (5 * L + 12 * n) * C + H * pairs # stream, norm, keys, values; query, answer, norm, GELU and its slope; exponentials
+    return torch.stack([3 * products + attention, H * pairs + 4 * C * n, 3 * 4 * kept])
 
 def fused_work(
     cfg:GPTConfig, # Sizes
@@ -285,22 +285,29 @@ def fused_work(
 # %% ../nbs/91_bench.ipynb #e4a7190c
 @cache
 def _loops():
-    "Turns of multiply-and-add in ten registers, turns of exponentials in four, a copy"
-    from proc_nb.fused import copy, exp, kernel, put, spread
-    @kernel
+    "Turns of multiply-and-add in ten registers, turns of exponentials in four, a copy of half a table to the other half"
+    from numba import njit
+    from proc_nb.fused import OPTIONS, copy, every, exp, put, rows
+    loop = njit(fastmath=OPTIONS['fastmath'], error_model='numpy')
+    @loop
     def multiply(n, m, out):
-        a,b,c,d,e = spread(m),spread(m),spread(m),spread(m),spread(m)
-        f,g,h,i,j = spread(m),spread(m),spread(m),spread(m),spread(m)
+        a,b,c,d,e = every(m),every(m),every(m),every(m),every(m)
+        f,g,h,i,j = every(m),every(m),every(m),every(m),every(m)
         for _ in range(n):
             a,b,c,d,e = a * m + m,b * m + m,c * m + m,d * m + m,e * m + m
             f,g,h,i,j = f * m + m,g * m + m,h * m + m,i * m + m,j * m + m
-        put(out, 0, 0, a + b + c + d + e + f + g + h + i + j)
-    @kernel
+        put(rows(out, 0, 1), 0, 0, a + b + c + d + e + f + g + h + i + j)
+    @loop
     def exponentials(n, m, out):
-        a,b,c,d = spread(m),spread(m),spread(m),spread(m)
+        a,b,c,d = every(m),every(m),every(m),every(m)
         for _ in range(n): a,b,c,d = exp(a * m),exp(b * m),exp(c * m),exp(d * m)
-        put(out, 0, 0, a + b + c + d)
-    return multiply,exponentials,copy
+        put(rows(out, 0, 1), 0, 0, a + b + c + d)
+    @loop
+    def move(n, table):
+        half = len(table) // 2
+        for _ in range(n): copy(half // 120, rows(table, 0, 15), rows(table, half, 15)) # lines of 15 registers
+    return multiply,exponentials,move
+
 
 # %% ../nbs/91_bench.ipynb #f1c09d37
 def fused_peaks(
@@ -308,11 +315,12 @@ def fused_peaks(
     n:int=100_000 # Turns in a try
 ) -> dict: # 'flop', 'special' and 'bytes' per second of the processor's work
     "Measured speed of multiply-and-add, of exponentials and of the cache, eight numbers at a time; needs numba"
-    multiply,exponentials,copy = _loops()
-    out,half,places = np.zeros((1, 1, 8), np.float32),np.float32(.5),np.zeros((2, 1024, 16, 8), np.float32)
+    multiply,exponentials,move = _loops()
+    out,half,table = np.zeros(8, np.float32),np.float32(.5),np.zeros(2 ** 18, np.float32)
     def best(f): return min(t.cpu for t in timed(f, tries + 1))
     return dict(flop=2 * 8 * 10 * n / best(lambda: multiply(n, half, out)), special=8 * 4 * n / best(lambda: exponentials(n, half, out)),
-        bytes=8 * places[0].size * 20 / best(lambda: [copy(1024, *places) for _ in range(20)]))
+        bytes=table.nbytes * (n // 1000) / best(lambda: move(n // 1000, table)))
+
 
 # %% ../nbs/91_bench.ipynb #17aa42be
 def step_parts(task, cfg, batch, tries=15):

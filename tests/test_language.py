@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from proc_nb import language as asking, pretrain as pretraining
 from proc_nb.all import *
+from proc_nb.commands import language as language_cli
 from proc_nb.corpus import *
 from proc_nb.language import *
 from proc_nb.pretrain import *

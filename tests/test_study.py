@@ -1,5 +1,6 @@
 "A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
 import os, signal, subprocess, sys, time
+from pathlib import Path
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from proc_nb.all import *
 from proc_nb import influence_cli, study
-from proc_nb.cli import demo, practise_cli
+from proc_nb.commands import demo, practise as practise_cli
 from proc_nb.lab import TransferLab
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError # an error of these kinds is an answer in words; anything else is a crash

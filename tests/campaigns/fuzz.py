@@ -14,7 +14,7 @@ guided = atheris is not None and '--plain' not in sys.argv and __name__ == '__ma
 with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.nullcontext():
     import torch
     from proc_nb.all import *
-    from proc_nb import cli, corpus as corpora, influence_cli, pretrain as lm, study, study_cli
+    from proc_nb import cli, commands, corpus as corpora, influence_cli, pretrain as lm, study, study_cli
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError
 LIMIT, MEMORY = 10, 2**31
@@ -287,7 +287,7 @@ def plan(b):
 
 def STUDY_MAIN(args):
     from fastcore.script import anno_parser
-    f = study_cli.study_cli.__wrapped__
+    f = commands.study.__wrapped__
     given = vars(anno_parser(f, prog='proc-nb-study').parse_args([*args]))
     given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget', 'measured')}
     study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
 from proc_nb import study
-from proc_nb.cli import demo
+from proc_nb.commands import demo
 from proc_nb.lab import TransferLab
 
 torch.set_num_threads(1)
