@@ -266,7 +266,7 @@ def test_compositions_take_every_axis():
     one = model(layers=[1])
     assert torch.equal(one.h[1].mlp.c_fc.weight, nets['eca'].h[1].mlp.c_fc.weight) and not torch.equal(one.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
     assert torch.allclose(model(embed='mean').wte.weight[3], nets['identity'].wte.weight.mean(0))
-    assert model(rescale=True).wte.weight.norm(dim=1).mean() == pytest.approx(nets['identity'].wte.weight.norm(dim=1).mean().item(), rel=1e-5)
+    assert model(rescale=True).wte.weight.norm(dim=1).mean().item() == pytest.approx(nets['identity'].wte.weight.norm(dim=1).mean().item(), rel=1e-5)
 
 def test_a_named_study_hands_on_what_it_is_given():
     runs = named('diagnostic', seeds=1, steps=100, batch_size=7, practice_steps=9, rules=['identity']).runs
