@@ -125,9 +125,11 @@ def race(
 RECIPES = {'own': dict(steps=20_000, batch_size=64, lr=2e-3, weight_decay=.01, warmup=500, schedule='cosine', dropout=0., tied=False),
     'paper': dict(steps=20_000, batch_size=64, lr=5e-5, weight_decay=.01, warmup=1000, schedule='cosine', dropout=.1, tied=True),
     'paper-large': dict(steps=2501, batch_size=64, lr=5e-4, weight_decay=.1, warmup=0, schedule='constant', dropout=.1, tied=True)}
+RECIPES['bundled'] = dict(RECIPES['own'], schedule='cosine_from_0')
 SPECIAL = {'own': dict(identity=dict(lr=1e-3), dyck_shuffle=dict(steps=3000, lr=3e-3), eca=dict(steps=12_000), **dict.fromkeys(('reverse', 'delete', 'set', 'union'), dict(lr=4e-3))),
     'paper': dict.fromkeys(('dyck', 'dyck_shuffle'), dict(warmup=0, schedule='constant')),
     'paper-large': dict.fromkeys(('dyck', 'dyck_shuffle'), dict(steps=501, batch_size=32))}
+SPECIAL['bundled'] = SPECIAL['own']
 PRESETS = {'paper': 'released-defaults', 'paper-large': '2601.21725'}
 
 # %% ../nbs/13_zoo.ipynb #869d1b19
