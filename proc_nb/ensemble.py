@@ -250,7 +250,7 @@ def _start(self:ManyRun, w):
     self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
     self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
     self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-    self.done,self.evals,self.device = 0,[],w.device
+    self.done,self.evals,self.device,self.several = 0,[],w.device,False
     self.size = 2500 if w.is_cpu and not self.net.config.dropout else 2**40
     self.captured = Captured(self.fixed, self.state) if w.is_cuda and can_record(self.net) else None
 
@@ -295,8 +295,9 @@ def update(self:ManyRun,
 ) -> torch.Tensor: # float [S]: losses before the step
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
     if self.captured:
-        inputs = fixed_inputs(self.net, batch)
-        if self.captured.ready(*inputs): return self.captured(*inputs)
+        *rows,at = fixed_inputs(self.net, batch, self.several)
+        self.several = at.dtype == torch.bool
+        if self.captured.ready(*rows, at): return self.captured(*rows, at)
     while (loss := self._losses(batch)) is None: self._halve(batch)
     self.adamw(loss)
     return loss

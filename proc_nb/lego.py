@@ -170,7 +170,7 @@ def _draw(self:Lego, n, generator):
     letters,parent = torch.rand(n, 26, **rand).argsort(1)[:, :K] + self.a,self._parents(n, generator)
     values,up = torch.randint(len(self.group), (n, K), **rand),parent.clamp(min=0)
     before = torch.where(parent < 0, self.group.unit, values.gather(1, up))
-    table,inverse = self.group.table.to(values.device),self.group.inverse.to(values.device)
+    table,inverse = (on_device(x, values.device) for x in (self.group.table, self.group.inverse))
     ops = table.flatten()[values * len(self.group) + inverse[before]]
     return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
 

@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/task.html.md"""
 
 # %% auto #0
 __all__ = ['SPLITS', 'LONGEST', 'METRICS', 'HOMES', 'tasks', 'NameMissing', 'choose', 'plain', 'whole', 'between', 'check_seed',
-           'seeded', 'Batch', 'next_token', 'row_hash', 'split_of', 'Preset', 'Presets', 'Task', 'rows_fault',
-           'TaskIndex', 'register']
+           'seeded', 'Batch', 'next_token', 'row_hash', 'split_of', 'Preset', 'Presets', 'Task', 'on_device',
+           'one_answer', 'has_one_answer', 'rows_fault', 'TaskIndex', 'register']
 
 # %% ../nbs/01_task.ipynb #ede984ee
 import inspect, re
@@ -19,6 +19,7 @@ from numbers import Integral, Real
 
 import numpy as np, torch
 from fastcore.basics import ifnone, patch, store_attr
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .draw import *
 
@@ -280,6 +281,33 @@ def _at_once(self:Task, n, device, split):
         rows = self.batch(4096, seeded(0, device=device)).tokens
         self.plenty = bool((split_of(rows, self.pad) == SPLITS['train']).float().mean() > .85)
     return self.plenty
+
+# %% ../nbs/01_task.ipynb #d57a9611
+_COPIES = WeakTensorKeyDictionary()
+def on_device(
+    x:torch.Tensor, # A tensor that does not change
+    device # Where it is needed
+) -> torch.Tensor: # The same numbers there
+    "`x` on `device`, copied only the first time"
+    if x.device == torch.device(device): return x
+    there = _COPIES.setdefault(x, {})
+    if device not in there: there[device] = x.to(device)
+    return there[device]
+
+def one_answer(
+    rows # The `rows` of a task
+): # The same, marked
+    "Decorator for `rows`: each row asks for exactly one token"
+    rows.one_answer = True
+    return rows
+
+def has_one_answer(
+    task # A task, or None
+) -> bool: # Is it known that each of its rows asks for exactly one token?
+    "Are a task's rows marked, and batches made of them as usual?"
+    kind = type(task)
+    usual = all(getattr(kind, k, None) is getattr(Task, k) for k in ('batch', 'sample'))
+    return usual and getattr(kind.rows, 'one_answer', False)
 
 # %% ../nbs/01_task.ipynb #e5e90204
 def _join(bs): return Batch(*(torch.cat([getattr(b, k) for b in bs]) for k in ('tokens', 'targets', 'loss_mask', 'score_mask')), bs[0].task)
