@@ -586,7 +586,7 @@ def _controls(rules, device):
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
 # %% ../nbs/70_lab.ipynb #311af5e5
-SMALL = dict(haystack=dict(cpu=dict(n_pairs=10), cuda=dict(n_pairs=30)))
+SMALL = dict(haystack=dict(n_pairs=10))
 
 # %% ../nbs/70_lab.ipynb #836f8570
 class TransferLab(Trainable):
@@ -683,8 +683,8 @@ def _picked_preset(self:TransferLab, change):
 # %% ../nbs/70_lab.ipynb #2fe9779a
 @patch
 def _picked_test(self:TransferLab, change=None):
-    test,device = self.c['test'].value,self.c['device'].value
-    self.args.choose(test, **SMALL.get(test, {}).get(device, {}))
+    test = self.c['test'].value
+    self.args.choose(test, **SMALL.get(test, {}))
     self._chosen()
 
 @patch
@@ -1036,7 +1036,7 @@ class Composer(Trainable):
         settings:dict=None # Test -> its arguments, such as {'haystack': dict(n_pairs=5)}
     ):
         names = list(zoo)
-        self.settings,self.device = {**{k: v.get(device, {}) for k,v in SMALL.items()}, **ifnone(settings, {})},device
+        self.settings,self.device = {**SMALL, **ifnone(settings, {})},device
         self.c = dict(attn=_field(W.Dropdown(options=names, value=choose('practised network', attn, names), description='attention from')),
             mlp=_field(W.Dropdown(options=names, value=choose('practised network', mlp, names), description='MLPs from')),
             steps=_number(steps, 1, 10**6, 'steps'), batch_size=_number(batch_size, 1, 10**5, 'batch size'), seed=_number(seed, 0, 2**53 - 1, 'seed'))

@@ -395,13 +395,19 @@ def _dropping(self:Run):
 @patch
 def update(self:Run, batch):
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
-    if self.noisy and is_standard(self.model): return self.fixed(*fixed_inputs(self.model, batch))
+    if self.noisy and is_standard(self.model): return self.fixed(*self._inputs(batch))
     if self.captured and self.opt.state:
-        *rows,at = fixed_inputs(self.model, batch, self.several)
-        self.several = at.dtype == torch.bool # then nobody counts again, which a GPU would be waited for
-        if self.captured.ready(*rows, at): return self.captured(*rows, at)
+        inputs = self._inputs(batch)
+        if self.captured.ready(*inputs): return self.captured(*inputs)
     self.model.zero_grad(set_to_none=True)
     return self._move(backward(self.model, batch))
+
+@patch
+def _inputs(self:Run, batch):
+    "Fixed inputs; once a row had several answers nobody counts again, since a GPU would be waited for"
+    *rows,at = fixed_inputs(self.model, batch, self.several)
+    self.several = at.dtype == torch.bool
+    return *rows,at
 
 @patch
 def _move(self:Run, loss):

@@ -154,6 +154,9 @@ class Functions(TorchFunctionMode):
         if on and name == 'tolist': gpu.wait('tolist')
         if on and name == 'numpy': raise TypeError("can't convert cuda:0 device type tensor to numpy. [pretend]")
         if on and name == 'scaled_dot_product_attention' and len(first) > MOST_ROWS: raise RuntimeError('CUDA error: invalid configuration argument [pretend]')
+        if on and name == 'new_tensor':
+            gpu.wait('new_tensor from the host')
+            return gpu.put(func(*args, **kwargs), on)
         device = as_device(kwargs.get('device'))
         self.check_generator(kwargs.get('generator'), device, on, name)
         if device is not None and device.type == 'cuda': return self.made(func, args, kwargs, full(device), name)
