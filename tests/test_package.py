@@ -133,3 +133,23 @@ def test_a_clone_with_autocrlf_has_the_same_lines():
     assert len(lines) > 100
     for index, _, *attributes in (l.split('\t')[0].split() for l in lines):
         assert index in ('i/lf', 'i/-text', 'i/none') and (attributes[-1] in ('attr/-text', 'eol=lf')), (index, attributes)
+
+PYTHONS = '3.10', '3.11', '3.12', '3.13', '3.14'
+
+def test_the_pins_can_be_installed_on_every_python_that_is_promised():
+    "A pin that asks for a newer Python than the lowest has another one for the lowest"
+    from importlib.metadata import PackageNotFoundError, distribution
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+    cfg = configparser.ConfigParser(delimiters=['='])
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    assert cfg['DEFAULT']['min_python'] == PYTHONS[0]
+    pins = [Requirement(l) for l in (ROOT/'constraints-dev.txt').read_text(encoding='utf-8').splitlines() if l and l[0] != '#']
+    for python in PYTHONS:
+        here = [p for p in pins if not p.marker or p.marker.evaluate(dict(python_version=python, python_full_version=f'{python}.9'))]
+        assert len({p.name for p in here}) == len(here) == len({p.name for p in pins}), f'one pin for each package on Python {python}'
+        for p in here:
+            try: found = distribution(p.name)
+            except PackageNotFoundError: continue
+            if found.version.split('+')[0] not in p.specifier: continue # another pin than the one that is installed here
+            assert f'{python}.9' in SpecifierSet(found.metadata['Requires-Python'] or ''), f'{p} cannot be installed on Python {python}'
