@@ -474,7 +474,8 @@ def test_what_is_not_finite_is_said(g):
 def test_the_forecast_knows_how_many_rows_are_fitted(g):
     task, model = trained(steps=2)
     rows = task.sample(32, g)
-    assert EKFAC(model).estimate(rows, 10**9, 2, fitted=32)['fit_seconds'] < 60 < EKFAC(model).estimate(rows, 10**9, 2)['fit_seconds']
+    few, all_rows = (EKFAC(model).estimate(rows, 10**9, 2, fitted=n)['fit_seconds'] for n in (32, None))
+    assert 0 < few < all_rows / 10**4
 
 def test_no_query_is_left_out(folder):
     from proc_nb.influence_cli import _files, open_model
