@@ -159,7 +159,7 @@ def in_turns(
 # %% ../nbs/91_bench.ipynb #abf7b921
 def _peak():
     status = Path('/proc/self/status')
-    if status.exists(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 1024
+    if status.exists(): return int(status.read_text(encoding='utf-8').split('VmHWM:')[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == 'darwin' else 1024)
 
 def memory(
@@ -345,7 +345,7 @@ def _more(r, device):
     print('\n' + '\n'.join(f'{s["changed"]:>8} {s["value"]:>5}{s["ms"]:>9.1f} ms a step{s["per"]:>9.1f} ms per 1000 rows of one model' for s in r['sweep']))
 
 # %% ../nbs/91_bench.ipynb #84240365
-def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1)))
+def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1), encoding='utf-8'))
 
 # %% ../nbs/91_bench.ipynb #2337b93a
 @call_parse

@@ -155,7 +155,7 @@ def _same(out, about):
         was = unsealed(file.read_bytes(), file)
         odd = [f'{k} was {was.get(k)!r} and is now {v!r}' for k,v in about.items() if was.get(k) != v]
         if odd: raise ValueError(f'{out} belongs to another run: {"; ".join(odd)}. Use another --out.')
-    write_atomic(file, lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
+    write_atomic(file, lambda p: p.write_text(json.dumps(sealed(about), indent=1), encoding='utf-8'))
 
 # %% ../nbs/63_influence_cli.ipynb #e3e6dd54
 def _report(out, docs, high, low):
@@ -166,7 +166,7 @@ def _report(out, docs, high, low):
         said = {k: lines[int(i)][k] for k in ('kind', 'text') if k in lines[int(i)]}
         return dict(query=q, side=side, score=float(s), line=int(i) + 1, **said)
     rows = [row(q, side, s, i) for side,(score,at) in (('helps', high), ('hurts', low)) for q in range(len(at)) for s,i in zip(score[q], at[q])]
-    write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
+    write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows), encoding='utf-8'))
     return rows
 
 # %% ../nbs/63_influence_cli.ipynb #2053b085
