@@ -114,3 +114,13 @@ def test_a_terminal_with_few_characters(tmp_path):
     (tmp_path/'proc-nb-x').write_text("import proc_nb.ready; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/'proc-nb-x'], capture_output=True, text=True, env={**os.environ, **few})
     assert (done.stdout, done.stderr) == ('3 ? 4\n', 'proc-nb-x: ?\n')
+
+def test_no_home_is_told_in_words(monkeypatch):
+    "A process of a user whom the system does not know, and no HOME: there was a traceback"
+    from proc_nb import corpus
+    def homeless(): raise RuntimeError('Could not determine home directory.')
+    monkeypatch.setattr(corpus.Path, 'home', homeless)
+    for k in ('PROC_NB_CACHE', 'XDG_CACHE_HOME'): monkeypatch.delenv(k, raising=False)
+    with pytest.raises(ValueError, match='no home folder here. Name a folder .* PROC_NB_CACHE'): corpus.cache_folder()
+    monkeypatch.setenv('PROC_NB_CACHE', '/tmp/mine')
+    assert corpus.cache_folder() == Path('/tmp/mine')
