@@ -72,7 +72,7 @@ def _row(name, runs, beside):
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1)))
+def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1), encoding='utf-8'))
 
 # %% ../nbs/90_cli.ipynb #146dd049
 def pick_device(

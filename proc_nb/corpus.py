@@ -897,7 +897,10 @@ def text(self:Corpus,
 # %% ../nbs/50_corpus.ipynb #470556bf
 def cache_folder():
     "Where prepared corpora lie"
-    return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
+    named = os.environ.get('PROC_NB_CACHE') or os.environ.get('XDG_CACHE_HOME')
+    if os.environ.get('PROC_NB_CACHE'): return Path(named)
+    try: return Path(named or Path.home()/'.cache')/'proc-nb'
+    except RuntimeError: raise ValueError('There is no home folder here. Name a folder for prepared corpora in the variable PROC_NB_CACHE.') from None
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)

@@ -1150,7 +1150,7 @@ def lab_notebook(
     if found.is_file() or own.is_file(): return found if found.is_file() else own
     cells = [dict(cell_type='code', id=f'lab{i}', metadata={}, source=c, outputs=[], execution_count=None) for i,c in enumerate(CELLS)]
     kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
+    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1), encoding='utf-8'))
     return own
 
 # %% ../nbs/70_lab.ipynb #7c9b30a6

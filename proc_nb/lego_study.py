@@ -113,7 +113,7 @@ def keep_study(
     "Write measurements as JSON with their sum, a row per line"
     found = sealed(dict(about=about, rows=[{k: _short(v) for k,v in r.items()} for r in rows]))
     lines = ',\n'.join(map(json.dumps, found['rows']))
-    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n'))
+    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
 
 def _short(x): return [_short(v) for v in x] if isinstance(x, (list, tuple)) else round(x, 4) if isinstance(x, float) else x
 

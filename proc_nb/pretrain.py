@@ -476,7 +476,7 @@ def _seal(self:LMRun, folder, tmp, path, extra):
     files = {f.name: f.stat().st_size for f in tmp.iterdir()}
     sums = {f: sha256(tmp/f) for f in files}
     about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
-    write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
+    write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1), encoding='utf-8'))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(tmp, path)
     for old in checkpoints(folder)[:-2]: shutil.rmtree(old)
@@ -857,7 +857,7 @@ def results(self:Pretraining):
     file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
     self.news = self.run.spent > 0 or not file.exists()
     lines = log.read_bytes().splitlines() if self.news and log.exists() else []
-    if lines: write_atomic(file, lambda p: p.write_text(json.dumps(sealed(dict(circumstances(self), last=unsealed(lines[-1], log))), indent=1)))
+    if lines: write_atomic(file, lambda p: p.write_text(json.dumps(sealed(dict(circumstances(self), last=unsealed(lines[-1], log))), indent=1), encoding='utf-8'))
 
 # %% ../nbs/51_pretrain.ipynb #18048f3f
 def pretrain(

@@ -14,9 +14,9 @@ def test_demo_writes_a_table_and_a_chart(tmp_path):
     assert 'second-hand' in done.stdout and 'author-stated' in done.stdout and 'Try next' in done.stdout
     out = tmp_path/'_runs/demo'
     assert sorted(p.name for p in out.iterdir()) == ['chart.html', 'chart.png', 'results.json']
-    kept = json.loads((out/'results.json').read_text())
+    kept = json.loads((out/'results.json').read_text(encoding='utf-8'))
     assert len(kept['rows']) == 4 and kept['torch'] and kept['hardware']
-    assert 'src="http' not in (out/'chart.html').read_text()
+    assert 'src="http' not in (out/'chart.html').read_text(encoding='utf-8')
 
 def test_a_finished_demo_is_not_written_over(tmp_path):
     for _ in range(2): done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '2', '--parts', 'all', cwd=tmp_path)
@@ -39,7 +39,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     try: said, _ = run.communicate(timeout=120)
     finally: run.kill()
     assert 'what was done is kept' in said and run.returncode == 0
-    assert len(json.loads(kept.read_text())['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
+    assert len(json.loads(kept.read_text(encoding='utf-8'))['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
 
 @pytest.mark.parametrize('args,words', [
     (('proc-nb-demo', '--rule', 'identiti'), "Did you mean 'identity'?"), (('proc-nb-demo', '--parts', 'atn'), "Did you mean 'attn'?"),
@@ -135,3 +135,13 @@ def test_a_terminal_with_few_characters(tmp_path):
     (tmp_path/'proc-nb-x').write_text("import proc_nb.ready; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/'proc-nb-x'], capture_output=True, text=True, env={**os.environ, **few})
     assert (done.stdout, done.stderr) == ('3 ? 4\n', 'proc-nb-x: ?\n')
+
+def test_no_home_is_told_in_words(monkeypatch):
+    "A process of a user whom the system does not know, and no HOME: there was a traceback"
+    from proc_nb import corpus
+    def homeless(): raise RuntimeError('Could not determine home directory.')
+    monkeypatch.setattr(corpus.Path, 'home', homeless)
+    for k in ('PROC_NB_CACHE', 'XDG_CACHE_HOME'): monkeypatch.delenv(k, raising=False)
+    with pytest.raises(ValueError, match='no home folder here. Name a folder .* PROC_NB_CACHE'): corpus.cache_folder()
+    monkeypatch.setenv('PROC_NB_CACHE', '/tmp/mine')
+    assert corpus.cache_folder() == Path('/tmp/mine')

@@ -368,7 +368,7 @@ COMMAND = "import sys; from proc_nb.influence_cli import influence_cli; sys.exit
 def command(tmp_path):
     "`proc-nb-influence` as installed"
     script = tmp_path/'proc-nb-influence'
-    script.write_text(COMMAND)
+    script.write_text(COMMAND, encoding='utf-8')
     def run(**kwargs): return subprocess.run([sys.executable, script, *(str(x) for k, v in kwargs.items() for x in (f'--{k}', v))], **HEARD)
     return run
 
@@ -385,20 +385,20 @@ def folder(tmp_path, g):
     tok.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[none]').save_pretrained(tmp_path/'gpt2')
     texts = [' '.join(WORDS[i] for i in torch.randint(10, (5 + n % 4,), generator=g)) for n in range(30)]
-    (tmp_path/'docs.jsonl').write_text('\n'.join(json.dumps(dict(text=t)) for t in texts))
-    (tmp_path/'queries.jsonl').write_text('{"prompt": "the cat saw", "answer": "a tree"}\n{"tokens": [1, 2, 3, 4], "given": 2}')
+    (tmp_path/'docs.jsonl').write_text('\n'.join(json.dumps(dict(text=t)) for t in texts), encoding='utf-8')
+    (tmp_path/'queries.jsonl').write_text('{"prompt": "the cat saw", "answer": "a tree"}\n{"tokens": [1, 2, 3, 4], "given": 2}', encoding='utf-8')
     return tmp_path
 
 def test_a_gpt2_folder_through_the_command(folder, command):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out', part=12, top=2)
     done = command(**args)
     assert done.returncode == 0 and 'Written' in done.stdout, done.stderr
-    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text().splitlines()]
+    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text(encoding='utf-8').splitlines()]
     assert len(rows) == 2 * 2 * 2 and len(list((folder/'out').glob('scores-*'))) == 3
     from transformers import GPT2LMHeadModel
     net = Foreign(GPT2LMHeadModel.from_pretrained(folder/'gpt2')).eval()
     def tokens(t): return [1 + WORDS.index(w) for w in t.split()]
-    docs = ragged([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text().splitlines()])
+    docs = ragged([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text(encoding='utf-8').splitlines()])
     want = EKFAC(net).fit(docs).scores(ragged([tokens('the cat saw a tree'), [1, 2, 3, 4]], [3, 2]), docs)
     assert len(EKFAC(net).layers) == 4
     for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
@@ -407,7 +407,7 @@ def test_a_gpt2_folder_through_the_command(folder, command):
 @pytest.mark.parametrize('change,words', [(dict(model='nowhere'), 'There is no file'), (dict(modules='h.9.mlp'), 'no linear layer'), (dict(queries='empty'), 'is empty'),
     (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='deep'), 'deep, line 1: it is nested too deeply'), (dict(top=0), '--top must be a whole number of at least 1'), (dict(docs='nothing'), 'No such file'), (dict(docs=None), '--docs is missing')])
 def test_the_command_refuses_in_words(folder, change, words):
-    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}', deep='[' * 100_000).items(): (folder/name).write_text(text)
+    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}', deep='[' * 100_000).items(): (folder/name).write_text(text, encoding='utf-8')
     args = dict(model='gpt2', docs='docs.jsonl', queries='queries.jsonl') | change
     with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
         influence_cli(out=folder/'out', **{k: v if k in ('modules', 'top') or v is None else folder/v for k, v in args.items()})
@@ -481,10 +481,10 @@ def test_scores_are_never_shown_beside_another_text(folder, name, part):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out', part=part, top=2, fit_rows=4)
     influence_cli(**args)
     file = folder/f'{name}.jsonl'
-    *lines, last = file.read_text().split('\n') # not among the rows of the fit
+    *lines, last = file.read_text(encoding='utf-8').split('\n') # not among the rows of the fit
     new = last.replace('": "', '": "tree ') if name == 'docs' else last.replace('3', '9')
     assert new != last
-    file.write_text('\n'.join([*lines, new]))
+    file.write_text('\n'.join([*lines, new]), encoding='utf-8')
     with pytest.raises(ValueError, match=f'{name}_sha256 was'): influence_cli(**args)
     (folder/'out/about.json').unlink()
     with pytest.raises(ValueError, match='scores of other weights, queries, documents'): influence_cli(**args)
@@ -493,7 +493,7 @@ def test_another_tokenizer_is_another_run(folder):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
     influence_cli(**args)
     file = folder/'gpt2/tokenizer.json'
-    file.write_text(file.read_text().replace('"cat"', '"hat"').replace('"dog"', '"cat"'))
+    file.write_text(file.read_text(encoding='utf-8').replace('"cat"', '"hat"').replace('"dog"', '"cat"'), encoding='utf-8')
     with pytest.raises(ValueError, match='sha256 was'): influence_cli(**args)
 
 def test_a_turned_bit_is_no_result(folder):

@@ -156,9 +156,9 @@ def test_a_damaged_run_is_not_read_as_a_result(tmp_path):
     kw = dict(seeds=(0,), only=['BERT-like'], steps=2, batch_size=4)
     make_study('lego_mimic', tmp_path, **kw)
     for file, read in ((tmp_path/'lego_mimic.json', lambda: stored('lego_mimic', tmp_path)), (tmp_path/'lego_mimic/bert_like_0.json', lambda: make_study('lego_mimic', tmp_path, **kw))):
-        text = file.read_text()
+        text = file.read_text(encoding='utf-8')
         digit = text.index('"association": ') + 17
-        file.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1:])
+        file.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1:], encoding='utf-8')
         with pytest.raises(ValueError, match='is damaged: its sum'): read()
 
 def test_stored_studies_say_what_they_were_made_with():
@@ -186,7 +186,7 @@ def test_stored_findings():
 def test_a_pretrained_reader(tmp_path, kind):
     tr = pytest.importorskip('transformers')
     words = '[PAD] [UNK] [CLS] [SEP] [MASK] val not , = 1'.split() + list('abcdefghijklmnopqrstuvwxyz')
-    (tmp_path/'vocab.txt').write_text('\n'.join(words) + '\n')
+    (tmp_path/'vocab.txt').write_text('\n'.join(words) + '\n', encoding='utf-8')
     sizes = dict(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
     torch.manual_seed(7)
     if kind == 'Albert': sizes['embedding_size'] = 8

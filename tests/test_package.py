@@ -29,7 +29,7 @@ def test_requirements_have_floors_and_no_caps():
 def test_citation_has_the_version():
     cfg = configparser.ConfigParser(delimiters=['='])
     cfg.read(ROOT/'settings.ini')
-    assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text()
+    assert f"\nversion: {cfg['DEFAULT']['version']}\n" in (ROOT/'CITATION.cff').read_text(encoding='utf-8')
 
 def test_the_index_page_leads_somewhere(tmp_path):
     "What the package index will show has no link and no picture that is relative to the repository"
@@ -44,14 +44,14 @@ def test_the_index_page_leads_somewhere(tmp_path):
 
 def test_what_is_published_has_worked_alone():
     "The release installs the very wheel it hands on, and runs it, before it hands it on"
-    build = (ROOT/'.github/workflows/release.yml').read_text().partition('\n  publish:')[0]
+    build = (ROOT/'.github/workflows/release.yml').read_text(encoding='utf-8').partition('\n  publish:')[0]
     order = [build.index(w) for w in ('python -m build', 'install --extra-index-url https://download.pytorch.org/whl/cpu dist/*.whl', 'alone/bin/python alone.py', 'upload-artifact')]
     assert order == sorted(order)
 
 def test_one_name_one_thing():
     homes = {}
-    for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(), re.M):
-        names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(), re.M | re.S)
+    for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(encoding='utf-8'), re.M):
+        names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(encoding='utf-8'), re.M | re.S)
         for n in ast.literal_eval(names[1]): homes.setdefault(n, []).append(module)
     assert not {n: m for n, m in homes.items() if len(m) > 1}
 
@@ -74,12 +74,12 @@ def test_altair_settings_are_left_alone():
 
 def test_modules_need_no_development_tool():
     for p in (ROOT/'proc_nb').glob('*.py'):
-        if p.name != '_modidx.py': assert not re.search(r'^\s*(from|import) (nbdev|execnb|pytest|jupyterlab)\b', p.read_text(), re.M), p
+        if p.name != '_modidx.py': assert not re.search(r'^\s*(from|import) (nbdev|execnb|pytest|jupyterlab)\b', p.read_text(encoding='utf-8'), re.M), p
 
 def test_modules_import_downward():
     order = {re.sub(r'^\d+_', '', p.stem): p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
     for p in (ROOT/'proc_nb').glob('*.py'):
-        for m in re.findall(r'^from \.(\w+) import', p.read_text(), re.M):
+        for m in re.findall(r'^from \.(\w+) import', p.read_text(encoding='utf-8'), re.M):
             if p.stem in order: assert order[m] < order[p.stem], f'{p.stem} imports {m}'
 
 @pytest.mark.parametrize('book', BOOKS, ids=lambda p: p.stem)
@@ -122,7 +122,7 @@ def test_what_is_wrong_with_a_page_is_found(tmp_path):
     good = ['# A page', '[a](#two-words) [b](page.ipynb#two-words) [c](https://example.org#x)', '## Two `words`!']
     bad = ['[a](#three-words) [b](page.ipynb#three) [c](gone.ipynb)', '![](page.ipynb) ![seen](gone.png)']
     shown = [output('<div role="img" aria-label="a line"><svg width="1"></svg></div><svg aria-hidden="true"></svg><img alt="a" src="x">')]
-    def write(cells, outputs): (tmp_path/'page.ipynb').write_text(json.dumps(dict(cells=[*(cell('markdown', c) for c in cells), cell('code', 'x', outputs=outputs)])))
+    def write(cells, outputs): (tmp_path/'page.ipynb').write_text(json.dumps(dict(cells=[*(cell('markdown', c) for c in cells), cell('code', 'x', outputs=outputs)])), encoding='utf-8')
     write(good, shown)
     assert not list(wrong(tmp_path/'page.ipynb'))
     write(good + bad, shown + [output('<p></p><svg width="1"></svg><img src="x">')])
