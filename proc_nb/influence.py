@@ -507,22 +507,31 @@ def scores(self:GradDot,
     equal_length:bool=False # Divide by the length of each document's gradient
 ): # [queries, documents]; with 'token' [queries, documents, positions]; with 'layer' a dict of layer -> [queries, documents]
     "Influence of each document on each query; positive lowers the query's loss"
+    got,long = self.scores_and_norms(queries, documents, by, rank, model, rows, memory)
+    if not equal_length: return got
+    long = long.clamp(min=1e-12)
+    if by == 'layer': return {n: s / long for n,s in got.items()}
+    return got / (long[:, None] if by == 'token' else long)
+
+@patch
+def scores_and_norms(self:GradDot, queries, documents, by='row', rank=None, model=None, rows=64, memory=2**31):
+    "As `scores`, and the length of each document's gradient, [documents], from the same round through them"
     choose('level', by, ['row', 'token', 'layer'])
     each = max(1, memory // self.bytes_per_query(rank))
     portions = [queries[i:i+each] for i in range(0, len(queries) or 1, each)]
-    got = [self._score_portion(q, documents, by, rank, model, rows, equal_length) for q in portions]
-    return {n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)
+    got,(long,*_) = zip(*[self._score_portion(q, documents, by, rank, model, rows) for q in portions])
+    return ({n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)),long
 
 # %% ../nbs/60_influence.ipynb #72110859
 @patch
-def _score_portion(self:GradDot, queries, documents, by, rank, model, rows, equal_length):
+def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
+    "Scores of some queries, and the lengths of the documents' gradients"
     dirs = self.directions(queries, rank, model, rows)
     parts = [(i, *self._chunk_scores(dirs, b, by)) for i,b in chunks(documents, rows, self.causal)]
     if not parts: raise ValueError('There are no documents.')
-    long = _in_order([(i, l.sqrt()[None]) for i,_,l in parts])[0].clamp(min=1e-12) if equal_length else torch.ones(1)
-    if by == 'token': return _in_order([(i, s) for i,s,_ in parts]) / long[:, None]
-    if by == 'layer': return {n: _in_order([(i, s[n]) for i,s,_ in parts]) / long for n in self.layers}
-    return _in_order([(i, s) for i,s,_ in parts]) / long
+    long = _in_order([(i, l.sqrt()[None]) for i,_,l in parts])[0]
+    if by == 'layer': return {n: _in_order([(i, s[n]) for i,s,_ in parts]) for n in self.layers},long
+    return _in_order([(i, s) for i,s,_ in parts]),long
 
 @patch
 def bytes_per_query(self:GradDot, rank=None):

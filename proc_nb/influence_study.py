@@ -160,6 +160,14 @@ def worked(self:Writer, family):
     return self.example(family)
 
 @patch
+def step(self:Writer, family):
+    "One step of one case, alone"
+    p = self.procedures[family]
+    case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
+    k = self.pick(range(len(p.steps)))
+    return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
+
+@patch
 def in_words(self:Writer, family):
     "A procedure without a number"
     opening = self.pick(OPENINGS)
@@ -227,7 +235,7 @@ def holds(self:Writer,
     return question['told'] is not None and question['told'] in text
 
 # %% ../nbs/61_influence_study.ipynb #d483387d
-SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480}
+SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0}
 
 def encode(
     texts, # Texts of words with spaces between
@@ -267,9 +275,8 @@ class Library(Rows):
 @patch
 def documents(self:Writer, kind, n):
     "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-    if kind in ('in words', 'worked'):
-        write = self.in_words if kind == 'in words' else self.worked
-        return [(f'{f} {kind}', write(f)) for f in self.procedures for _ in range(n)]
+    each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
+    if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
     write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
     return [(kind, write()) for _ in range(n)]
 

@@ -412,6 +412,66 @@ def test_the_command_refuses_in_words(folder, change, words):
     with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
         influence_cli(out=folder/'out', **{k: v if k in ('modules', 'top') or v is None else folder/v for k, v in args.items()})
 
+MESSY = ['', '{"text": null}', '{"text": "the cat saw a dog", "url": "x", "tokens": null, "meta": {"deep": [1]}}', '   ', '{"text": "red blue", "prompt": "  "}', '{"text": ""}', '{"tokens": []}', '{"text": "a house and a tree", "id": 7}', '']
+def messy(folder, *more):
+    file = folder/'messy.jsonl'
+    file.write_text('\n'.join([*MESSY, *more]))
+    return dict(model=folder/'gpt2', docs=file, queries=folder/'queries.jsonl', out=folder/'out', top=2)
+
+def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
+    influence_cli(**messy(folder))
+    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text().splitlines()]
+    assert '3 rows; lines: 5 blank or without text' in capsys.readouterr().out
+    assert {r['line']: r['text'] for r in rows} == {n: json.loads(MESSY[n - 1])['text'] for n in {r['line'] for r in rows}} and {r['line'] for r in rows} <= {3, 5, 8}
+
+def test_all_lines_are_looked_at_before_the_fit(folder, monkeypatch):
+    from proc_nb import influence
+    monkeypatch.setattr(influence.EKFAC, 'fit', lambda *a, **k: pytest.fail('the fit began'))
+    monkeypatch.setattr(influence.EKFAC, 'estimate', lambda *a, **k: pytest.fail('the estimate began'))
+    args = messy(folder, *['{"text": "the cat saw"}'] * 300, '{"text": "the"}', '{"text": 7}', '{"text": ')
+    with pytest.raises(ValueError, match=r'messy.jsonl, line 310: 1 tokens, 1 of them given.* So are 2 more, in line 311, 312. Mend'): influence_cli(**args)
+
+def test_bad_lines_can_be_left_out_and_long_ones_cut(folder, capsys):
+    args = messy(folder, '{"text": "the"}', '{"text": "' + 'cat dog ' * 20 + '"}')
+    with pytest.raises(ValueError, match='messy.jsonl, line 10: .* in line 11. Mend'): influence_cli(**args)
+    influence_cli(**args, skip=True, truncate=True)
+    assert '4 rows; lines: 6 blank or without text, 1 that cannot be used, 1 cut' in capsys.readouterr().out
+
+def test_the_same_file_elsewhere_is_the_same_run(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    was = {p.name: p.stat().st_mtime_ns for p in (folder/'out').glob('scores-*')}
+    (folder/'there').mkdir()
+    for k in ('docs', 'queries'): args[k] = args[k].rename(folder/'there'/args[k].name)
+    influence_cli(**args)
+    assert was == {p.name: p.stat().st_mtime_ns for p in (folder/'out').glob('scores-*')}
+
+def test_damping_equal_length_and_factors(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    lines = args['docs'].read_text().splitlines()
+    (folder/'mended.jsonl').write_text('\n'.join(['{"text": "a red house and a blue tree"}', *lines[1:]]))
+    influence_cli(**args | dict(docs=folder/'mended.jsonl', out=folder/'again'), factors=folder/'out/factors.safetensors', damping=.01, equal_length=True)
+    from proc_nb.influence_cli import Lines, open_model
+    net, encode = open_model(folder/'gpt2')
+    docs, asked = (next(iter(Lines(folder/f, encode))) for f in ('mended.jsonl', 'queries.jsonl'))
+    fitted = EKFAC(net, damping=.01).fit(next(iter(Lines(args['docs'], encode))))
+    want = fitted.scores(asked, docs) / fitted.norms(docs)
+    rows = [json.loads(l) for l in (folder/'again/top.jsonl').read_text().splitlines()]
+    for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
+    assert {(r['query'], r['query_line']) for r in rows} == {(0, 1), (1, 2)}
+    with pytest.raises(ValueError, match='damping was None and is now 0.01'): influence_cli(**args, damping=.01)
+
+def test_a_tokenizer_of_ones_own(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl')
+    influence_cli(**args, out=folder/'a')
+    for name in ('tokenizer.json', 'tokenizer_config.json'): (folder/'gpt2'/name).rename(folder/name)
+    for k, tok in enumerate((folder/'tokenizer.json', folder)):
+        influence_cli(**args, out=folder/f'b{k}', tokenizer=tok)
+        assert (folder/f'b{k}/top.jsonl').read_text() == (folder/'a/top.jsonl').read_text()
+    with pytest.raises(FileNotFoundError, match='There is no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'nothing.json')
+    with pytest.raises(ValueError, match='holds no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'docs.jsonl')
+
 def test_mistakes_come_without_a_trace(folder, command):
     done = command(model=folder/'gpt2', docs=folder/'queries.jsonl', queries=folder/'nothing')
     assert done.returncode != 0 and 'proc-nb-influence: ' in done.stderr and 'Traceback' not in done.stderr
@@ -480,7 +540,8 @@ def test_no_query_is_left_out(folder):
     from proc_nb.influence_cli import _files, open_model
     net, encode = open_model(folder/'gpt2')
     (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001)
-    assert len(_files(net, encode, folder/'docs.jsonl', folder/'many')[1]) == 100_001
+    asked = _files(net, encode, folder/'docs.jsonl', folder/'many')[1]
+    assert len(asked) == len(next(iter(asked))) == 100_001
 
 def test_ranks_share_ties():
     a, b = torch.tensor([[3., 1, 3, 2, 3]]), torch.tensor([[1., 1, 2, 2, 9]])

@@ -118,12 +118,12 @@ class Influence(Job):
     def run(self, out, rank=0):
         I, o = influence_cli, out/'run'
         net, encode = I.open_model(SHARED/'influence.safetensors')
-        lines, asked, count = I._files(net, encode, SHARED/'docs.jsonl', SHARED/'queries.jsonl')
+        lines, asked = I._files(net, encode, SHARED/'docs.jsonl', SHARED/'queries.jsonl')
         tracer = EKFAC(net)
         I._same(o, dict(model=fingerprint(net), seed=0))
         lines.size = 4
         tracer.fit(lines, rows=4, path=o/'factors.safetensors', every=1)
-        with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, asked, lines, count, o, 8, None, 4, 3)
+        with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, next(iter(asked)), lines, asked, o, 8, None, 4, 3)
     def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text())
     def finished(self, out): return {p.name: p.read_bytes() for p in out.rglob('top.jsonl')}
     def partly(self, out, whole):
