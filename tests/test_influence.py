@@ -551,10 +551,31 @@ def test_ranks_share_ties():
     assert float(spearman(*(torch.tensor([r]) for r in ranks))) == pytest.approx(3.5 / 72 ** .5, abs=1e-6)
     assert spearman(a, torch.ones(1, 5)).isnan().all() and spearman(a, a).item() == pytest.approx(1)
 
-def test_one_question_has_no_interval():
+def rows_of_removal(library, seed, rise, questions=20):
+    "A removal in which all questions rise together, as they do when one network answers them"
+    return [dict(family='f', method=m, library=library, seed=seed, losses=[x + q / 10 for q in range(questions)]) for m, x in (('random', 1.), ('EK-FAC', 1. + rise))]
+
+def test_questions_of_one_network_are_one_measurement():
     from proc_nb.influence_study import damage
-    rows = [dict(family='f', method=m, seed=0, losses=[x]) for m, x in (('random', 1.), ('EK-FAC', 3.))]
-    assert damage(rows) == [dict(family='f', method='EK-FAC', mean=2., lo=None, hi=None)]
+    (one,) = damage(rows_of_removal(0, 0, 2.))
+    assert one['mean'] == pytest.approx(2) and one['lo'] is None and one['n'] == 1
+    (starts,) = damage(rows_of_removal(0, 0, 2.) + rows_of_removal(0, 1, 3.))
+    assert (starts['n'], starts['unit']) == (2, 'start') and starts['lo'] < 0 < 5 < starts['hi']
+    rows = [r for l in range(4) for s in (0, 1) for r in rows_of_removal(l, s, 1. + l + s)]
+    (found,) = damage(rows)
+    assert (found['n'], found['unit']) == (4, 'library')
+    assert (found['mean'], found['lo'], found['hi']) == pytest.approx(student([1.5, 2.5, 3.5, 4.5]))
+
+def test_intervals_of_lds_hold_what_they_promise():
+    "Chance in a training moves all questions together: subsets are drawn again, not questions"
+    effects = torch.randn(10, 30, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    def experiment(seed, m=12):
+        g, subsets = torch.Generator().manual_seed(seed), halves(30, m, seed=seed)
+        return subsets, -(effects @ subsets.double().T).T + 3 * torch.randn(m, 1, generator=g) + torch.randn(m, 10, generator=g)
+    truth = float(lds(effects, *experiment(1000, 4000)).mean())
+    def held(interval): return sum(lo < truth < hi for _, lo, hi in (interval(*experiment(s)) for s in range(60)))
+    assert held(lambda s, l: student(lds_pseudo(effects, s, l))) >= 52 # of 60
+    assert held(lambda s, l: student(lds(effects, s, l).tolist())) < 48 # as it was
 
 def test_a_pickled_folder_is_refused(folder):
     import transformers
