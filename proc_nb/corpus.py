@@ -815,6 +815,11 @@ def n_rows(self:Corpus, split='train'):
     return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
 
 @patch
+def n_tokens(self:Corpus, split='train'):
+    "How many tokens the rows of a split have"
+    return self.n_rows(split) * self.seq_len
+
+@patch
 def needs(self:Corpus, split='train', rows=1):
     "Raise ValueError if a split has fewer rows, or no problem that fits into one"
     if split == 'validation' and self.about.get('problems') and self.n_rows(split): self.problems()
