@@ -155,3 +155,16 @@ def test_the_pins_can_be_installed_on_every_python_that_is_promised():
             except PackageNotFoundError: continue
             if found.version.split('+')[0] not in p.specifier: continue # another pin than the one that is installed here
             assert f'{python}.9' in SpecifierSet(found.metadata['Requires-Python'] or ''), f'{p} cannot be installed on Python {python}'
+
+def opened(path):
+    "Calls that read or write text, and whether they name its encoding"
+    for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not isinstance(n, ast.Call): continue
+        name, named = ast.unparse(n.func), any(k.arg == 'encoding' for k in n.keywords)
+        if name.endswith(('.read_text', '.write_text')): yield n.lineno, named or len(n.args) > (not name.endswith('read_text'))
+        if name == 'open' and 'b' not in (ast.unparse(n.args[1]) if len(n.args) > 1 else 'r'): yield n.lineno, named
+
+@pytest.mark.parametrize('path', sorted([*(ROOT/'proc_nb').glob('*.py'), *(ROOT/'tests').rglob('*.py'), *(ROOT/'tutorials').rglob('*.py'), ROOT/'setup.py']), ids=lambda p: p.stem)
+def test_text_is_read_and_written_as_utf8_everywhere(path):
+    "Windows takes another encoding where none is named"
+    assert not [line for line, named in opened(path) if not named]
