@@ -120,6 +120,12 @@ def test_the_second_gpu(gpu):
     assert losses(GPT(cfg(NEEDLE)), NEEDLE, 'cuda:1') == pytest.approx(losses(GPT(cfg(NEEDLE)), NEEDLE, 'cpu'), abs=1e-5)
     assert (gpu.captures, gpu.current) == (1, 0)
 
+def test_the_clock_waits_for_the_gpu_that_works(gpu, monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
+    seconds(lambda: None, 'cuda:1', 2)
+    assert waited == ['cuda:1'] * 3
+
 def test_stopped_on_a_gpu_and_gone_on_with(gpu, tmp_path):
     once, twice = GPT(cfg(NEEDLE)).to('cuda'), GPT(cfg(NEEDLE)).to('cuda')
     list(fit(once, NEEDLE, 6, 8, eval_rows=20))
