@@ -72,7 +72,7 @@ def _row(name, runs, beside):
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1)))
+def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1), encoding='utf-8'))
 
 # %% ../nbs/90_cli.ipynb #146dd049
 def pick_device(
@@ -160,7 +160,7 @@ def _watch(bar, rows, out, about, order):
         _keep(out, rows, about)
         latest[label] = rec.accuracy
         if rec.step == about['steps']: bar.write(f'{label}, seed {seed}: {latest.pop(label):.1%} after {rec.step:,} steps')
-        bar.set_description(', '.join(f'{l} {a:.0%}' for l,a in latest.items()))
+        bar.set_description(', '.join(f'{l} {a:.0%}' for l,a in latest.items()), refresh=False)
 
 
 # %% ../nbs/90_cli.ipynb #b8c1d70a

@@ -815,6 +815,11 @@ def n_rows(self:Corpus, split='train'):
     return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
 
 @patch
+def n_tokens(self:Corpus, split='train'):
+    "How many tokens the rows of a split have"
+    return self.n_rows(split) * self.seq_len
+
+@patch
 def needs(self:Corpus, split='train', rows=1):
     "Raise ValueError if a split has fewer rows, or no problem that fits into one"
     if split == 'validation' and self.about.get('problems') and self.n_rows(split): self.problems()
@@ -897,7 +902,10 @@ def text(self:Corpus,
 # %% ../nbs/50_corpus.ipynb #470556bf
 def cache_folder():
     "Where prepared corpora lie"
-    return Path(os.environ.get('PROC_NB_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'proc-nb')
+    named = os.environ.get('PROC_NB_CACHE') or os.environ.get('XDG_CACHE_HOME')
+    if os.environ.get('PROC_NB_CACHE'): return Path(named)
+    try: return Path(named or Path.home()/'.cache')/'proc-nb'
+    except RuntimeError: raise ValueError('There is no home folder here. Name a folder for prepared corpora in the variable PROC_NB_CACHE.') from None
 
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)

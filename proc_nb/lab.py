@@ -29,6 +29,7 @@ from .task import *
 from .train import *
 from .transfer import *
 from .views import *
+from .workers import in_step, workers_on
 from .zoo import *
 
 # %% ../nbs/70_lab.ipynb #a749ef27
@@ -531,10 +532,10 @@ def items(self:LabRun):
     fits = {self.label: fit(self.model, self.test, **self.fit_args())}
     if c['control']: fits[CONTROL] = fit(start(source, self.test, [], 'random', c['seed'], c['device']), self.test, **self.fit_args([], 'random'))
     self.phase = 'training'
-    for recs in zip(*fits.values()):
-        for label,rec in zip(fits, recs): self._note(label, rec)
-        self.history.append(recs[0])
-        yield recs[0]
+    for recs in in_step(fits, workers_on(c['device'])):
+        for label,rec in recs.items(): self._note(label, rec)
+        self.history.append(recs[self.label])
+        yield recs[self.label]
 
 # %% ../nbs/70_lab.ipynb #c69b2875
 @patch
@@ -587,7 +588,7 @@ def _controls(rules, device):
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
 # %% ../nbs/70_lab.ipynb #311af5e5
-SMALL = dict(haystack=dict(cpu=dict(n_pairs=10), cuda=dict(n_pairs=30)))
+SMALL = dict(haystack=dict(n_pairs=10))
 
 # %% ../nbs/70_lab.ipynb #836f8570
 class TransferLab(Trainable):
@@ -684,8 +685,8 @@ def _picked_preset(self:TransferLab, change):
 # %% ../nbs/70_lab.ipynb #2fe9779a
 @patch
 def _picked_test(self:TransferLab, change=None):
-    test,device = self.c['test'].value,self.c['device'].value
-    self.args.choose(test, **SMALL.get(test, {}).get(device, {}))
+    test = self.c['test'].value
+    self.args.choose(test, **SMALL.get(test, {}))
     self._chosen()
 
 @patch
@@ -1000,14 +1001,30 @@ def static(self:AttentionView):
 def _draw(self:AttentionView): self.page.value = self.static().markup
 
 # %% ../nbs/70_lab.ipynb #80e14612
+def _to_the_end(records, steps):
+    "The records of a run; one that diverges goes on as records without a loss"
+    done = 0
+    try:
+        for rec in records:
+            done = rec.step
+            yield rec
+    except FloatingPointError:
+        for step in range(done + 1, steps + 1): yield Record(step, math.nan)
+
 def train_together(
     models:dict, # Name -> model, all of one size
     task:Task, # What all of them learn
+    steps:int=1000, # Steps
     seed:int=0, # Seed of the rows, the same for all
-    **kwargs # Arguments of `fit_many`
-): # Yields a dict of name -> record per step
-    "Train several models on the same rows as one ensemble"
-    for recs in fit_many(list(models.values()), task, seeds=[seed] * len(models), **kwargs): yield dict(zip(models, recs))
+    **kwargs # Arguments of `fit`
+): # Yields a dict of name -> record per step; a loss of nan from where a run diverged
+    "Train several models on the same rows: each on a core of its own, or on a GPU as one ensemble"
+    if device_of([*models.values()][0]).type == 'cpu': each = in_step({k: _to_the_end(fit(m, task, steps, seed=seed, **kwargs), steps) for k,m in models.items()})
+    else: each = (dict(zip(models, recs)) for recs in fit_many([*models.values()], task, steps, seeds=[seed] * len(models), **kwargs))
+    for recs in each:
+        if all(math.isnan(r.loss) for r in recs.values()): raise FloatingPointError('No network is left: all of them diverged. Try a lower learning rate.')
+        yield recs
+
 
 # %% ../nbs/70_lab.ipynb #38f37bf4
 def composed(
@@ -1037,7 +1054,7 @@ class Composer(Trainable):
         settings:dict=None # Test -> its arguments, such as {'haystack': dict(n_pairs=5)}
     ):
         names = list(zoo)
-        self.settings,self.device = {**{k: v.get(device, {}) for k,v in SMALL.items()}, **ifnone(settings, {})},device
+        self.settings,self.device = {**SMALL, **ifnone(settings, {})},device
         self.c = dict(attn=_field(W.Dropdown(options=names, value=choose('practised network', attn, names), description='attention from')),
             mlp=_field(W.Dropdown(options=names, value=choose('practised network', mlp, names), description='MLPs from')),
             steps=_number(steps, 1, 10**6, 'steps'), batch_size=_number(batch_size, 1, 10**5, 'batch size'), seed=_number(seed, 0, 2**53 - 1, 'seed'))
@@ -1134,7 +1151,7 @@ def lab_notebook(
     if found.is_file() or own.is_file(): return found if found.is_file() else own
     cells = [dict(cell_type='code', id=f'lab{i}', metadata={}, source=c, outputs=[], execution_count=None) for i,c in enumerate(CELLS)]
     kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
+    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1), encoding='utf-8'))
     return own
 
 # %% ../nbs/70_lab.ipynb #7c9b30a6

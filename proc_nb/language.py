@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.html.md"""
 __all__ = ['QUESTIONS', 'RULES', 'ALL', 'PAPER_DOMAIN', 'PICTURES', 'arms', 'LanguageStudy', 'at', 'tokens_to', 'said',
            'by_label', 'additive', 'gain_before', 'substitutive', 'as_markdown', 'loss_curves', 'paper', 'paper_parts',
            'saved_bars', 'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart',
-           'watch', 'language_cli', 'language_main', 'stored_language', 'beside_paper']
+           'watch', 'run_language', 'stored_language', 'beside_paper']
 
 # %% ../nbs/52_language.ipynb #3f32b0dd
 import json, math, sys, time
@@ -16,9 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import altair as alt
-from fastcore.basics import NS, ifnone, patch, store_attr
-from fastcore.script import anno_parser
-from tqdm.auto import tqdm
+from fastcore.basics import ifnone, patch, store_attr
 
 from .corpus import *
 from .draw import *
@@ -27,10 +25,11 @@ from .plots import *
 from .plots import _given
 from .pretrain import *
 from .pretrain import _read
-from .ready import MISTAKES, writable_folder
+from .ready import writable_folder
 from .results import *
 from .task import *
 from .train import *
+from .workers import progress
 
 # %% ../nbs/52_language.ipynb #2db389c2
 QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?', parts='Which parts matter?',
@@ -137,7 +136,7 @@ def kept(self:LanguageStudy,
     with turn(self.path) if self.path else nullcontext():
         self.reread()
         if not self.found(same): self.runs.append(made)
-        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs)))))
+        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))
     return self.found(same)
 
 # %% ../nbs/52_language.ipynb #18d52a08
@@ -276,7 +275,7 @@ def _loss_lines(base, names, what, over):
 def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', 'mixtures', 'persistence', and what the grades mean
     "The figures of 2601.21725 that are known, with their grade"
     here = Path(__file__).parent/'data' if '__file__' in globals() else Path('../proc_nb/data')
-    return json.loads((here/'reference/language.json').read_text())
+    return json.loads((here/'reference/language.json').read_text(encoding='utf-8'))
 
 PAPER_DOMAIN = dict(text='c4', code='codeparrot', maths='mathematics')
 
@@ -448,36 +447,6 @@ def last(self:LanguageStudy,
             there = self.kept(same, lambda: dict(same, **self.tuned(arm, seed, other, steps)))
             yield dict(there, label=label, steps=steps)
 
-# %% ../nbs/52_language.ipynb #ed135587
-def language_cli(
-    question:str, # additive, substitutive, parts, amount, mixtures or persistence
-    corpus:str='code', # text, code, maths, a file or folder, or a data set
-    rule:str=None, # What is practised; the papers' choice for the domain if left out
-    size:str='tiny', # tiny, laptop, 12-12-768, ...
-    steps:int=1500, # Steps of language
-    warm_steps:int=300, # Steps of the warm-up
-    warm_batch:int=32, # Rows in a step of the warm-up
-    warm_lr:float=2e-3, # Its learning rate
-    length:int=16, # Longest input of the rule
-    tokenizer:str='bytes', # bytes, bpe:2048, gpt2, or a folder
-    max_tokens:int=None, # Read no more than so many tokens of the corpus
-    shuffle:int=None, # Files and data sets: seed of the order in which documents are read; as they stand if left out
-    packages:bool=False, # text and code: of the installed packages too
-    batch_size:int=None, # Rows in a step of language; the size's own if left out
-    micro:int=None, # Rows at a time; all of a step if left out
-    lr:float=None, # Learning rate of language; the size's own if left out
-    bf16:bool=False, # Half precision
-    compile:bool=False, # Compile the network
-    eval_every:int=50, # Steps between evaluations
-    eval_rows:int=96, # Held-out rows in an evaluation
-    seeds:int=3, # Runs of each arm
-    other:str='text', # For persistence: what is learnt afterwards
-    device:str=None, # cpu or cuda; what there is if left out
-    out:str='_runs/language' # Folder for results
-):
-    "Ask a question about warming up a language model"
-    _answer(NS(**locals()))
-
 # %% ../nbs/52_language.ipynb #50d5b9bf
 def _study(o, data, out):
     "The study that the options `o` describe"
@@ -496,26 +465,27 @@ def _asked(o, study):
 # %% ../nbs/52_language.ipynb #353934e7
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=amount_points, mixtures=end_points, persistence=loss_curves)
 def _answer(o):
-    "What `language_cli` does with its options"
+    "What `run_language` does unless it is stopped"
     choose('question', o.question, QUESTIONS)
     whole('seeds', o.seeds, 1)
     data = _read(o.corpus, o.tokenizer, LM_SIZES[choose('size', o.size, LM_SIZES)].block_size, o.max_tokens, o.shuffle, o.packages)
     out,domain = writable_folder(o.out),Path(o.corpus).name
     study,name = _study(o, data, out/f'{domain}.json'),out/f'{o.question}-{domain}'
     print(f'{QUESTIONS[o.question]} {study.rule} -> {data}')
-    total,every = o.seeds * len(arms(o.question, study.rule, o.warm_steps)),1 if sys.stderr.isatty() else 30
-    rows = list(tqdm(_asked(o, study), unit='run', total=total, mininterval=every))
+    total = o.seeds * len(arms(o.question, study.rule, o.warm_steps))
+    rows = list(progress(_asked(o, study), unit='run', total=total))
     print('\n' + as_markdown(o.question, rows))
     save_chart(PICTURES[o.question](rows, f'{QUESTIONS[o.question]} ({study.rule} -> {o.corpus})'), name)
     print(f'\nWritten: {name}.png, {name}.html')
 
 # %% ../nbs/52_language.ipynb #96b65f26
-def language_main():
-    "The command, with mistakes answered in words"
-    given = vars(anno_parser(language_cli, prog='proc-nb-language', pos=['question']).parse_args())
-    try: language_cli(**{k: v for k,v in given.items() if k not in ('pdb', 'xtra')})
-    except MISTAKES as e: sys.exit(f'proc-nb-language: {e}')
+def run_language(
+    o # The options of `language`, as attributes
+):
+    "Ask a question about warming up a language model"
+    try: _answer(o)
     except KeyboardInterrupt: sys.exit('proc-nb-language: stopped. Finished runs are kept: the same command goes on.')
+
 
 # %% ../nbs/52_language.ipynb #c88bc86b
 def stored_language(

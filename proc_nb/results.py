@@ -19,7 +19,7 @@ from .train import sealed, unsealed, write_atomic
 # %% ../nbs/17_results.ipynb #8ae7c916
 def _cpu():
     info = Path('/proc/cpuinfo')
-    found = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
+    found = re.search(r'model name\s*: (.*)', info.read_text(encoding='utf-8')) if info.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 def machine(
@@ -36,7 +36,7 @@ def keep(
     **about # What they were made with: the command, the seeds, `**machine()`
 ):
     "Write measurements and what they were made with"
-    write_atomic(path, lambda p: p.write_text(json.dumps(sealed(dict(about=about, rows=rows)), indent=1) + '\n'))
+    write_atomic(path, lambda p: p.write_text(json.dumps(sealed(dict(about=about, rows=rows)), indent=1) + '\n', encoding='utf-8'))
 
 # %% ../nbs/17_results.ipynb #76414081
 RESULTS = Path(__file__).parent/'data/results' if '__file__' in globals() else Path('../proc_nb/data/results')

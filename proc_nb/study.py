@@ -409,7 +409,7 @@ class Table(list):
         path # A file of JSON lines
     ):
         "Write all rows, each with its sum"
-        write_atomic(path, lambda p: p.write_text(''.join(json.dumps(sealed(r)) + '\n' for r in self)))
+        write_atomic(path, lambda p: p.write_text(''.join(json.dumps(sealed(r)) + '\n' for r in self), encoding='utf-8'))
 
 # %% ../nbs/30_study.ipynb #23c2c02d
 @patch
@@ -615,7 +615,7 @@ def alone(
     try: import fcntl
     except ImportError: return (yield)
     Path(out).mkdir(parents=True, exist_ok=True)
-    with open(Path(out)/'.lock', 'w') as f:
+    with open(Path(out)/'.lock', 'w', encoding='utf-8') as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError: raise ValueError(f'Another process is at work in {out}. Wait for it, or use another folder.') from None
         yield

@@ -208,4 +208,4 @@ def add(
     file = zoo.path/f'{name}.safetensors'
     save_model(model, file, task=model.task, **meta)
     sums = (zoo._sums() if (zoo.path/'SHA256.json').exists() else {}) | {name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + '\n'))
+    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + '\n', encoding='utf-8'))

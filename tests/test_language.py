@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from proc_nb import language as asking, pretrain as pretraining
 from proc_nb.all import *
+from proc_nb.commands import language as language_cli
 from proc_nb.corpus import *
 from proc_nb.language import *
 from proc_nb.pretrain import *
@@ -54,7 +55,7 @@ def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
         for i in range(3): (d/f'c4-train.{i:05d}-of-00003.json.gz').write_bytes(gzip.compress(''.join(json.dumps(dict(text=t, timestamp='2019', url='u')) + '\n' for t in texts[i::3]).encode()))
     if kind == 'parquet': datasets.Dataset.from_dict(dict(content=texts)).to_parquet(d/'x.parquet')
     if kind == 'txt':
-        for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t)
+        for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t, encoding='utf-8')
     c = corpus(str(d), block_size=32, cache=tmp_path/'cache', progress=False)
     assert set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {t.strip() for t in texts}
     s = Stream(str(d)) # stopped and gone on with, between files too
@@ -75,7 +76,7 @@ def test_preparing_goes_on_after_an_interruption(tmp_path, shuffle):
         def __init__(self, s): self.s, self.where = s, s.where
         def __iter__(self): return cut(self.s)
     with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=shuffle, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
-    state = json.loads((tmp_path/'cut/part.json').read_text())['source']
+    state = json.loads((tmp_path/'cut/part.json').read_text(encoding='utf-8'))['source']
     assert 0 < state['done'] < 230
     prepare(Stream(path, shuffle=shuffle, buffer=50, state=state), tmp_path/'cut', b, about, shard=1000, progress=False)
     a, c = (Corpus(tmp_path/k, 16) for k in ('whole', 'cut'))
@@ -102,7 +103,7 @@ def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_
 def test_the_published_problems_from_their_files(tmp_path):
     pytest.importorskip('datasets')
     texts = list(maths_problems(200))
-    for i, name in enumerate(('algebra__linear_1d', 'numbers__gcd_composed')): (tmp_path/f'{name}.txt').write_text('\n'.join(texts[100 * i:100 * i + 100]) + '\n')
+    for i, name in enumerate(('algebra__linear_1d', 'numbers__gcd_composed')): (tmp_path/f'{name}.txt').write_text('\n'.join(texts[100 * i:100 * i + 100]) + '\n', encoding='utf-8')
     c = corpus(str(tmp_path), block_size=96, cache=tmp_path/'cache', progress=False)
     assert c.about['problems'] and set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == set(texts)
 
@@ -187,7 +188,7 @@ def test_a_bad_line_late_in_a_file_is_named_before_anything_is_learnt(tmp_path, 
     from proc_nb import corpus as corpora
     monkeypatch.setattr(corpora, 'train_bpe', lambda *args: pytest.fail('the encoding was learnt first'))
     folder(tmp_path/'d', ['\n'.join(json.dumps(dict(text=prose(i))) for i in range(20))], 'a.jsonl')
-    (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']))
+    (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']), encoding='utf-8')
     with pytest.raises(ValueError, match=r'b\.jsonl, line 302: '): corpus(str(tmp_path/'d'), 'bpe:300', 16, cache=tmp_path/'cache', progress=False)
 
 def test_near_duplicates_are_on_one_side(tmp_path):
@@ -222,13 +223,13 @@ def test_held_out_parts_of_a_folder_are_used(tmp_path, names):
     for (k, some), name in zip(parts.items(), names):
         for i in some:
             (f := tmp_path/'d'/name.format(i)).parent.mkdir(parents=True, exist_ok=True)
-            f.write_text(prose(i))
+            f.write_text(prose(i), encoding='utf-8')
     near = tmp_path/'d'/names[0].format(900)
-    near.write_text('Copied: ' + prose(105) + ' and so on')
+    near.write_text('Copied: ' + prose(105) + ' and so on', encoding='utf-8')
     c = corpus(str(tmp_path/'d'), block_size=16, cache=tmp_path/'cache', progress=False)
     assert {k: documents(c, k) - {''} for k in parts} == {k: {prose(i) for i in some} for k, some in parts.items()}
     assert c.about['near'] == 1
-    (tmp_path/'d/notes.txt').write_text(prose(1)) # not all files say their part
+    (tmp_path/'d/notes.txt').write_text(prose(1), encoding='utf-8') # not all files say their part
     assert len(Stream(str(tmp_path/'d')).parts) == 1
 
 class Rows(list):
@@ -260,18 +261,18 @@ def test_wikitext_is_articles(tmp_path, monkeypatch):
     assert {k: sorted(map(int, v)) for k, v in found.items()} == dict(train=list(range(40)), validation=list(range(40, 46)), test=list(range(46, 52)))
     for k, name in dict(train='train', validation='valid', test='test').items(): # the published files
         (tmp_path/'files').mkdir(exist_ok=True)
-        (tmp_path/f'files/wiki.{name}.tokens').write_text(''.join(l or '\n' for l in sets[k]))
+        (tmp_path/f'files/wiki.{name}.tokens').write_text(''.join(l or '\n' for l in sets[k]), encoding='utf-8')
     here = corpus(str(tmp_path/'files'), block_size=16, cache=tmp_path/'cache', progress=False)
     assert {k: {re.search(r'Article (\d+)', t)[1] for t in documents(here, k) - {''}} for k in SPLIT_NAMES} == found
 
 @pytest.mark.parametrize('name, write', [('x.csv', 'text,n\n"a, b",1\n"c ""d""",2\n,3\n'), ('x.tsv', 'n\ttext\n1\ta, b\n2\tc "d"\n'), ('x.json', '[{"text": "a, b"}, {"text": "c \\"d\\""}]')])
 def test_tables_and_lists(tmp_path, name, write):
-    (tmp_path/name).write_text(write.replace('c "d"', '"c ""d"""') if name == 'x.tsv' else write)
+    (tmp_path/name).write_text(write.replace('c "d"', '"c ""d"""') if name == 'x.tsv' else write, encoding='utf-8')
     assert said(corpus(str(tmp_path/name), block_size=2, cache=tmp_path/'cache', progress=False)) == {'a, b', 'c "d"'}
 
 def test_a_project_of_python_files(tmp_path):
     folder(tmp_path/'d/pkg', [f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)], '{}.py', 'latin1')
-    (tmp_path/'d/README.md').write_text('Words')
+    (tmp_path/'d/README.md').write_text('Words', encoding='utf-8')
     with pytest.raises(ValueError, match='holds text and code documents; say which are meant'): corpus(str(tmp_path/'d'), cache=tmp_path/'cache', progress=False)
     c = corpus(str(tmp_path/'d'), block_size=8, cache=tmp_path/'cache', progress=False, kind='code')
     assert said(c) == {f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)}
@@ -307,8 +308,8 @@ def test_rows_say_the_documents(data):
     b = data.rows_of([3, 0])
     assert torch.equal(b.targets[:, :-1], b.tokens[:, 1:]) and not b.loss_mask[b.tokens == data.end].any() and b.loss_mask[b.tokens != data.end].all()
 
-@pytest.mark.parametrize('make,word', [(lambda d: (d/'x.txt').write_bytes('caf\u00e9'.encode('latin1')), 'is not UTF-8'), (lambda d: (d/'x.txt').write_text('  \n'), 'is empty'),
-    (lambda d: (d/'x.bin').write_text('a'), 'holds no documents'), (lambda d: (d/'x.jsonl').write_text('{"title": "no text"}\n'), "A row needs 'text'")])
+@pytest.mark.parametrize('make,word', [(lambda d: (d/'x.txt').write_bytes('caf\u00e9'.encode('latin1')), 'is not UTF-8'), (lambda d: (d/'x.txt').write_text('  \n', encoding='utf-8'), 'is empty'),
+    (lambda d: (d/'x.bin').write_text('a', encoding='utf-8'), 'holds no documents'), (lambda d: (d/'x.jsonl').write_text('{"title": "no text"}\n', encoding='utf-8'), "A row needs 'text'")])
 def test_documents_that_cannot_be_read(tmp_path, make, word):
     pytest.importorskip('datasets')
     (tmp_path/'d').mkdir()
@@ -370,7 +371,7 @@ def command(out, *more, processes=1, launcher='torch'):
 
 def go(*args, **kwargs): return subprocess.run(command(*args, **kwargs), env=ENV, capture_output=True, text=True, timeout=170)
 
-def logged(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text().splitlines()]
+def logged(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text(encoding='utf-8').splitlines()]
 
 def until(test, process, seconds=100):
     "Wait until `test` holds"
@@ -395,7 +396,7 @@ def same_curve(a, b, rtol=0.):
 def test_killed_and_resumed_is_the_same_run(uninterrupted, tmp_path):
     out = tmp_path/'run'
     p = subprocess.Popen(command(out, '--steps', 40, '--eval-every', 10), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 23, p)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 23, p)
     p.send_signal(signal.SIGKILL)
     p.communicate()
     assert len(logged(out)) < 44
@@ -411,21 +412,21 @@ def test_a_run_that_died_before_it_wrote_its_results_writes_them(uninterrupted, 
     first, second = (go(out, '--steps', 40, '--eval-every', 10, '--resume') for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert 'finished already' not in first.stdout and 'finished already' in second.stdout
-    was, now = (json.loads((d/'results.json').read_text())['last'] for d in (uninterrupted, out))
+    was, now = (json.loads((d/'results.json').read_text(encoding='utf-8'))['last'] for d in (uninterrupted, out))
     assert {k: v for k, v in was.items() if now.get(k) != v and k != 'sum'} == {}
 
 def test_two_processes_are_one_run(uninterrupted, tmp_path):
     done = go(tmp_path/'run', '--steps', 40, '--eval-every', 10, processes=2, launcher='accelerate')
     assert done.returncode == 0, done.stderr
     same_curve(logged(tmp_path/'run'), logged(uninterrupted), rtol=2e-3)
-    assert json.loads((tmp_path/'run/results.json').read_text())['processes'] == 2
+    assert json.loads((tmp_path/'run/results.json').read_text(encoding='utf-8'))['processes'] == 2
 
 def children(pid):
     "Processes started by `pid` and by those"
     found = []
     for f in Path('/proc').glob('[0-9]*/stat'):
         try:
-            if int(f.read_text().rsplit(')', 1)[1].split()[1]) == pid: found += [int(f.parent.name), *children(int(f.parent.name))]
+            if int(f.read_text(encoding='utf-8').rsplit(')', 1)[1].split()[1]) == pid: found += [int(f.parent.name), *children(int(f.parent.name))]
         except (OSError, IndexError): pass
     return found
 
@@ -433,13 +434,13 @@ def children(pid):
 def test_a_worker_that_dies_loses_nothing(uninterrupted, tmp_path):
     out = tmp_path/'run'
     p = subprocess.Popen(command(out, '--steps', 2000, '--eval-every', 10, processes=2), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 12, p)
     os.kill(max(children(p.pid)), signal.SIGKILL)
     said = p.communicate(timeout=90)[1]
     assert p.returncode != 0 and 'SIGKILL' in said
     assert 'another process of this run has died' in said or 'SIGTERM' in said, said # the launcher may end the others before they notice
     last = checkpoints(out/'language')[-1]
-    step = json.loads((last/'run.json').read_text())['done']
+    step = json.loads((last/'run.json').read_text(encoding='utf-8'))['done']
     assert 10 <= step < 2000
     done = go(out, '--steps', step + 3, '--eval-every', 10, '--resume') # two processes saved, one goes on
     assert done.returncode == 0, done.stderr
@@ -511,9 +512,9 @@ def test_a_checkpoint_of_another_configuration(data, tmp_path):
 def test_a_checkpoint_that_does_not_say_what_it_came_from_is_gone_on_with(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
     file = checkpoints(tmp_path/'language')[-1]/'run.json'
-    about = {k: v for k, v in json.loads(file.read_text()).items() if k != 'sum'}
+    about = {k: v for k, v in json.loads(file.read_text(encoding='utf-8')).items() if k != 'sum'}
     assert about['run'].pop('origin')['parts'] == ['attn', 'ln', 'mlp']
-    file.write_text(json.dumps(sealed(about)))
+    file.write_text(json.dumps(sealed(about)), encoding='utf-8')
     assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9})] == [9]
 
 def test_vocabularies_that_do_not_match(data):

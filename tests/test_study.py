@@ -1,5 +1,6 @@
 "A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
 import os, signal, subprocess, sys, time
+from pathlib import Path
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *
@@ -33,7 +34,7 @@ def test_rows_equal_single_runs(tmp_path):
 
 def test_rows_are_tidy(done):
     table, out = done
-    assert len(table) == 6 and len((out/'rows.jsonl').read_text().splitlines()) == 6
+    assert len(table) == 6 and len((out/'rows.jsonl').read_text(encoding='utf-8').splitlines()) == 6
     for r in table:
         assert {'hardware', 'torch', 'python', 'threads', 'proc_nb', 'seconds', 'seed', 'settings', 'practised', 'accuracy'} <= set(r)
         assert 0 <= r['accuracy'] <= 1 and r['curve'][-1][0] == 30 and not (out/'flying').exists() or not any((out/'flying').iterdir())
@@ -112,12 +113,12 @@ def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
 
 def test_torn_last_line(done, tmp_path):
     table, out = done
-    text = (out/'rows.jsonl').read_text()
-    (tmp_path/'rows.jsonl').write_text(text[:-40])
+    text = (out/'rows.jsonl').read_text(encoding='utf-8')
+    (tmp_path/'rows.jsonl').write_text(text[:-40], encoding='utf-8')
     with pytest.warns(UserWarning, match='torn'): again = small().run(tmp_path, progress=False)
     assert figures(again) == figures(table)
-    assert (tmp_path/'rows.jsonl').read_text().splitlines()[:-1] == text.splitlines()[:-1]
-    (tmp_path/'rows.jsonl').write_text('nonsense\n' + text)
+    assert (tmp_path/'rows.jsonl').read_text(encoding='utf-8').splitlines()[:-1] == text.splitlines()[:-1]
+    (tmp_path/'rows.jsonl').write_text('nonsense\n' + text, encoding='utf-8')
     with pytest.raises(ValueError, match='line 1'): small().run(tmp_path, progress=False)
 
 def test_a_group_too_large_is_split(done, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
 from proc_nb import study
-from proc_nb.cli import demo
+from proc_nb.commands import demo
 from proc_nb.lab import TransferLab
 
 torch.set_num_threads(1)
@@ -105,6 +105,6 @@ if __name__ == '__main__':
     a = p.parse_args()
     row = measured(a.what, a.scale)
     if a.out:
-        with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+        with open(a.out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
     print({k: v for k, v in row.items() if k != 'curve'}, row['curve'][0], row['curve'][-1])
     sys.exit(not row['flat'])
