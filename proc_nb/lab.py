@@ -549,7 +549,8 @@ def _practise(self:LabRun, model, records):
 def fit_args(self:LabRun, parts=None, embed=None):
     "The arguments of `fit`: what is fresh learns faster, and the rate comes down over the last quarter"
     c = self.choices
-    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'])
+    report = self.model.report if self.model is not None and parts is None else None
+    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'], report)
     return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': c['steps'],
         'eval_every': max(1, min(50, c['steps'] // 30))}
 

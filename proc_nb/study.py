@@ -223,8 +223,8 @@ def learns(
     "How fast the parts of a run learn: fresh embeddings faster, or all alike as in the papers"
     parts = [p for s in run['sources'] for p in parts_of(s['parts'])]
     frozen = [q for p in parts for q in (('attn', 'mlp', 'ln') if p == 'all' else (p,))] if run['control'] == 'frozen' else []
-    carried = [*parts, *['pos'] * any('wpe.weight' in r.moved for r in model.reports)]
-    return dict(lr_scale=fresh_rates(carried) if run['rates'] == 'fresh' else None, freeze=frozen)
+    moved = Report({k: v for r in model.reports for k,v in r.moved.items()}, {})
+    return dict(lr_scale=fresh_rates(parts, report=moved) if run['rates'] == 'fresh' else None, freeze=frozen)
 
 # %% ../nbs/30_study.ipynb #c3eeec53
 PAPERS = dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
@@ -381,22 +381,6 @@ def only(self:Study,
     out.runs = [r for r in self.runs if r['test'][0] in tests]
     return out
 
-# %% ../nbs/30_study.ipynb #8ac246f8
-@patch
-def axes(self:Study) -> dict: # 'practised', 'carried over', 'tests', 'controls' -> names
-    "What the runs vary"
-    told = [dict(in_words(r), control=r['control']) for r in self.runs]
-    names = dict(practised='rule', tests='test', controls='control', **{'carried over': 'parts'})
-    return {k: list(dict.fromkeys(t[v] for t in told)) for k,v in names.items()}
-
-@patch
-def __repr__(self:Study): return f'Study of {len(self.runs)} runs, {len({r["seed"] for r in self.runs})} seeds'
-
-@patch
-def _repr_html_(self:Study):
-    lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
-    return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
-
 # %% ../nbs/30_study.ipynb #f9318a65
 CELL = 'test rule parts embed control practice practice_steps rates steps batch_size'.split()
 def flat(
@@ -489,6 +473,24 @@ def labels(
         more = settings_said(c, differing(twins, ('control', 'embed', 'rescale'))) if len(twins) > 1 else ''
         out.append(n + (f', {more}' if more else ''))
     return out
+
+# %% ../nbs/30_study.ipynb #8ac246f8
+@patch
+def axes(self:Study) -> dict: # 'practised', 'carried over', 'tests', 'controls' -> names; and every other setting that varies
+    "What the runs vary"
+    said = [dict(in_words(r), control=r['control']) for r in self.runs]
+    names = dict(practised='rule', tests='test', controls='control', **{'carried over': 'parts'})
+    cells = [dict(settings=flat(dict(settings=r))) for r in self.runs]
+    other = {k: list(dict.fromkeys(str(c['settings'].get(k)) for c in cells)) for k in differing(cells, ('control',))}
+    return {k: list(dict.fromkeys(t[v] for t in said)) for k,v in names.items()} | other
+
+@patch
+def __repr__(self:Study): return f'Study of {len(self.runs)} runs, {len({r["seed"] for r in self.runs})} seeds'
+
+@patch
+def _repr_html_(self:Study):
+    lines = ''.join(f'<tr><td style="text-align:left">{k}</td><td style="text-align:left">{esc(", ".join(v))}</td></tr>' for k,v in self.axes().items())
+    return f'<p><b>{esc(self)}</b></p><table>{lines}</table>'
 
 # %% ../nbs/30_study.ipynb #b400881c
 def percent(x):
@@ -992,7 +994,8 @@ def _line_of(what, groups, batch, device, measured):
     g,name = groups[0],'test' if what == 'learn' else 'rule'
     step = step_seconds(made(g[0][name]), batch(g[0]), g[0]['shape'], len(g), device, measured)
     n,steps = sum(map(len, groups)),_steps(g)
-    return dict(what=f'{what} {told(g[0][name])}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
+    shape = '' if g[0]['shape'] == SMALL else ' (' + ', '.join(f'{k} {v}' for k,v in g[0]['shape'].items() if v != SMALL.get(k)) + ')'
+    return dict(what=f'{what} {told(g[0][name])}{shape}', networks=n, groups=len(groups), steps=steps, step=step / len(g), seconds=n * steps * step / len(g))
 
 # %% ../nbs/30_study.ipynb #d8f1005c
 def in_time(s):
