@@ -44,7 +44,7 @@ help: ## what there is to make
 	@$(PIP) install -c constraints-dev.txt --no-deps kronfluence # it asks for torchvision, which it never imports
 	@touch $@
 
-demo: .venv/.base ## install, then show the main result (4 to 6 minutes on 2 CPU cores once installed)
+demo: .venv/.base ## install, then show the main result (about a minute on 2 CPU cores once installed)
 	@$(BIN)/proc-nb-demo
 
 test: .venv/.dev ## install the tools, then run every test that fits in minutes

@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'ENDLESS', 'WAYS', 'LABELS', 'SWEEP', 'Took', 'now', 'tim
            'many', 'Plain', 'plain', 'compiled_plain', 'haystack_rows', 'trainer', 'runs_of', 'middle', 'in_turns',
            'memory', 'needed', 'peaks', 'floor', 'fused_work', 'fused_peaks', 'step_parts', 'counted', 'set_for_now',
            'tf32', 'within', 'switched', 'sweep', 'busy_cores', 'in_default_threads', 'beside_others', 'as_lines',
-           'bars', 'measure', 'run_bench', 'costs', 'profiled']
+           'bars', 'measure', 'busy_lines', 'run_bench', 'costs', 'profiled']
 
 # %% ../nbs/91_bench.ipynb #2c836877
 import importlib.util, json, os, random, resource, statistics, subprocess, sys, time
@@ -425,20 +425,24 @@ def beside_others(
     ways:dict, # Name -> function that does `n` steps and gives a `Took` for each
     rounds:int=5, # Turns of each, quiet and busy
     seconds:float=2. # Length of a turn, about
-) -> list: # A dict per way: steps a second 'quiet' and 'busy' (median, low, high), 'share' (busy / quiet), 'cpu' (share of a core that it had when quiet)
+) -> list: # A dict per way: 'quiet' and 'busy', both with steps a 'second' and the 'core', the part of a core that it had; and what is 'left' (busy / quiet) of either
     "Steps a second of each way, quiet and with other work on every core"
     for f in ways.values(): f(1)
     return [_beside(way, f, max(1, int(seconds / f(1)[0].wall)), rounds) for way,f in ways.items()]
 
+
+# %% ../nbs/91_bench.ipynb #2d9f81c6
 def _beside(way, f, n, rounds):
-    quiet,busy,had = [],[],[]
+    turns = dict(quiet=[], busy=[])
     for _ in range(rounds):
-        took = f(n)
-        quiet.append(n / sum(t.wall for t in took))
-        had.append(sum(t.cpu for t in took) / sum(t.wall for t in took))
-        with busy_cores(): busy.append(n / sum(t.wall for t in f(n)))
-    shares = [b / q for q,b in zip(quiet, busy)]
-    return dict(way=way, quiet=middle(quiet), busy=middle(busy), share=middle(shares), cpu=statistics.median(had))
+        turns['quiet'].append(_pace(f(n)))
+        with busy_cores(): turns['busy'].append(_pace(f(n)))
+    left = {k: middle([b[k] / q[k] for q,b in zip(*turns.values())]) for k in ('second', 'core')}
+    return dict(way=way, left=left, **{when: {k: middle([t[k] for t in found]) for k in ('second', 'core')} for when,found in turns.items()})
+
+def _pace(took):
+    wall,cpu = (sum(clock) for clock in zip(*took))
+    return dict(second=len(took) / wall, core=cpu / wall)
 
 # %% ../nbs/91_bench.ipynb #6cce9d2e
 def as_lines(
@@ -509,8 +513,17 @@ def _busy(r):
     task = Haystack(r['n_pairs'])
     at = task,sizes_for(task),r['batch']
     r['busy'] = beside_others({'one thread': ours(*at), 'one thread, without numba': autograd(*at), f'{cores()} threads, without numba': in_default_threads(*at)}, r['rounds'])
-    print(f'\n{"":<32}{"steps a second":>15}{"beside others":>15}{"left":>7}')
-    for b in r['busy']: print(f'{b["way"]:<32}{b["quiet"]["median"]:>15.1f}{b["busy"]["median"]:>15.1f}{b["share"]["median"]:>7.0%}')
+    print('\n' + busy_lines(r['busy']))
+
+def busy_lines(
+    rows:list # What `beside_others` gives
+) -> str: # A table for a terminal
+    "Steps a second quiet and beside other work, and what is left of them and of the part of a core that the run had"
+    out = [f'{"":<32}{"steps a second":>15}{"beside others":>15}{"left":>7}{"of a core":>11}{"beside others":>15}{"left":>7}']
+    for b in rows:
+        steps,core = ((b['quiet'][k]['median'], b['busy'][k]['median'], b['left'][k]['median']) for k in ('second', 'core'))
+        out.append(f'{b["way"]:<32}{steps[0]:>15.1f}{steps[1]:>15.1f}{steps[2]:>7.0%}{core[0]:>11.0%}{core[1]:>15.0%}{core[2]:>7.0%}')
+    return '\n'.join(out)
 
 
 # %% ../nbs/91_bench.ipynb #84240365
