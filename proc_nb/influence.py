@@ -740,7 +740,8 @@ def gauss_newton(
     w = torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
     jac,p = torch.func.jacrev(logits)(w).flatten(2),logits(w).softmax(-1).detach()
     centred = jac - torch.einsum('mv,mvk->mk', p, jac)[:, None]
-    return torch.einsum('mvk,mv,mvl->kl', centred, p, centred) / len(batch)
+    scaled = (centred * p.sqrt()[..., None]).flatten(0, 1) # so that the product needs no [m, v, k, k]
+    return scaled.T @ scaled / len(batch)
 
 # %% ../nbs/60_influence.ipynb #3a2b403a
 class Estimate(dict):

@@ -145,6 +145,14 @@ def test_wrong_answer(made, name, answers, most, tmp_path):
 
 def table(folder): return list(csv.DictReader((folder/'grades.csv').read_text(encoding='utf-8-sig').splitlines()))
 
+def test_a_loop_over_rows_is_found_without_a_clock(made, tmp_path):
+    nb = book(made/'autograder'/'1_dyck_answers.ipynb')
+    cell, = [c for c in nb['cells'] if ''.join(c['source']).startswith('def dyck_rows')]
+    cell['source'] = ROW_BY_ROW
+    got, wrong = grader.points(json.dumps(nb).encode(), made/'autograder'/'1_dyck.zip', 120)
+    assert got['sampler'] == (6, 7) and 'is there a loop over rows?' in wrong['sampler'][0]
+    assert 'perf_counter' not in text(HERE/'_masters/1_dyck.ipynb')
+
 def test_what_cannot_be_graded(made, tmp_path):
     (tmp_path/'in').mkdir()
     (tmp_path/'in'/'broken.ipynb').write_text('{', encoding='utf-8')
@@ -167,6 +175,8 @@ ENDLESS = '''def is_dyck(rows, k):
 def test_an_endless_answer_costs_its_own_question(made, tmp_path):
     got = put(made, '1_dyck', tmp_path, ENDLESS, limit=15)
     assert got['checker'] == (0, 3) and got['sampler'] == (7, 7)
+    wrong = grader.points((tmp_path/'answer.ipynb').read_bytes(), made/'autograder'/'1_dyck.zip', 15)[1]
+    assert 'given up after 15 s' in wrong['checker'][0]
 
 @FULL
 def test_another_kernels_name(made, tmp_path):
@@ -198,7 +208,9 @@ def test_what_a_class_hands_in(tmp_path):
     with zipfile.ZipFile(tmp_path/'class.zip', 'w') as z: z.writestr('Ada_1/x.ipynb', '1'), z.writestr('Bob.ipynb', '2')
     assert {n: f() for n, f in grader.handed_in(tmp_path/'class.zip')} == {'Ada_1': b'1', 'Bob': b'2'}
 
-def row(name, got=7., code='', **kwargs): return dict(name=name, bundle='b', sha256='s', points=dict(one=[got, 10.], total=[got, 10.]), wrong=dict(one=['it is 3']), words=[f'My answer, {name}'], code=code, **kwargs)
+def row(name, got=7., code=''):
+    about = dict(name=name, bundle='b', sha256='s', words=[f'My answer, {name}'], code=code)
+    return dict(about, points=dict(one=[got, 10.], total=[got, 10.]), wrong=dict(one=['it is 3']))
 
 def test_a_second_call_goes_on(made, tmp_path, monkeypatch):
     "What is graded is not graded again, unless the notebook or the bundle has changed"

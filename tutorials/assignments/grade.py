@@ -43,7 +43,8 @@ def handed_in(where):
     if not where.exists(): raise ValueError(f'There is no folder {where}.')
     if where.suffix == '.zip': found = [(n, lambda f=f: _one(f)) for n, f in sorted(_from_class_zip(where).items())]
     else:
-        paths = [where] if where.is_file() else sorted(p for p in where.iterdir() if not p.name.startswith(('.', '__MACOSX')) and (p.is_dir() or p.suffix in ('.ipynb', '.zip')))
+        def counts(p): return not p.name.startswith(('.', '__MACOSX')) and (p.is_dir() or p.suffix in ('.ipynb', '.zip'))
+        paths = [where] if where.is_file() else sorted(filter(counts, where.iterdir()))
         found = [(p.name if p.is_dir() else p.stem, lambda p=p: _read(p)) for p in paths]
     if not found: raise ValueError(f'Nothing was handed in: {where} holds no notebook, no zip and no folder.')
     return found
@@ -75,12 +76,22 @@ def prepared(data, limit):
     if nb.get('nbformat', 4) == 4 and nb.get('nbformat_minor', 0) >= 5: nb['cells'][0]['id'] = 'watch'
     return nb
 
+def with_messages(bundle, out):
+    "A copy of a bundle that reports what is wrong in hidden tests as well: the teacher may know, and the student gets the sentence, not the test"
+    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(out, 'w') as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == 'otter_config.json': data = json.dumps(dict(json.loads(data), show_hidden=True))
+            new.writestr(name, data)
+    return out
+
 def points(data, bundle, limit=300., patience=7200):
     "Question -> (points, of how many), 'total', and question -> what was wrong; ValueError in words if there is no grade"
     with tempfile.TemporaryDirectory() as tmp:
         book = Path(tmp)/'submission.ipynb'
         book.write_text(json.dumps(prepared(data, limit)), encoding='utf-8')
-        asked = [sys.executable, '-m', 'otter', 'run', '--no-logo', '-a', str(bundle), '-o', tmp, str(book)]
+        opened = with_messages(bundle, Path(tmp)/'bundle.zip')
+        asked = [sys.executable, '-m', 'otter', 'run', '--no-logo', '-a', str(opened), '-o', tmp, str(book)]
         alone = {**os.environ, 'PYTHONUTF8': '1', **dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')}
         try: done = subprocess.run(asked, timeout=patience, capture_output=True, text=True, encoding='utf-8', errors='replace', env=alone, cwd=tmp)
         except subprocess.TimeoutExpired: raise ValueError(f'it was still running after {patience} s') from None
@@ -91,7 +102,7 @@ def points(data, bundle, limit=300., patience=7200):
         tests = json.loads(found.read_text(encoding='utf-8'))['tests']
     got = {t['name']: (t['score'], t['max_score']) for t in tests if t.get('max_score')}
     if not got: raise ValueError('it cannot be graded: its process has ended before the tests')
-    wrong = {t['name']: said for t in tests if (said := re.findall(r'^(?:AssertionError|\w*(?:Error|Exception)): (.+)$', t.get('output', ''), re.M))}
+    wrong = {t['name']: said for t in tests if (said := re.findall(r'^\s*\w*(?:Error|Exception): (.+)$', t.get('output', ''), re.M))}
     return dict(got, total=tuple(map(sum, zip(*got.values())))), wrong
 
 # ---- a class
@@ -206,12 +217,15 @@ def plain(text): return re.sub(r'\W|_', '', ''.join(c for c in unicodedata.norma
 
 CANVAS, MOODLE = ['Student', 'ID', 'SIS User ID', 'SIS Login ID', 'Section'], ['Identifier', 'Full name', 'Email address', 'ID number']
 
+IDS = 'ID', 'SIS User ID', 'SIS Login ID', 'Identifier', 'Email address', 'ID number', 'Username'
+
 def keys(line):
-    "What a file name may call this student: number, login, address, name in either order"
-    names = [line.get('Student') or line.get('Full name') or f"{line.get('First name', '')} {line.get('Last name', line.get('Surname', ''))}"]
-    parts = re.split(r'[,\s]+', names[0].strip())
-    ids = [v.split('@')[0] for k in ('ID', 'SIS User ID', 'SIS Login ID', 'Identifier', 'Email address', 'ID number', 'Username') if (v := (line.get(k) or '').strip())]
-    return {plain(o) for o in (names[0], ''.join(parts[::-1]), ''.join(parts[-1:] + parts[:-1]), ''.join(parts[1:] + parts[:1])) if plain(o)}, {plain(i) for i in ids if len(plain(i)) > 2}
+    "What a file name may call this student: the name in any order, and numbers, login, address"
+    name = line.get('Student') or line.get('Full name') or f"{line.get('First name', '')} {line.get('Last name', line.get('Surname', ''))}"
+    first, *rest = re.split(r'[,\s]+', name.strip())
+    orders = [first, *rest], [*rest, first], [*rest[::-1], first], [*rest[-1:], first, *rest[:-1]]
+    ids = [plain((line.get(k) or '').split('@')[0]) for k in IDS]
+    return {plain(''.join(o)) for o in orders} - {''}, {i for i in ids if len(i) > 2}
 
 def upload(rows, roster, path, column):
     "The roster with a column of points, in the order of columns that Canvas or Moodle takes; says who was not found"
@@ -222,7 +236,8 @@ def upload(rows, roster, path, column):
     found, lines = set(), []
     for line in people:
         names, ids = keys(line)
-        mine = [r for r in rows if any(k in plain(r['name']) for k in names) or any(i in map(plain, re.split(r'[\W_]+', r['name'])) or i == plain(r['name']) for i in ids)]
+        def called(r): return any(k in plain(r['name']) for k in names) or ids & {plain(r['name']), *map(plain, re.split(r'[\W_]+', r['name']))}
+        mine = [r for r in rows if called(r)]
         found |= {r['name'] for r in mine}
         total = mine[0]['points']['total'][0] if len(mine) == 1 and 'points' in mine[0] else ''
         lines.append({**{k: line[k] for k in head}, **{column if kind is CANVAS else 'Grade': total}})
