@@ -392,7 +392,7 @@ def test_sums_and_subsets():
 
 def call(*args, cwd):
     "What the installed command does"
-    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n')
+    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n', encoding='utf-8')
     return subprocess.run([sys.executable, 'command.py', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):
