@@ -73,7 +73,8 @@ def _plain(x):
 # %% ../nbs/30_study.ipynb #614a2685
 def _yours(module):
     "Is this module neither the package's nor Python's nor a library?"
-    if not module or module.split('.')[0] == 'proc_nb' or module.split('.')[0] in sys.stdlib_module_names: return module == '__main__'
+    if module == '__main__': return True # a notebook, or the script that runs
+    if not module or module.split('.')[0] in {'proc_nb', *sys.stdlib_module_names}: return False
     file = getattr(sys.modules.get(module), '__file__', None) or ''
     paths = sysconfig.get_paths()
     return not file.startswith((paths['stdlib'], paths['purelib'], paths['platlib']))
