@@ -210,8 +210,8 @@ def block_bytes(self:Plan):
     "What one block keeps for each position until the backward pass"
     c,b = self.cfg,2 if self.bf16 else 4
     kept = (8 + 14 * b) * c.n_embd
-    if self.apart: kept += b * c.block_size
-    if c.dropout: kept += (5 + b) * c.n_head * c.block_size + (2 + 3 * b) * c.n_embd # maps, what is dropped, and copies of q, k, v
+    if self.apart: kept += (1 if c.dropout else b) * c.block_size
+    if c.dropout: kept += (5 + b) * c.n_head * c.block_size + 2 * c.n_embd # the maps before and after, and what was dropped
     return kept
 
 @patch
@@ -227,7 +227,7 @@ def moments(self:Plan):
     copies = {'weights in bf16': 2 * (c.n_layer * block + c.vocab_size * c.n_embd)} if self.bf16 else {}
     each = self.block_bytes()
     kept = c.n_layer * (4 * c.n_embd if c.remat else each) + (4 + b) * c.n_embd + (c.block_size if self.apart else 0) + c.n_embd * (c.dropout > 0)
-    passing = max(12 * c.vocab_size, (4 + 4 * b) * c.n_embd + (each if c.remat else 0) + 8 * c.n_head * c.block_size * (c.dropout > 0))
+    passing = max(12 * c.vocab_size, (4 + 4 * b) * c.n_embd + (each if c.remat else 0))
     first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies, 'activations': n * kept, 'logits, or the block at work': n * passing}
     return first,{**state, **gathered, **gradients, **copies}
 
@@ -240,9 +240,10 @@ def memory(self:Plan):
 
 @patch
 def _holes(self:Plan):
-    "What the heap of a CPU's process needs beyond what is in use: more where several passes of small tensors follow one another"
+    "What the heap of a CPU's process needs beyond what is in use: more where many small tensors come and go"
     small = 4 * self.micro * self.cfg.block_size * self.cfg.n_embd < MAPPED
-    return 1 / 3 if small and self.batch_size > self.devices * self.micro else .1
+    many = self.batch_size > self.devices * self.micro or self.cfg.dropout > 0
+    return 1 / 3 if small and many else .1
 
 @patch(as_prop=True)
 def peak(self:Plan):
@@ -1288,8 +1289,8 @@ def pretrain_main():
     parser = anno_parser(pretrain_cli, prog='proc-nb-pretrain')
     given = parser.parse_args()
     try:
-        if given.recipe is not None:
-            parser.set_defaults(**RECIPES[choose('recipe', given.recipe, RECIPES)])
+        if recipe := getattr(given, 'recipe', None):
+            parser.set_defaults(**RECIPES[choose('recipe', recipe, RECIPES)])
             given = parser.parse_args()
         pretrain_cli(**{k: v for k,v in vars(given).items() if k not in ('pdb', 'xtra')})
     except Stopped as e:

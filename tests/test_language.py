@@ -578,6 +578,179 @@ def test_tensorboard_if_it_is_there(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
     assert list(tmp_path.rglob('*tfevents*'))
 
+# ---- what a run is
+
+def test_the_logged_rate_is_that_of_the_step(data, tmp_path):
+    rates = [r.lr for r in pretrain(data, run_dir=tmp_path, **small(warmup=4, warm_ramp=2, lr=.004, warm_lr=.002))]
+    assert np.allclose(rates, [.001, .002, .002, .002, .001, .002, .003, .004, .004, .004, .004, .004])
+    assert np.allclose([r['lr'] for r in logged(tmp_path)], rates)
+
+def test_each_phase_has_its_own_schedule(data):
+    found = [(r.phase, r.lr) for r in pretrain(data, **{**small(schedule='linear', warmup=0, lr=.008, warm_ramp=0, warm_lr=.004), 'warm_steps': 6})]
+    assert np.allclose([lr for k, lr in found if k == 'warm-up'], .004)
+    assert np.allclose([lr for k, lr in found if k == 'language'], [.001 * i for i in range(8, 0, -1)])
+
+def test_short_practice_reaches_its_rate(data):
+    for n in 10, 50, 500:
+        p = Pretraining(data, **{**small(), 'warm_steps': n})
+        assert lr_factor(n // 2, p.warm_ramp, p.warm_schedule, n) == 1
+
+def test_a_schedule_ends_at_its_floor(data):
+    rates = [r.lr for r in pretrain(data, **{**small(schedule='cosine', warmup=0, lr=.01, floor=.1), 'rule': None, 'steps': 12, 'decay_steps': 8})]
+    assert np.allclose(rates[8:], .001) and rates[4] == pytest.approx(.0055)
+
+def test_a_finished_run_is_extended(data, tmp_path):
+    how = small(schedule='cosine', floor=.1, warmup=0)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    more = list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 11}))
+    assert [r.step for r in more] == [9, 10, 11] and np.allclose([r.lr for r in more], .1 * .002)
+
+def test_an_extension_at_rate_zero_is_refused(data, tmp_path):
+    how = small(schedule='linear', warmup=0)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    with pytest.raises(ValueError, match='came to zero at step 8.*--init'): list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 11}))
+
+def test_norms_and_biases_do_not_decay(data):
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, weight_decay=.5, betas=(.8, .9))
+    by = {id(p): g for g in run.opt.param_groups for p in g['params']}
+    assert {p.dim() for p in run.bare.parameters() if by[id(p)]['weight_decay']} == {2} and {p.dim() for p in run.bare.parameters() if not by[id(p)]['weight_decay']} == {1}
+    assert {tuple(g['betas']) for g in run.opt.param_groups} == {(.8, .9)}
+
+def test_gradient_and_memory_are_logged(data, tmp_path):
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    rows = logged(tmp_path)
+    assert all(r['norm'] > 0 and r['memory'] > 2**26 for r in rows)
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, clip=math.inf)
+    batch = run.task.rows_of(run.task.rows_at(0, 8))
+    x, kw = run.inputs(batch)
+    (run.bare(x, **kw) / batch.loss_mask.sum()).backward()
+    want = float(torch.nn.utils.get_total_norm([p.grad for p in run.bare.parameters()])) if hasattr(torch.nn.utils, 'get_total_norm') else float(sum(p.grad.square().sum() for p in run.bare.parameters()) ** .5)
+    run.opt.zero_grad()
+    run.step()
+    assert run.norm == pytest.approx(want, rel=1e-4)
+
+def test_dropout_is_in_both_phases(data):
+    p = Pretraining(data, **small(dropout=.2))
+    assert p.config.dropout == p.warm_config().dropout == .2
+    a, b = ([r.loss for r in pretrain(data, **small(dropout=k))] for k in (0., .2))
+    assert a != b and [r.loss for r in pretrain(data, **small(dropout=.2))] == b
+
+@pytest.mark.parametrize('keep, left', [(1, [8]), (2, [6, 8]), (0, [2, 4, 6, 8])])
+def test_how_many_checkpoints_are_kept(data, tmp_path, keep, left):
+    list(pretrain(data, run_dir=tmp_path, keep=keep, **{**small(), 'eval_every': 2}))
+    assert [int(c.name.split('-')[1]) for c in checkpoints(tmp_path/'language')] == left
+
+def test_practice_ends_when_the_rule_is_kept(data, tmp_path):
+    how = dict(small(warm_to=.2), rule='identity', length=2, warm_steps=400, eval_every=10, warm_batch=32, warm_lr=5e-3)
+    recs = [r for r in pretrain(data, run_dir=tmp_path, **how) if r.phase == 'warm-up']
+    seen = [r.accuracy for r in recs if r.accuracy is not None]
+    assert seen[-1] >= .2 and all(x < .2 for x in seen[:-1]) and len(recs) == 10 * len(seen) < 400
+    found = json.loads((tmp_path/'results.json').read_text())
+    assert found['practice']['accuracy'] == pytest.approx(seen[-1]) and found['practice']['step'] == len(recs) and found['passes'] > 0
+    again = list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})) # practice is not taken up again
+    assert [(r.phase, r.step) for r in again] == [('language', 9)]
+
+def test_the_same_text_from_another_place_goes_on(tmp_path):
+    for name in 'a', 'b':
+        (tmp_path/name).mkdir()
+        jsonl(tmp_path/name/'x.jsonl', [prose(i) for i in range(120)])
+    one, two = (corpus(str(tmp_path/k/'x.jsonl'), block_size=32, cache=tmp_path/k, progress=False) for k in 'ab')
+    assert one.sha256 == two.sha256 and one.about['source'] != two.about['source']
+    how = dict(size='tiny', steps=2, batch_size=4, eval_every=1, eval_rows=2, device='cpu', run_dir=tmp_path/'run')
+    list(pretrain(one, **how))
+    assert [r.step for r in pretrain(two, resume=True, **{**how, 'steps': 3})] == [3]
+
+def test_a_checkpoint_of_version_0_1_goes_on_as_it_was_begun(data, tmp_path):
+    how = small(decay='all', warm_ramp=100)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    file = checkpoints(tmp_path/'language')[-1]/'run.json'
+    about = {k: v for k, v in json.loads(file.read_text()).items() if k != 'sum'}
+    for k in 'floor', 'betas', 'decay': about['run'].pop(k)
+    for k in 'warm_to', 'warm_ramp', 'warm_schedule', 'warm_weight_decay': about['run']['origin'].pop(k)
+    about['run']['corpus'] = 'maths'
+    file.write_text(json.dumps(sealed(about)))
+    with pytest.raises(ValueError, match="decay was 'all' and is now 'matrices'"): list(pretrain(data, run_dir=tmp_path, resume=True, **{**small(warm_ramp=100), 'steps': 9}))
+    assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})] == [9]
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so(uninterrupted, tmp_path, number):
+    out = tmp_path/'run'
+    p = subprocess.Popen(command(out, '--steps', 5000, '--eval-every', 1000), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
+    p.send_signal(number)
+    said = p.communicate(timeout=90)[1]
+    rows = [r for r in logged(out) if r['phase'] == 'language']
+    assert p.returncode == 128 + number and f'stopped at step {rows[-1]["step"]:,} of language. It is saved' in said, said
+    assert json.loads((checkpoints(out/'language')[-1]/'run.json').read_text())['done'] == rows[-1]['step'] == len(rows)
+    done = go(out, '--steps', len(rows) + 3, '--eval-every', 1000, '--resume')
+    assert done.returncode == 0, done.stderr
+    ours, theirs = ([r for r in logged(o) if r['phase'] == 'language'] for o in (out, uninterrupted))
+    assert len(ours) == len(rows) + 3 and [r['loss'] for r in ours[:40]] == [r['loss'] for r in theirs[:len(ours)]]
+
+def test_without_a_folder_a_signal_says_that_nothing_is_saved(data, monkeypatch):
+    p = Pretraining(data, **small())
+    records = p.records()
+    next(records)
+    p.signals.asked = signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt, match='Nothing was saved'): next(records)
+
+def test_a_launcher_that_starts_one_process_of_two_is_told(tmp_path):
+    own = command(tmp_path/'run')[1:]
+    done = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--num_processes', '2', *own], env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and 'was asked for several processes and started only this one' in done.stderr, done.stderr
+    assert not (tmp_path/'run').exists()
+
+# ---- plans
+
+def settings(plan): return plan.cfg, plan.steps, plan.batch_size, plan.micro, plan.bf16, plan.apart, plan.devices
+
+@pytest.mark.parametrize('how', [dict(), dict(bf16=True), dict(micro=4, remat=True), dict(batch_size=32, dropout=.1, joined=True), dict(size='12-12-768')])
+def test_the_plan_is_that_of_the_same_command(monkeypatch, how):
+    from proc_nb.pretrain import _pretraining
+    defaults = {k: v.default for k, v in inspect.signature(pretrain_cli).parameters.items()}
+    monkeypatch.setattr(pretraining, '_shared', lambda device, **what: Unread(what['name'], what['tokenizer'], what['block']))
+    plan, run = (_pretraining(argparse.Namespace(**{**defaults, 'rule': 'set', 'device': 'cpu', 'corpus': 'c4', 'plan': k, **how})) for k in (True, False))
+    assert settings(plan.plan()) == settings(run.plan()) and settings(plan.plan().warm) == settings(run.plan().warm)
+    assert plan.plan().bf16 == bool(how.get('bf16')) and plan.plan().micro == how.get('micro', plan.batch_size)
+    assert run.config == plan.plan().cfg and run.batch_size == plan.plan().batch_size
+
+def test_a_gpu_can_be_named(capsys):
+    kw = dict(size='12-12-768', plan=True, tokenizer='gpt2', device='cpu')
+    said = {}
+    for gpu, bf16 in ('H100', True), ('H100', False), ('T4', False):
+        pretrain_cli(**kw, gpu=gpu, bf16=bf16)
+        said[gpu, bf16] = capsys.readouterr().out
+    assert '989 TFLOP/s' in said['H100', True] and '67 TFLOP/s' in said['H100', False] and 'of 16 GiB: too little' in said['T4', False]
+    with pytest.raises(KeyError, match='no GPU'): pretrain_cli(**kw, gpu='H1000')
+
+def test_logits_need_twelve_bytes_in_either_precision():
+    for bf16 in True, False: assert Plan(lm_config('tiny', 50257), 1, 2, 2, bf16=bf16).memory['logits, or the block at work'] == 2 * 128 * 12 * 50257
+
+def test_recomputation_costs_time_and_bf16_keeps_a_second_copy():
+    plain, twice, half = (Plan(lm_config('laptop', 257, remat=r), 10, 16, 16, bf16=b) for r, b in ((0, 0), (1, 0), (0, 1)))
+    assert twice.hours > 1.25 * plain.hours and 'weights in bf16' in half.memory and 'weights in bf16' not in plain.memory
+
+def test_a_cpu_without_units_for_bf16_is_held_against_its_float32(monkeypatch):
+    monkeypatch.setattr(pretraining, '_matmul_speed', lambda device, kind: {torch.float32: 2e11, torch.bfloat16: 2e10}[kind])
+    assert peak_flops('cpu', True) == peak_flops('cpu') == 2e11
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='measured with glibc')
+@pytest.mark.parametrize('how', ['batch_size=32', 'batch_size=48, bf16=True', 'batch_size=48, remat=True', 'batch_size=16, dropout=.1', 'batch_size=32, micro=16'])
+def test_planned_memory_is_what_is_used(how, tmp_path):
+    code = f"""
+import torch
+torch.set_num_threads(1)
+from proc_nb.corpus import *
+from proc_nb.pretrain import *
+p = Pretraining(corpus('maths', block_size=256, n=8000, progress=False), None, 'laptop', steps=2, eval_every=2, eval_rows=16, device='cpu', {how}).start()
+planned = p.plan().peak
+for r in p.records(): pass
+print(planned / peak_memory())
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert .9 < float(done.stdout) < 1.1
+
 # ---- exchange
 
 def loud(model):
@@ -633,7 +806,7 @@ def test_a_small_file_that_claims_a_giant(tmp_path, more, word):
     with pytest.raises(ValueError, match='n_head must be'): load_released(tmp_path/'net.pth', 0)
 
 def test_the_largest_plan(capsys):
-    pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set')
+    pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set', gpu='H100', bf16=True)
     said = capsys.readouterr().out
     assert '1,315,723,264' in said and 'memory per device' in said and 'minutes at 40%' in said
 
@@ -678,9 +851,10 @@ def settings_of(cli, **how):
     found = {f'{k} {n}': v for k in ('data', 'other') if k in told for n, v in told[k].found.items()}
     return {**{k: v for k, v in told.items() if k not in ('data', 'other', 'kwargs')}, **told['kwargs'], **found}
 
-OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate') # chkstyle: ignore
-PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', init='a/folder', device='cpu', out='other', lr=.7, warm_lr=.7, weight_decay=.7, clip=.7,
-    **dict.fromkeys('steps warm_steps warm_batch length block max_tokens shuffle batch_size micro warmup seed eval_every eval_rows save_every'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))
+OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate', kind='data kind', beta1='betas', beta2='betas') # chkstyle: ignore
+PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', warm_schedule='linear', init='a/folder', device='cpu', out='other', kind='code', decay='all',
+    **dict.fromkeys('lr warm_lr warm_to weight_decay warm_weight_decay clip floor dropout beta1 beta2'.split(), .7),
+    **dict.fromkeys('steps warm_steps warm_batch warm_ramp length block max_tokens shuffle batch_size micro warmup decay_steps seed eval_every eval_rows save_every keep'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))
 LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', device='cpu', lr=.7, warm_lr=.7, other='maths',
     **dict.fromkeys('steps warm_steps warm_batch length max_tokens shuffle batch_size micro eval_every eval_rows seeds'.split(), 7), **dict.fromkeys('packages bf16 compile'.split(), True))
 
@@ -688,14 +862,14 @@ LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', de
 def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options):
     module, name = (pretraining, 'Pretraining') if cli is pretrain_cli else (asking, 'LanguageStudy')
     stopped_before(monkeypatch, module, name)
-    assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'question', 'out'}, 'an option that is not tried here'
+    assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'gpu', 'recipe', 'question', 'out'}, 'an option that is not tried here'
     for k, v in options.items():
         base = dict(corpus='code' if k == 'packages' else 'c4', device=None, **(dict(question='persistence', out=str(tmp_path)) if cli is language_cli else {}))
         before, now = settings_of(cli, **base), settings_of(cli, **{**base, k: v})
         told = OWN.get(k, k)
         assert now[told] != before.get(told), k
-        assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else v), k
-        assert {n for n in now if now[n] != before.get(n)} <= {told, 'decay_steps', 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
+        assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else (.7, .999) if k == 'beta1' else (.9, .7) if k == 'beta2' else v), k
+        assert {n for n in now if now[n] != before.get(n)} <= {told, 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
 
 def test_a_second_corpus_has_the_tokens_of_the_first(monkeypatch, tmp_path):
     stopped_before(monkeypatch, asking, 'LanguageStudy')
