@@ -271,6 +271,7 @@ def rows(self:Plan):
         ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
         ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
 
+# %% ../nbs/51_pretrain.ipynb #cabdb0fb
 @patch
 def __repr__(self:Plan): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
 
@@ -994,10 +995,12 @@ def records(self:Pretraining): # Yields an `LMRecord` per step
         yield from self._phase('language', self.run, self.steps, dirs['language'])
         if self.run_dir and self.acc.is_main_process: self.results()
 
+# %% ../nbs/51_pretrain.ipynb #04dbcad2
 @patch
 def _warm_run(self:Pretraining):
     how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
-    return LMRun(LM(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
+    model = LM(self.warm_config(), seed=self.seed + 1)
+    return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
 
 @patch
 def _language_run(self:Pretraining, folder, origin):
