@@ -148,6 +148,7 @@ def gpu_of(
     name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else ''
     return next((k for k in GPUS if k in name), None)
 
+# %% ../nbs/51_pretrain.ipynb #4fe0a066
 def peak_flops(
     device='cpu', # Where
     bf16:bool=False, # Half precision?
@@ -231,6 +232,7 @@ def moments(self:Plan):
     first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies, 'activations': n * kept, 'logits, or the block at work': n * passing}
     return first,{**state, **gathered, **gradients, **copies}
 
+# %% ../nbs/51_pretrain.ipynb #92624a66
 @patch(as_prop=True)
 def memory(self:Plan):
     "Bytes on one device at the peak, by kind; the practice's where that needs more"
@@ -269,6 +271,7 @@ def rows(self:Plan):
         ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
         ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
 
+# %% ../nbs/51_pretrain.ipynb #cabdb0fb
 @patch
 def __repr__(self:Plan): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
 
@@ -933,8 +936,8 @@ def plan(self:Pretraining,
 def resident():
     "Bytes of memory that this process has before there is a network; 0 where that cannot be known"
     try:
-        import accelerate, psutil # as the run will
-        return psutil.Process().memory_info().rss
+        _need('accelerate') # which the run will load, too
+        return _need('psutil').Process().memory_info().rss
     except ImportError: return 0
 
 # %% ../nbs/51_pretrain.ipynb #1a0bb2c8
@@ -992,10 +995,12 @@ def records(self:Pretraining): # Yields an `LMRecord` per step
         yield from self._phase('language', self.run, self.steps, dirs['language'])
         if self.run_dir and self.acc.is_main_process: self.results()
 
+# %% ../nbs/51_pretrain.ipynb #04dbcad2
 @patch
 def _warm_run(self:Pretraining):
     how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
-    return LMRun(LM(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
+    model = LM(self.warm_config(), seed=self.seed + 1)
+    return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
 
 @patch
 def _language_run(self:Pretraining, folder, origin):
@@ -1065,6 +1070,7 @@ def _asked(self:Pretraining, run): return bool(run.stopping or (self.acc.num_pro
 @patch
 def _skilled(self:Pretraining): return self.warm_to is not None and ifnone(self.skill, 0) >= self.warm_to
 
+# %% ../nbs/51_pretrain.ipynb #cc6a3d74
 @patch
 def _save(self:Pretraining, run, folder):
     run.save(folder, self.keep, skill=self.skill)
@@ -1240,7 +1246,7 @@ def _command(o):
 def _pretraining(o):
     "The run that options describe"
     size = LM_SIZES[choose('size', o.size, LM_SIZES)]
-    what = dict(name=o.corpus, tokenizer=o.tokenizer, block=ifnone(o.block, size.block_size), max_tokens=o.max_tokens, shuffle=o.shuffle, packages=o.packages, kind=o.kind)
+    what = dict(name=o.corpus, block=ifnone(o.block, size.block_size), **{k: getattr(o, k) for k in 'tokenizer max_tokens shuffle packages kind'.split()})
     if not o.plan: data = _shared(o.device, **what)
     elif o.size in ('tiny', 'laptop') and (o.corpus in EMBEDDED or os.path.exists(o.corpus)): data = _read(**what)
     else: data = Unread(o.corpus, o.tokenizer, what['block'])
@@ -1261,6 +1267,7 @@ def _shared(device, **what):
     cpu = (device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
     with state(cpu=cpu, timeout=timedelta(hours=12)).local_main_process_first(): return _read(**what)
 
+# %% ../nbs/51_pretrain.ipynb #1b492d24
 class Unread:
     "In place of a corpus that is not read: enough for a plan"
     def __init__(self,
