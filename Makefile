@@ -6,6 +6,8 @@ PY := .venv/bin/python
 BIN := .venv/bin
 WANT := import sys; sys.exit(sys.version_info < (3, 10))
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
+SHOWN := $(PY) -m pip --disable-pip-version-check
+BUILD := import sys, setuptools; sys.exit(int(setuptools.__version__.split('.')[0]) < 77)
 SETUP := settings.ini setup.py pyproject.toml constraints-dev.txt Makefile
 WORKERS ?= 2
 OUT ?= _artifacts/assignments
@@ -14,7 +16,7 @@ help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.made:
-	@python=; for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
+	@python=; for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
 	  if command -v $$p >/dev/null && $$p -c '$(WANT)' 2>/dev/null; then python=$$p; break; fi; done; \
 	if [ -z "$$python" ]; then echo "proc-nb needs Python 3.10 or newer, and none was found on the PATH."; exit 1; fi; \
 	echo "==> making .venv with $$($$python --version)"; \
@@ -23,21 +25,23 @@ help: ## what there is to make
 
 # A torch without CUDA where there is no GPU and such a build can be had; otherwise the pinned version as the index gives it.
 .venv/.torch: .venv/.made constraints-dev.txt
-	@$(PY) -c 'import torch' 2>/dev/null || { echo "==> installing torch (the largest download; a few minutes on a slow line)"; \
+	@$(PY) -c 'import torch' 2>/dev/null || { echo "==> installing torch (the largest download: 200 MB, with CUDA 3 GB)"; \
 	  want=$$(grep '^torch==' constraints-dev.txt); \
 	  { [ "$$(uname -s)" = Linux ] && ! nvidia-smi >/dev/null 2>&1 && \
-	    $(PIP) --retries 0 --timeout 5 install $$want --index-url https://download.pytorch.org/whl/cpu >/dev/null 2>&1; } || $(PIP) install $$want; }
+	    $(SHOWN) --retries 0 --timeout 5 install $$want --index-url https://download.pytorch.org/whl/cpu 2>/dev/null; } || $(SHOWN) install $$want; }
 	@touch $@
 
+# Without build isolation, so that a clone that is installed needs no network when settings.ini has been touched.
 .venv/.base: .venv/.torch $(SETUP)
 	@echo "==> installing proc-nb and what it needs"
-	@$(PIP) install -c constraints-dev.txt -e '.[fast]'
+	@$(PY) -c "$(BUILD)" 2>/dev/null || $(PIP) install 'setuptools>=77'
+	@$(PIP) install --no-build-isolation -c constraints-dev.txt -e '.[fast]'
 	@$(PY) -c 'from proc_nb.fused import compiled; compiled()' # once, so that the first run does not wait for it
 	@touch $@
 
 .venv/.dev: .venv/.base
-	@echo "==> installing the development tools"
-	@$(PIP) install -c constraints-dev.txt -e '.[dev]'
+	@echo "==> installing the development tools (some 500 MB)"
+	@$(SHOWN) install --no-build-isolation -c constraints-dev.txt -e '.[dev]'
 	@$(PIP) install -c constraints-dev.txt --no-deps kronfluence # it asks for torchvision, which it never imports
 	@touch $@
 
@@ -60,7 +64,7 @@ gallery: .venv/.dev ## make the page of results again from what is stored
 	@$(BIN)/nbdev-test nbs/explain/gallery.ipynb --save && $(BIN)/nbdev-clean
 
 assignments: .venv/.base ## student notebooks and autograder bundles in OUT (SECRET=words draws fresh hidden tests)
-	@$(PIP) install -c constraints-dev.txt -e '.[course]'
+	@$(PIP) install --no-build-isolation -c constraints-dev.txt -e '.[course]'
 	@$(PY) tutorials/assignments/make.py make --secret "$${SECRET:-}" --out $(OUT)
 
 readme: .venv/.dev ## write README.md from nbs/index.ipynb

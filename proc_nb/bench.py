@@ -202,7 +202,7 @@ def in_turns(
 # %% ../nbs/91_bench.ipynb #abf7b921
 def _peak():
     status = Path('/proc/self/status')
-    if status.exists(): return int(status.read_text().split('VmHWM:')[1].split()[0]) / 1024
+    if status.exists(): return int(status.read_text(encoding='utf-8').split('VmHWM:')[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == 'darwin' else 1024)
 
 def memory(
@@ -527,7 +527,7 @@ def busy_lines(
 
 
 # %% ../nbs/91_bench.ipynb #84240365
-def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1)))
+def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1), encoding='utf-8'))
 
 # %% ../nbs/91_bench.ipynb #2337b93a
 def run_bench(

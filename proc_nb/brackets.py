@@ -11,6 +11,7 @@ __all__ = ['outline', 'partners', 'bracket_names', 'Brackets', 'Dyck', 'DyckShuf
 import torch
 from fastcore.basics import ifnone, patch
 
+from .cuda_graph import *
 from .draw import *
 from .task import *
 
@@ -25,9 +26,15 @@ def outline(
 ) -> torch.Tensor: # bool [n, seq_len]: does this position open?
     "Walks over the depth: where each row opens"
     coin = torch.rand(seq_len, n, generator=generator, device=generator.device) < p_open
-    depth,opens,cap = torch.zeros(n, dtype=torch.int64, device=generator.device),[],ifnone(max_depth, seq_len)
-    for t in range(seq_len):
-        room = min(cap, seq_len - t - 1) if closed else cap
+    return _walk(coin, cap=ifnone(max_depth, seq_len), closed=closed)
+
+@replayed
+def _walk(coin, *, cap, closed):
+    "The walks of coins [seq_len, n]"
+    (T,n),opens = coin.shape,[]
+    depth = torch.zeros(n, dtype=torch.int64, device=coin.device)
+    for t in range(T):
+        room = min(cap, T - t - 1) if closed else cap
         opens.append((depth == 0) | (coin[t] & (depth < room)))
         depth = depth + opens[-1] * 2 - 1
     return torch.stack(opens, 1)
@@ -158,7 +165,12 @@ def kinds(self:DyckShuffle, opens, generator):
     "A kind for every bracket: a closing one takes any kind that is open"
     rand = dict(generator=generator, device=generator.device)
     drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
-    count,out = torch.zeros(len(opens), self.k, dtype=torch.int64, device=generator.device),[]
+    return _crossing(opens, drawn, pick, k=self.k)
+
+@replayed
+def _crossing(opens, drawn, pick, *, k):
+    "Kinds for openings [n, T]: those drawn, or at a closing one the kind that `pick` says among those that are open"
+    count,out = torch.zeros(len(opens), k, dtype=torch.int64, device=opens.device),[]
     for o,d,p in zip(opens.T[..., None], drawn.T[..., None], pick.T[..., None]):
         out.append(torch.where(o, d, _nth_open(count, p)))
         count.scatter_add_(1, out[-1], o * 2 - 1)

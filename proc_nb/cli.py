@@ -72,7 +72,7 @@ def _row(name, runs, beside):
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1)))
+def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1), encoding='utf-8'))
 
 # %% ../nbs/90_cli.ipynb #146dd049
 def pick_device(
@@ -214,7 +214,7 @@ def run_practise(
     if o.steps is not None: whole('steps', o.steps, 1)
     path = Path(o.out or f'_runs/practise/{o.rule}/model.safetensors')
     run_dir = path.with_name(f'{path.name}.run')
-    model,recs = practise(o.rule, o.seed, o.steps, run_dir, o.resume, pick_device(o.device))
+    model,recs = practise(o.rule, o.seed, o.steps, run_dir, o.resume, pick_device(o.device), o.recipe)
     for p,what in (path, 'a practised network already'),(run_dir, 'a practice that was stopped'):
         if p.exists() and not o.resume: raise ValueError(f'{p} holds {what}. Add --resume to go on with it, name another file with --out, or remove it.')
     writable_folder(path.parent)
@@ -223,7 +223,6 @@ def run_practise(
     accuracy = rec.accuracy if rec else evaluate(model, model.task)
     save_model(model, path, task=model.task, **model.meta, accuracy=accuracy)
     print(f'{model.task}: {accuracy:.1%} on held-out rows after {model.meta["steps"]:,} steps. Written: {path}')
-
 
 # %% ../nbs/90_cli.ipynb #852d590f
 def list_rules():

@@ -38,6 +38,7 @@ def practise(
     rule:str, # Rule to practise (see proc-nb-rules)
     seed:int=0, # Seed of weights and data
     steps:int=None, # Steps; the rule's recipe if left out
+    recipe:str='own', # How to practise: own, bundled (as the networks in the package), paper or paper-large
     out:str=None, # File to write; _runs/practise/RULE/model.safetensors if left out
     device:str=None, # cpu or cuda; what there is if left out
     resume:bool=False # Go on from the checkpoint of a stopped run

@@ -86,6 +86,6 @@ def rows(self:Mixture, n, generator):
 @patch
 def _named(self:Mixture, i, n, generator):
     b = self.bases[i].batch(n, generator)
-    tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (self.maps[i].to(b.tokens.device)[b.tokens], b.loss_mask))
+    tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (on_device(self.maps[i], b.tokens.device)[b.tokens], b.loss_mask))
     tokens[:, 0] = self.vocab_size - len(self.bases) + i
     return tokens,mask

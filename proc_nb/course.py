@@ -26,7 +26,7 @@ def _copying(r, i):
 
 @exercise('01', _copying, 'Where is the bar? How many symbols stand behind it already?', minutes=3)
 def copy_next(seen):
-    "A row of copying is cut off somewhere after the bar, as in `['3', '8', '3', '|', '3']`. Which symbol comes next?"
+    "A row of copying is a list of texts: symbols, a bar, and the same symbols once more. It is cut off somewhere behind the bar. Which text comes next? For `['3', '8', '3', '|', '3']` it is `'8'`, for `['3', '8', '|']` it is `'3'`."
     bar = seen.index('|')
     return seen[len(seen) - bar - 1]
 
@@ -156,7 +156,7 @@ def _maps(r, T, n=2, H=3): return (torch.randn(n, H, T, T, generator=draws(r)) *
 
 @exercise('04', lambda r, i: (_maps(r, 2 + i // 4),), '`maps.diagonal(-1, -2, -1)` holds the entries one left of the diagonal.', minutes=6)
 def looks_one_back(maps):
-    "`maps` [n, H, T, T] are the attention maps of one layer (row looks at column). For each head: how much does a position look at the one before it, on average over rows and positions that have one? [H]"
+    "`maps` [n, H, T, T] are the attention maps of one layer: `maps[row, head, t, s]` is how much position `t` looks at position `s`. Give, for each head, how much a position looks at the one just before it, as a mean over all rows and all positions but the first, which has none before it: a tensor [H]."
     return maps.diagonal(-1, -2, -1).mean((0, 2))
 
 # %% ../nbs/81_course.ipynb #62d5ca14
@@ -203,7 +203,7 @@ def _clauses(r, i, side=True):
 
 @exercise('05', _clauses, 'Follow each variable up to `\'1\'` and count the minus signs on the way.', minutes=10, difficulty=2)
 def resolve(clauses):
-    "`{'b': ('-', 'a'), 'a': ('-', '1')}` says b = -a and a = -1. Give the value of every variable, `'+'` or `'-'`, as a dictionary: here `{'b': '+', 'a': '-'}`. Clauses stand in any order, and several may hang on one variable."
+    "`{'b': ('-', 'a'), 'a': ('-', '1')}` says b = -a and a = -1. Give the value of every variable, `'+'` or `'-'`, as a new dictionary: here `{'b': '+', 'a': '-'}`. Clauses stand in any order, several may hang on one variable, and every one leads to `'1'`, which stands for `'+'`."
     def value(v):
         sign,up = clauses[v]
         return sign if up == '1' else '+' if sign == value(up) else '-'
@@ -411,7 +411,7 @@ def _before(args, got, call):
 # %% ../nbs/81_course.ipynb #d95df9fe
 @exercise('08', _settings, 'Begin with `After` above. Which places can be asked for now, and where is the answer?', minutes=15, difficulty=3, judge=_before, n=12)
 class Before(Task):
-    "A rule like `After` (same arguments, same layout of a row, same mask), but each repeated symbol is followed by the one that came before it."
+    "A rule like `After` (same arguments, same layout of a row, same mask), but each repeated symbol is followed by the one that came before it: in `3 8 5 | 8 3 5 8`, before 8 came 3, and before 5 came 8. The first symbol has none before it and is never repeated; of the others, `n_asked` different ones are, in any order."
     def __init__(self, length=8, n_symbols=20, n_asked=6):
         self.length,self.n_asked,self.pad,self.seq_len = length,n_asked,n_symbols + 1,length + 1 + 2 * n_asked
         self.token_names = ['|'] + [str(i) for i in range(1, n_symbols + 1)] + ['·']

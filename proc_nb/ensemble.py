@@ -250,7 +250,7 @@ def _start(self:ManyRun, w):
     self.longest,self.avg,self.sq = w.new_tensor(self.clips),torch.zeros_like(w),torch.zeros_like(w)
     self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
     self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-    self.done,self.evals,self.device = 0,[],w.device
+    self.done,self.evals,self.device,self.several = 0,[],w.device,False
     self.size = 2500 if w.is_cpu and not self.net.config.dropout else 2**40
     self.captured = Captured(self.fixed, self.state) if w.is_cuda and can_record(self.net) else None
 
@@ -295,19 +295,26 @@ def update(self:ManyRun,
 ) -> torch.Tensor: # float [S]: losses before the step
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
     if self.captured:
-        inputs = fixed_inputs(self.net, batch)
+        inputs = self._inputs(batch)
         if self.captured.ready(*inputs): return self.captured(*inputs)
     while (loss := self._losses(batch)) is None: self._halve(batch)
     self.adamw(loss)
     return loss
 
 @patch
+def _inputs(self:ManyRun, batch):
+    *rows,at = fixed_inputs(self.net, batch, self.several)
+    self.several = at.dtype == torch.bool
+    return *rows,at
+
+# %% ../nbs/14_ensemble.ipynb #52332219
+@patch
 def _losses(self:ManyRun, batch):
     "The members' losses, with their gradients; None if there is not memory enough"
     self.net.zero_grad()
     try:
         if self.size < batch.tokens.numel() or not self.net.config.dropout: return backward_many(self.net, batch, self.size)
-        return self._in_one(*fixed_inputs(self.net, batch))
+        return self._in_one(*self._inputs(batch))
     except RuntimeError as e:
         if not _no_memory(e) or min(self.size, batch.tokens.numel()) // 2 < batch.tokens.shape[1]: raise
 

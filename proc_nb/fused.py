@@ -8,17 +8,17 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/fused.html.md"""
 __all__ = ['LANES', 'FLOAT', 'INT', 'LONG', 'FLOATS', 'INTS', 'FAST', 'OPERATORS', 'f', 'ZERO', 'HALF', 'ONE', 'LOW', 'LOG2E',
            'LN2', 'SHIFT', 'BIAS', 'FIT', 'E0', 'E1', 'E2', 'E3', 'E4', 'E5', 'OPTIONS', 'inline', 'kernel', 'pasted',
            'POINTER', 'ROWS', 'MATRIX', 'PACKED', 'zero', 'two', 'four', 'eight', 'G1', 'G3', 'X', 'N1', 'R1', 'Y1',
-           'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'F', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW', 'KVW', 'PW',
+           'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW', 'KVW', 'PW',
            'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF', 'YF', 'WH',
            'HW', 'MANY', 'SOME', 'SIGNATURE', 'PLAIN', 'METHODS', 'HOOKS', 'WIDEST', 'KEEP', 'ROOM', 'Tile',
            'instruction', 'same', 'root', 'larger', 'upto', 'clamp', 'floor', 'power', 'exp', 'Rows', 'Matrix',
            'Packed', 'rows', 'below', 'matrix', 'part', 'turned', 'get', 'one', 'put', 'lane', 'put_lane', 'weight',
-           'every', 'packed', 'share', 'pack_cell', 'pack', 'dots', 'product', 'fill', 'shift', 'clear', 'copy',
+           'every', 'packed', 'share', 'pack_cell', 'pack', 'dots', 'product', 'begin_with', 'shift', 'clear', 'copy',
            'scale', 'crossed', 'add_block', 'add_column', 'column', 'outer', 'sums', 'linear_back', 'norm', 'norm_back',
-           'gelu', 'added', 'score', 'scores', 'soften', 'mix', 'attend', 'mix_back', 'attend_back', 'shapes', 'begins',
-           'parts_of', 'layout', 'gather', 'scatter', 'pack_block', 'block', 'block_back', 'read_lane', 'add_lane',
-           'embed', 'embed_back', 'answer', 'to_gradient', 'head', 'read_through', 'by_length', 'ask', 'finish',
-           'compiled', 'fits', 'fused_step']
+           'gelu', 'added', 'score', 'scores', 'soften', 'mix', 'attend_places', 'mix_back', 'attend_places_back',
+           'shapes', 'begins', 'parts_of', 'layout', 'gather', 'scatter', 'pack_block', 'block', 'block_back',
+           'read_lane', 'add_lane', 'embed', 'embed_back', 'answer', 'to_gradient', 'head', 'read_through', 'in_order',
+           'ask', 'finish', 'compiled', 'fits', 'fused_step']
 
 # %% ../nbs/19_fused.ipynb #f0500004
 import math, operator, re, sys, warnings
@@ -70,6 +70,7 @@ def _tile(builder, registers):
     for i,r in enumerate(registers): out = builder.insert_value(out, r, i)
     return out
 
+# %% ../nbs/19_fused.ipynb #b0629a3f
 def _alike(builder, *xs):
     "The registers of several values, those with fewer repeated"
     found = [_registers(builder, x) for x in xs]
@@ -116,6 +117,7 @@ def _call(builder, name, result, *args):
 
 def _select(builder, sign, a, b, x, y): return builder.select(builder.fcmp_ordered(sign, a, b), x, y)
 
+# %% ../nbs/19_fused.ipynb #be43a5b2
 @instruction(same)
 def root(builder, x):
     "Square roots"
@@ -179,11 +181,14 @@ class _Struct(types.Type):
 class _StructModel(models.StructModel):
     def __init__(self, manager, kind): super().__init__(manager, kind, list(kind.fields.items()))
 
+# %% ../nbs/19_fused.ipynb #b0847d9c
 class Rows(_Struct): "Numbers of every lane: `width` registers a line"
 class Matrix(_Struct): "Weights, or their gradients: `rows` by `cols`, `down` and `across` floats apart"
 class Packed(_Struct): "Weights for `product`: `rows` by `cols`, the numbers of eight rows next to each other, column after column"
 
 for kind in Rows, Matrix, Packed: register_model(kind)(_StructModel)
+
+# %% ../nbs/19_fused.ipynb #b287ea11
 POINTER = types.CPointer(types.float32)
 ROWS = Rows('Rows', data=POINTER, width=types.intp, stride=types.intp)
 MATRIX = Matrix('Matrix', data=POINTER, rows=types.intp, cols=types.intp, down=types.intp, across=types.intp)
@@ -204,6 +209,7 @@ def _data(builder, array):
     "Where a NumPy array's numbers are"
     return builder.extract_value(array, 4)
 
+# %% ../nbs/19_fused.ipynb #b3bb38ed
 @instruction(lambda *kinds: ROWS)
 def rows(builder, memory, start, width):
     "Lines of `width` registers from memory[start] on"
@@ -243,6 +249,7 @@ def _load(builder, pointer):
     out.align = 4
     return out
 
+# %% ../nbs/19_fused.ipynb #b53fcfa4
 @instruction(same)
 def get(builder, x, X, t, i):
     "X[t, i], X[t, i + 1], ...: as many registers as the tile `x` has"
@@ -288,6 +295,7 @@ def every(builder, x):
     "The number `x` in all lanes"
     return _tile(builder, [_spread(builder, x)])
 
+# %% ../nbs/19_fused.ipynb #b309abd2
 def _zeros(n):
     @instruction(lambda: Tile(n))
     def zeros(builder): return _tile(builder, [ir.Constant(FLOATS, [0.] * LANES)] * n)
@@ -307,6 +315,7 @@ def _cell(builder, P, o, i):
     block = builder.mul(builder.and_(o, LONG(-8)), cols)
     return builder.gep(data, [builder.add(builder.add(block, builder.mul(i, LONG(8))), builder.and_(o, LONG(7)))])
 
+# %% ../nbs/19_fused.ipynb #ba111742
 @instruction(lambda x, *others: x)
 def share(builder, x, P, o, i):
     "P[o, i], P[o + 1, i], ..., each in all lanes: as many registers as the tile `x` has"
@@ -345,7 +354,7 @@ def product(n, X, P, Y):
 
 # %% ../nbs/19_fused.ipynb #f0500044
 @kernel
-def fill(n, b, Y):
+def begin_with(n, b, Y):
     "Y[t] = b"
     for t in range(n):
         for i in range(b.rows): put(Y, t, i, weight(b, i, 0))
@@ -356,6 +365,7 @@ def shift(n, X, b, Y):
     for t in range(n):
         for i in range(b.rows): put(Y, t, i, one(X, t, i) + weight(b, i, 0))
 
+# %% ../nbs/19_fused.ipynb #ba260294
 @kernel
 def clear(n, X):
     "X[t] = 0"
@@ -385,6 +395,7 @@ def _pairs(builder, a, b):
     left,right = (builder.shuffle_vector(a, b, ir.Constant(INTS, [2 * j + k for j in range(LANES)])) for k in range(2))
     return builder.fadd(left, right, flags=FAST)
 
+# %% ../nbs/19_fused.ipynb #b940043e
 @instruction(lambda *kinds: types.none)
 def add_block(builder, G, o, i, x):
     "Add the totals of 8 registers to G[o, i:i + 4] and G[o + 1, i:i + 4]"
@@ -409,6 +420,7 @@ def column(a, n, X, dY, G, o, i):
     for t in range(n): a += get(a, dY, t, o) * one(X, t, i)
     add_column(G, o, i, a)
 
+# %% ../nbs/19_fused.ipynb #b1db9d7f
 @kernel
 def outer(n, X, dY, G):
     "G[o, i] += sum_t dY[t, o] X[t, i], over all lanes and `n` places"
@@ -422,6 +434,7 @@ def outer(n, X, dY, G):
     for o in range(O - O % 2, O):
         for i in range(I): column(zero(), n, X, dY, G, o, i)
 
+# %% ../nbs/19_fused.ipynb #be36ed28
 @kernel
 def sums(n, dY, g):
     "g[o] += sum_t dY[t, o], over all lanes and `n` places"
@@ -539,7 +552,7 @@ def mix(a, z, S, V, v, end, Y, t, d):
     put(Y, t, d, a * z)
 
 @kernel
-def attend(n, least, ends, at, Q, KV, S, keep, Z, Y, H):
+def attend_places(n, least, ends, at, Q, KV, S, keep, Z, Y, H):
     "Y = what `n` questions take from the places before `ends`; Z = 1 / the sums of their exponentials S"
     C = Q.width
     D = C // H
@@ -569,8 +582,8 @@ def mix_back(a, z, dot, unit, S, P, Q, KV, dY, t, d, end, dQ, dKV):
     put(dQ, t, d, a * unit)
 
 @kernel
-def attend_back(n, least, ends, at, Q, KV, S, keep, Z, Y, dY, dQ, dKV, P, H):
-    "dQ = and dKV += what `attend` makes of the gradient dY"
+def attend_places_back(n, least, ends, at, Q, KV, S, keep, Z, Y, dY, dQ, dKV, P, H):
+    "dQ = and dKV += what `attend_places` makes of the gradient dY"
     C = Q.width
     D = C // H
     unit = f(1 / math.sqrt(D))
@@ -626,7 +639,7 @@ def parts_of(flat, a, C):
     return norms + attn + mlp
 
 # %% ../nbs/19_fused.ipynb #f0500067
-X,N1,R1,Y1,Q,KV,S,Z,Y,N2,R2,Y2,F,SLOPE,WQ,WKV,WP,WF,WO,QW,KVW,PW,FW,OW = range(24)
+X,N1,R1,Y1,Q,KV,S,Z,Y,N2,R2,Y2,ACT,SLOPE,WQ,WKV,WP,WF,WO,QW,KVW,PW,FW,OW = range(24)
 A,B,DX,DQ,DKV,DF,P,EVERY,AT,CELL,LOGITS,NF,RF,YF,WH,HW = range(16)
 MANY,SOME = 16,8 # Answers whose logits are held at once; places that pass the MLP at once
 
@@ -695,9 +708,9 @@ def block(flat, a, C, H, memory, k, sp, out, L, n, least, ends, at, last, keep, 
     g1,b1,g2,b2,_,ba,_,bp,_,bf,_,bo = parts_of(flat, a, C)
     x,y1,q,kv,y = rows(memory, k[X], C),rows(memory, k[Y1], C),rows(memory, k[Q], C),rows(memory, k[KV], 2 * C),rows(memory, k[Y], C)
     asks,hidden = rows(memory, sp[A], C),rows(memory, sp[DF], 4 * C)
-    y2,act,slope = rows(memory, k[Y2], C),rows(memory, k[F], 4 * C),rows(memory, k[SLOPE], 4 * C)
+    y2,act,slope = rows(memory, k[Y2], C),rows(memory, k[ACT], 4 * C),rows(memory, k[SLOPE], 4 * C)
     norm(L, x, g1, b1, rows(memory, k[N1], C), rows(memory, k[R1], 1), y1)
-    fill(L, part(ba, C, 2 * C), kv)
+    begin_with(L, part(ba, C, 2 * C), kv)
     product(L, y1, packed(memory, k[WKV], 2 * C, C), kv)
     if last:
         gather(n, at, x, out, lanes)
@@ -705,16 +718,16 @@ def block(flat, a, C, H, memory, k, sp, out, L, n, least, ends, at, last, keep, 
     else:
         copy(n, x, out)
         copy(n, y1, asks)
-    fill(n, part(ba, 0, C), q)
+    begin_with(n, part(ba, 0, C), q)
     product(n, asks, packed(memory, k[WQ], C, C), q)
-    attend(n, least, ends, at, q, kv, rows(memory, k[S], 1), keep, rows(memory, k[Z], H), y, H)
+    attend_places(n, least, ends, at, q, kv, rows(memory, k[S], 1), keep, rows(memory, k[Z], H), y, H)
     shift(n, out, bp, out)
     product(n, y, packed(memory, k[WP], C, C), out)
     norm(n, out, g2, b2, rows(memory, k[N2], C), rows(memory, k[R2], 1), y2)
     shift(n, out, bo, out)
     for t in range(0, n, SOME):
         m = min(SOME, n - t)
-        fill(m, bf, hidden)
+        begin_with(m, bf, hidden)
         product(m, below(y2, t), packed(memory, k[WF], 4 * C, C), hidden)
         gelu(m, hidden, below(act, t), below(slope, t))
         product(m, below(act, t), packed(memory, k[WO], C, 4 * C), below(out, t))
@@ -729,7 +742,7 @@ def block_back(flat, grads, a, C, H, memory, k, sp, L, n, least, ends, at, last,
     d,e,dx = rows(memory, sp[A], C),rows(memory, sp[B], C),rows(memory, sp[DX], C)
     dq,dkv = rows(memory, sp[DQ], C),rows(memory, sp[DKV], 2 * C)
     df,slope = rows(memory, sp[DF], 4 * C),rows(memory, k[SLOPE], 4 * C)
-    linear_back(n, rows(memory, k[F], 4 * C), dx, dwo, dbo)
+    linear_back(n, rows(memory, k[ACT], 4 * C), dx, dwo, dbo)
     for t in range(0, n, SOME):
         m = min(SOME, n - t)
         clear(m, below(df, t))
@@ -743,7 +756,8 @@ def block_back(flat, grads, a, C, H, memory, k, sp, L, n, least, ends, at, last,
     clear(n, d)
     product(n, dx, packed(memory, k[PW], C, C), d)
     clear(L, dkv)
-    attend_back(n, least, ends, at, rows(memory, k[Q], C), kv, rows(memory, k[S], 1), keep, rows(memory, k[Z], H), y, d, dq, dkv, rows(memory, sp[P], 1), H)
+    q,s,z = rows(memory, k[Q], C),rows(memory, k[S], 1),rows(memory, k[Z], H)
+    attend_places_back(n, least, ends, at, q, kv, s, keep, z, y, d, dq, dkv, rows(memory, sp[P], 1), H)
     if last: gather(n, at, y1, d, lanes)
     else: copy(n, y1, d)
     linear_back(n, d, dq, part(dwa, 0, C), part(dba, 0, C))
@@ -773,6 +787,7 @@ def add_lane(builder, X, t, i, j, G, o):
     p = _weight(builder, G, o, i)
     builder.store(builder.fadd(builder.load(p), builder.load(_lane(builder, X, t, i, j)), flags=FAST), p)
 
+# %% ../nbs/19_fused.ipynb #b40febca
 @kernel
 def embed(L, mine, tokens, wte, wpe, x, lanes):
     "x[t] = wte[token] + wpe[t], for the rows `mine`"
@@ -855,7 +870,7 @@ def read_through(tokens, targets, asked, vocab, places, lasts):
     return n
 
 @kernel
-def by_length(lasts, order, counts):
+def in_order(lasts, order, counts):
     "Rows in order of `lasts`, by counting how many there are of each length"
     counts[:] = 0
     for r in range(len(lasts)): counts[lasts[r] + 1] += 1
@@ -895,7 +910,8 @@ def finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, t
     normal,r,y = rows(memory, sp[NF], C),rows(memory, sp[RF], 1),rows(memory, sp[YF], C)
     dx,dy = rows(memory, sp[DX], C),rows(memory, sp[A], C)
     norm(n, rows(memory, k[layers, X], C), matrix(weights, a, C, 1), matrix(weights, a + C, C, 1), normal, r, y)
-    head(n, mine, count, at, targets, w, turned_w, matrix(grads, begin[layers + 3], vocab, C), y, dy, rows(memory, sp[LOGITS], vocab), rows(memory, sp[CELL], 1), unit, learn, tally, lanes)
+    logits,cell,dw = rows(memory, sp[LOGITS], vocab),rows(memory, sp[CELL], 1),matrix(grads, begin[layers + 3], vocab, C)
+    head(n, mine, count, at, targets, w, turned_w, dw, y, dy, logits, cell, unit, learn, tally, lanes)
     if learn:
         clear(n, dx)
         norm_back(n, dy, matrix(weights, a, C, 1), normal, r, dx, matrix(grads, a, C, 1), matrix(grads, a + C, C, 1))
@@ -906,7 +922,7 @@ def _step(weights, grads, begin, memory, k, ints, order, lasts, tally, tokens, t
     answers = read_through(tokens, targets, asked, vocab, places, lasts)
     if answers < 1: return answers
     mine,count,least,ends,full = ints[0],ints[1],ints[2],ints[3],ints[4]
-    by_length(lasts, order, ints[5])
+    in_order(lasts, order, ints[5])
     unit,layers,sp = f(1 / answers),len(k) - 2,k[len(k) - 1]
     at,every_place = rows(memory, sp[AT], 1),rows(memory, sp[EVERY], 1)
     for t in range(tokens.shape[1]):
@@ -967,7 +983,7 @@ WIDEST = 64
 def _plain(m):
     "Is this part of a network as the package or PyTorch makes it?"
     if type(m) not in PLAIN or 'forward' in m.__dict__ or m._compiled_call_impl or any(m.__dict__.get(h) for h in HOOKS): return False
-    if m.training and (m.__dict__.get('p') or m.__dict__.get('dropout')): return _dropout()
+    if m.training and m.__dict__.get('p'): return _dropout()
     return type(m) is not nn.LayerNorm or m.eps == 1e-5
 
 @cache
@@ -985,6 +1001,7 @@ def _watched():
     except TypeError: half = torch.is_autocast_cpu_enabled() # before PyTorch 2.4
     return half or torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0 or bool(nn.modules.module._global_forward_hooks)
 
+# %% ../nbs/19_fused.ipynb #b6b93089
 def _walk(m):
     yield m
     for o in m._modules.values(): yield from _walk(o)
@@ -1001,6 +1018,7 @@ def _parameters(model):
     same_sizes = [p.shape for p in params] == list(shapes(c.vocab_size, c.block_size, c.n_layer, c.n_embd, tied).values())
     return params if same_sizes and all(b.attn.n_head == c.n_head for b in model.h) else None
 
+# %% ../nbs/19_fused.ipynb #b08a1b92
 def fits(
     model # Any model
 ) -> bool: # Can the fused step take autograd's place, here and now?
@@ -1032,6 +1050,7 @@ def _plan(T, c):
 # %% ../nbs/19_fused.ipynb #f0500096
 def _empty(*shape): return np.empty(shape, np.int64)
 
+# %% ../nbs/19_fused.ipynb #ba2e7523
 @torch.no_grad()
 def fused_step(
     model, # Any model

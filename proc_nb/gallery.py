@@ -10,6 +10,7 @@ __all__ = ['VIEWS', 'PLAIN', 'stored_names', 'opened', 'view', 'view_of', 'plain
 
 # %% ../nbs/94_gallery.ipynb #11c186f2
 import fnmatch
+from statistics import fmean, median
 
 import altair as alt
 from fastcore.basics import ifnone, patch
@@ -22,7 +23,7 @@ from .plots import *
 from .reference import COMMANDS, stored_table
 from .results import *
 from .results import RESULTS
-from .study import as_table
+from .study import Table, as_table, labels, start_said
 
 # %% ../nbs/94_gallery.ipynb #920cdb5e
 def stored_names(
@@ -78,14 +79,15 @@ PLAIN = dict(rows=plain_rows, unit='value', says='There is no description of thi
 def _needle(found):
     return [dict(test=f"{r['n_pairs']} pairs, rates {r['rates']}", start=r['setting'], seed=r['seed'], value=r['accuracy'][-1]) for r in found['runs']]
 
-def _start(r):
-    if r['control'] == 'random': return 'random weights'
-    return f"{r['rule']}: {r['parts']}" + (f" ({r['control']})" if r['control'] != 'practised' else '')
+def _start(s): return 'random weights' if s['control'] == 'random' else start_said(s)
 
-def _study(found): return [dict(test=r['test'], start=_start(r), seed=r['seed'], value=r['accuracy']) for r in found['rows']]
+def _study(found):
+    cells = list(Table(found['rows']).cells().values())
+    names = labels(Table(found['rows']).summary(), _start)
+    return [dict(test=r['test'], start=name, seed=r['seed'], value=r['accuracy']) for name,rows in zip(names, cells) for r in rows]
 
 for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells", spoilt='Practice that was spoilt').items():
-    view(n, t, '% accuracy after training', 'A line is a start: what was practised, and which parts of it were carried over.', 'nbs/31_reference.ipynb')(_study)
+    view(n, t, '% accuracy after training', 'A line is a start: what was practised, which parts of it were carried over, and whatever else tells it from the others.', 'nbs/31_reference.ipynb')(_study)
 
 # %% ../nbs/94_gallery.ipynb #5b1f7a2d
 @view('study_plans', 'How long the whole studies would take', 'hours on one thread, extrapolated', 'A few steps were measured and multiplied by the steps to do; nothing of it was run.', 'nbs/30_study.ipynb')
@@ -150,18 +152,21 @@ def _bench(found):
 
 # %% ../nbs/94_gallery.ipynb #bac80ccf
 def groups_of(
-    rows:list # Measurements: dicts with 'value', and perhaps 'seed', 'low', 'high'
-) -> list: # One dict per group: 'labels', 'mean', 'low', 'high', 'n'; in the order of the rows
-    "Means over seeds"
+    rows:list, # Measurements: dicts with 'value', and perhaps 'seed', 'low', 'high'
+    share:bool=False # Are the values shares, 0 to 1?
+) -> list: # One dict per group: 'labels', 'middle', 'mean', 'low', 'high', 'n', 'values'; in the order of the rows
+    "What the runs of each group came to"
     out = {}
     for r in rows:
         if r['value'] is not None: out.setdefault(tuple((k, v) for k,v in r.items() if k not in ('value', 'seed', 'low', 'high')), []).append(r)
-    return [_group(dict(k), some) for k,some in out.items()]
+    return [_group(dict(k), some, share) for k,some in out.items()]
 
-def _group(labels, some):
-    mean,low,high = student(r['value'] for r in some)
-    if len(some) == 1: low,high = some[0].get('low'),some[0].get('high')
-    return dict(labels=labels, mean=mean, low=low, high=high, n=len(some))
+def _group(labels, some, share):
+    xs = [r['value'] for r in some]
+    if len(xs) == 1: low,high = some[0].get('low'),some[0].get('high')
+    elif share: low,high = min(xs),max(xs)
+    else: _,low,high = student(xs)
+    return dict(labels=labels, middle=median(xs) if share else fmean(xs), mean=fmean(xs), low=low, high=high, n=len(xs), values=xs)
 
 # %% ../nbs/94_gallery.ipynb #f301bac3
 def _command(name, found, given):
@@ -189,23 +194,26 @@ def how_made(
 
 # %% ../nbs/94_gallery.ipynb #0ab0fc3c
 def _drawn(g):
+    "A dict for each run of a group; what is drawn once stands in the first"
     *panel,name = g['labels'].values()
-    return dict(panel=', '.join(panel), name=name, mean=g['mean'], low=ifnone(g['low'], g['mean']), high=ifnone(g['high'], g['mean']))
+    own = dict(panel=', '.join(panel), name=name, middle=g['middle'], low=ifnone(g['low'], g['middle']), high=ifnone(g['high'], g['middle']))
+    return [dict(own, value=v, once=i == 0) for i,v in enumerate(g['values'])]
 
 # %% ../nbs/94_gallery.ipynb #033184ce
 def dots(
     groups:list, # From `groups_of`
     unit:str # What the axis shows
 ) -> alt.TopLevelMixin: # A chart
-    "Means with their intervals, a line each"
-    share,lines = unit.startswith('%'),[_drawn(g) for g in groups]
+    "Every run a circle, the middle a bar; a line is an interval, or for shares the way from the lowest to the highest run"
+    share,lines = unit.startswith('%'),[r for g in groups for r in _drawn(g)]
     names,panels = (list(dict.fromkeys(l[k] for l in lines)) for k in ('name', 'panel'))
     scale = alt.Scale(domain=[0, 1], clamp=True) if share else alt.Scale(zero=False)
     x = alt.X('low:Q', title=None, axis=alt.Axis(format='%' if share else '.3~g', tickCount=4), scale=scale)
     base = alt.Chart().encode(y=alt.Y('name:N', sort=names, title=None, axis=alt.Axis(labelLimit=230)))
-    spans,means = base.mark_rule(strokeWidth=2, color=color(0)).encode(x=x, x2='high:Q'),base.mark_point(filled=True, size=60, opacity=1, color=color(0)).encode(x='mean:Q')
-    own,height = 2 * len(lines) < len(names) * len(panels),22 * len(names)
-    chart = alt.layer(spans, means, data=alt.Data(values=lines)).properties(width=180 if len(panels) > 1 else 360, height=alt.Step(22) if own else height)
+    once,runs = base.transform_filter('datum.once'),base.mark_point(size=35, opacity=.7, color=color(0)).encode(x='value:Q')
+    spans,middles = once.mark_rule(strokeWidth=1.5, color=color(0)).encode(x=x, x2='high:Q'),once.mark_tick(thickness=3, size=14, color=color(0)).encode(x='middle:Q')
+    own,height = 2 * len(groups) < len(names) * len(panels),22 * len(names)
+    chart = alt.layer(spans, runs, middles, data=alt.Data(values=lines)).properties(width=180 if len(panels) > 1 else 360, height=alt.Step(22) if own else height)
     return chart.facet(facet=alt.Facet('panel:N', sort=panels, title=None), columns=2).resolve_scale(y='independent' if own else 'shared') if len(panels) > 1 else chart
 
 # %% ../nbs/94_gallery.ipynb #289807d2
@@ -224,9 +232,9 @@ class Result:
         path=RESULTS # Folder of the files
     ):
         self.name,self.found,self.view = name,opened(name, path),view_of(name)
-        self.groups,self.title = groups_of(self.view['rows'](self.found)),self.view['title'].format(name=name.split('_', 1)[-1])
-        self.made = how_made(name, self.found, self.view['command'])
         self.share = self.view['unit'].startswith('%')
+        self.groups,self.title = groups_of(self.view['rows'](self.found), self.share),self.view['title'].format(name=name.split('_', 1)[-1])
+        self.made = how_made(name, self.found, self.view['command'])
     def __repr__(self): return f'{self.title}: {len(self.groups)} groups, seeds {self.made["seeds"]}'
 
 # %% ../nbs/94_gallery.ipynb #866166fa
@@ -243,16 +251,16 @@ def gallery(
 def says(self:Result):
     "How to read it, and the ends of the range"
     if not self.groups: return self.view['says']
-    def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['mean'], self.share)})"
-    low,high = (f(self.groups, key=lambda g: g['mean']) for f in (min, max))
+    def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['middle'], self.share)})"
+    low,high = (f(self.groups, key=lambda g: g['middle']) for f in (min, max))
     return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
 
 @patch
 def table(self:Result):
     "The groups as a table"
-    head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% '), 'interval', 'runs']
+    head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
     def span(g): return '' if g['low'] is None else f"{figure(g['low'], self.share)} to {figure(g['high'], self.share)}"
-    return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['mean'], self.share), span(g), g['n']] for g in self.groups])
+    return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
 
 # %% ../nbs/94_gallery.ipynb #9b78942e
 @patch

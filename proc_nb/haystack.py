@@ -30,6 +30,7 @@ class Haystack(Task):
 
 # %% ../nbs/06_haystack.ipynb #ab702aa0
 @patch
+@one_answer
 def rows(self:Haystack, n, generator):
     "int64 [n, seq_len] pairs, question and answer, and bool [n, seq_len]: true at the question only"
     rand = dict(generator=generator, device=generator.device)

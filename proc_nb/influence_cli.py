@@ -1,4 +1,4 @@
-"""`proc-nb-influence`: trace answers to documents from files, for our networks and for Hugging Face GPT-2 folders
+"""`proc-nb-influence`: trace answers to documents from files, for our networks and for causal language models in Hugging Face folders
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/influence_cli.html.md"""
 
@@ -27,26 +27,41 @@ from .train import *
 
 # %% ../nbs/63_influence_cli.ipynb #abfed98d
 def open_model(
-    path # File or folder
+    path, # File or folder
+    tokenizer=None # A tokenizer's file or folder; the model's own if None
 ) -> tuple: # The model, and a function text -> list of tokens
     "Load a network for tracing; raises FileNotFoundError or ValueError"
     path,config = Path(path),Path(path)/'config.json'
-    if config.is_file() and 'model_type' in unsealed(config.read_bytes(), config): return _foreign(path)
+    named = tokenizer and _tokenizer(Path(tokenizer))
+    if config.is_file() and 'model_type' in unsealed(config.read_bytes(), config):
+        model = _foreign(path)
+        own = cache(lambda: _tokenizer(path))
+        return model,named or (lambda text: own()(text))
     model = load_model(path/'model.safetensors' if path.is_dir() else path).eval()
-    return model,lambda text: _by_name(text, model.task)
+    return model,named or (lambda text: _by_name(text, model.task))
 
 # %% ../nbs/63_influence_cli.ipynb #8b5f05cf
 def _by_name(text, task):
-    if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text".')
+    if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text", or a --tokenizer.')
     at = {n: i for i,n in enumerate(task.token_names)}
     return [at[choose('token', w, at)] for w in text.split()]
 
 def _foreign(path):
-    try: from transformers import AutoModelForCausalLM, AutoTokenizer
+    try: from transformers import AutoModelForCausalLM
     except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
-    model = Foreign(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
-    tokenizer = cache(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True))
-    return model,lambda text: tokenizer()(text, add_special_tokens=False)['input_ids']
+    return Foreign(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
+
+def _tokenizer(path):
+    "A function text -> list of tokens"
+    if path.is_dir():
+        from transformers import AutoTokenizer
+        own = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return lambda text: own(text, add_special_tokens=False)['input_ids']
+    if not path.is_file(): raise FileNotFoundError(f'There is no tokenizer {path}.')
+    from tokenizers import Tokenizer
+    try: own = Tokenizer.from_file(str(path))
+    except Exception as e: raise ValueError(f'{path} holds no tokenizer: {e}') from None # tokenizers raises a bare Exception
+    return lambda text: own.encode(text, add_special_tokens=False).ids
 
 # %% ../nbs/63_influence_cli.ipynb #1a631d37
 class Lines:
@@ -54,59 +69,116 @@ class Lines:
     def __init__(self,
         path, # The file
         encode, # Function text -> list of tokens
-        longest:int, # Most tokens the model reads
+        longest:int=None, # Most tokens the model reads; no limit if None
         size:int=256, # Rows in a batch
-        start:int=0, # First line
-        stop:int=None, # Line after the last
-        vocab_size:int=None # Different tokens, to check numbers against
+        start:int=0, # First row
+        stop:int=None, # Row after the last
+        vocab_size:int=None, # Different tokens, to check numbers against
+        truncate:bool=False, # Cut rows after the last token the model reads?
+        skip:bool=False # Leave out lines that cannot be used?
     ): store_attr()
     @cached_property
     def sum(self):
         "SHA-256 of the whole file"
         return sha256(self.path)
+    @cached_property
+    def survey(self):
+        "`places`: the line of each row, from 1; `empty`, `cut` and `bad`: how many lines are left out, shortened, and wrong"
+        return _survey(self)
+    def __len__(self): return len(self.survey['places'])
 
 # %% ../nbs/63_influence_cli.ipynb #d11c3b81
 @patch
 def part(self:Lines, start, stop):
-    "The same file from line `start` up to `stop`"
-    return Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size)
+    "The same file from row `start` up to `stop`"
+    out = Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size, self.truncate, self.skip)
+    out.survey = self.survey
+    return out
 
 @patch
 def __iter__(self:Lines):
+    wanted = set(self.survey['places'][self.start:self.stop])
     with open(self.path, 'rb') as f:
-        lines = islice(enumerate(f, 1), self.start, self.stop)
+        lines = ((n, l) for n,l in enumerate(f, 1) if n in wanted)
         while part := list(islice(lines, self.size)):
-            rows = [self._row(n, l) for n,l in part]
+            rows = [self.read(n, l)[:2] for n,l in part]
             yield ragged([t for t,_ in rows], [g for _,g in rows])
 
 # %% ../nbs/63_influence_cli.ipynb #57d50825
 @patch
-def _row(self:Lines, n, line):
+def read(self:Lines,
+    n:int, # Its number, from 1
+    line:bytes # What it holds
+) -> tuple: # Tokens, how many of them are only given, whether it was cut; or None
+    "One line; raises ValueError with file and number if it cannot be used"
+    if not line.strip(): return None
     try:
-        tokens,given = read_row(json.loads(line), self.encode, self.vocab_size)
+        row = read_row(_json(line), self.encode, self.vocab_size)
+        if row is None: return None
+        tokens,given = row
+        cut = self.truncate and self.longest is not None and len(tokens) > self.longest
+        if cut: tokens = tokens[:self.longest]
         _fits(tokens, given, self.longest)
-        return tokens,given
-    except RecursionError: raise ValueError(f'{self.path}, line {n}: it is nested too deeply to be read') from None
+        return tokens,given,cut
     except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
+
+def _json(line):
+    "A line of JSON; raises ValueError in words"
+    try: return json.loads(line)
+    except RecursionError: raise ValueError('it is nested too deeply to be read') from None
+    except json.JSONDecodeError as e: raise ValueError(f'it holds no JSON ({e.msg} at character {e.pos + 1})') from None
+    except UnicodeDecodeError: raise ValueError('it is not UTF-8') from None
 
 # %% ../nbs/63_influence_cli.ipynb #3d3e1b89
 def _fits(tokens, given, longest):
-    if not 1 <= given < len(tokens) <= longest:
-        raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {longest}, and at least one must be asked for')
+    if 1 <= given < len(tokens) and (longest is None or len(tokens) <= longest): return
+    most = 'more' if longest is None else longest
+    raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {most}, and at least one must be asked for')
+
+# %% ../nbs/63_influence_cli.ipynb #58a99c53
+def _survey(lines):
+    "What a file holds; raises ValueError that names the wrong lines, unless they are to be skipped"
+    places,bad,empty,cut = [],[],0,0
+    with open(lines.path, 'rb') as f:
+        for n,l in enumerate(f, 1):
+            try: row = lines.read(n, l)
+            except ValueError as e:
+                bad.append((n, str(e)))
+                continue
+            empty += row is None
+            if row is not None:
+                places.append(n)
+                cut += row[2]
+    if bad and not lines.skip: raise ValueError(_wrong(bad))
+    return dict(places=places, empty=empty, cut=cut, bad=len(bad))
+
+def _wrong(bad):
+    "The first wrong line in words, and where the others are"
+    more = [str(n) for n,_ in bad[1:6]] + ['...'] * (len(bad) > 6)
+    also = f' So are {len(bad) - 1} more, in line {", ".join(more)}.' if more else ''
+    return f'{bad[0][1]}.{also} Mend what is wrong, or leave it out with --skip.'
 
 # %% ../nbs/63_influence_cli.ipynb #fc850d06
+def _says_nothing(v): return v is None or v == [] or (isinstance(v, str) and not v.strip())
+
 def read_row(
     row:dict, # One line, read
     encode, # Function text -> list of tokens
     vocab_size:int=None # Different tokens
-) -> tuple: # Tokens, and how many of them are only given
+) -> tuple: # Tokens, and how many of them are only given; None for a line without text
     "Tokens of one document or query"
     if not isinstance(row, dict): raise ValueError(f'a line must be an object, not {type(row).__name__}')
-    if isinstance(row.get('tokens'), list): return [whole('token', x, 0, vocab_size and vocab_size - 1) for x in row['tokens']],whole('given', row.get('given', 1), 1)
-    if isinstance(row.get('text'), str): return encode(row['text']),1
-    if not all(isinstance(row.get(k), str) for k in ('prompt', 'answer')): raise ValueError('"text", "tokens" (a list), or "prompt" and "answer" is missing')
-    given = encode(row['prompt'])
-    return given + encode(row['answer']),len(given)
+    said = {k: row[k] for k in ('tokens', 'text', 'prompt', 'answer') if k in row}
+    if said and all(map(_says_nothing, said.values())): return None
+    if isinstance(said.get('tokens'), list):
+        top = vocab_size and vocab_size - 1
+        return [whole('token', x, 0, top) for x in said['tokens']],whole('given', row.get('given', 1), 1)
+    parts = said.get('prompt'),said.get('answer')
+    if all(isinstance(p, str) for p in parts):
+        given,asked = map(encode, parts)
+        return given + asked,len(given)
+    if isinstance(said.get('text'), str): return encode(said['text']),1
+    raise ValueError('"text", "tokens" (a list), or "prompt" and "answer" is missing')
 
 # %% ../nbs/63_influence_cli.ipynb #1591ba50
 def score_parts(
@@ -117,18 +189,20 @@ def score_parts(
     out, # Folder
     part:int=4096, # Documents in a part
     rank:int=None, # Rank of the queries' matrices
-    rows:int=64 # Documents at a time
+    rows:int=64, # Documents at a time
+    equal_length:bool=False # Divide by the length of each document's gradient
 ): # Yields (first document, scores [queries, part]) in order
     "Scores part by part, from `out` where they are there"
-    about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model), rank=rank)
-    about.update(queries=rows_sha256(queries), documents=documents.sum)
+    about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model), rank=rank,
+        queries=rows_sha256(queries), documents=documents.sum, truncate=documents.truncate, equal_length=equal_length)
     for k,start in enumerate(range(0, count, part)):
         file,stop = Path(out)/f'scores-{k:05d}.safetensors',min(start + part, count)
         if not file.exists():
-            scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows)
+            scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows, equal_length=equal_length)
             save_tensors(file, dict(scores=scores), **about, start=start, stop=stop)
         tensors,was = load_tensors(file)
-        if was != dict(about, start=start, stop=stop): raise ValueError(f'{file} holds scores of other weights, queries, documents or settings. Use another folder.')
+        if was != dict(about, start=start, stop=stop):
+            raise ValueError(f'{file} holds scores of other weights, queries, documents or settings. Use another folder.')
         yield start,tensors['scores']
 
 # %% ../nbs/63_influence_cli.ipynb #d0a39d9c
@@ -149,24 +223,31 @@ def _keep(top, s, at, k):
     return s.gather(1, i),at.gather(1, i)
 
 # %% ../nbs/63_influence_cli.ipynb #a0fd4ea3
-def _same(out, about):
+def _same(out, about, names=None):
+    "Write what a folder belongs to, with file `names` for information; raises ValueError if it belongs to something else"
     file = Path(out)/'about.json'
     if file.exists():
         was = unsealed(file.read_bytes(), file)
         odd = [f'{k} was {was.get(k)!r} and is now {v!r}' for k,v in about.items() if was.get(k) != v]
         if odd: raise ValueError(f'{out} belongs to another run: {"; ".join(odd)}. Use another --out.')
-    write_atomic(file, lambda p: p.write_text(json.dumps(sealed(about), indent=1)))
+    text = json.dumps(sealed({**about, **(names or {})}), indent=1)
+    write_atomic(file, lambda p: p.write_text(text, encoding='utf-8'))
 
 # %% ../nbs/63_influence_cli.ipynb #e3e6dd54
-def _report(out, docs, high, low):
-    want = {int(i) for _,at in (high, low) for i in at.flatten()}
-    with open(docs, 'rb') as f: lines = {i: json.loads(l) for i,l in enumerate(f) if i in want}
+def _report(out, lines, asked, high, low):
+    "Write `top.jsonl`; returns its rows"
+    places,questions = lines.survey['places'],asked.survey['places']
+    want = {places[int(i)] for _,at in (high, low) for i in at.flatten()}
+    with open(lines.path, 'rb') as f: texts = {n: json.loads(l) for n,l in enumerate(f, 1) if n in want}
     def row(q, side, s, i):
         "One line of the report"
-        said = {k: lines[int(i)][k] for k in ('kind', 'text') if k in lines[int(i)]}
-        return dict(query=q, side=side, score=float(s), line=int(i) + 1, **said)
-    rows = [row(q, side, s, i) for side,(score,at) in (('helps', high), ('hurts', low)) for q in range(len(at)) for s,i in zip(score[q], at[q])]
-    write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(''.join(json.dumps(r) + '\n' for r in rows)))
+        line = places[int(i)]
+        said = {k: texts[line][k] for k in ('kind', 'text') if k in texts[line]}
+        return dict(query=q, query_line=questions[q], side=side, score=float(s), line=line, **said)
+    sides = ('helps', high),('hurts', low)
+    rows = [row(q, side, s, i) for side,(score,at) in sides for q in range(len(at)) for s,i in zip(score[q], at[q])]
+    text = ''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in rows)
+    write_atomic(Path(out)/'top.jsonl', lambda p: p.write_text(text, encoding='utf-8'))
     return rows
 
 # %% ../nbs/63_influence_cli.ipynb #2053b085
@@ -183,32 +264,62 @@ def influence_cli(
     part:int=4096, # Documents in one file of scores
     top:int=10, # Documents to report on each side
     seed:int=0, # Seed of the labels drawn for the curvature
+    damping:float=None, # Added to every eigenvalue of the curvature; a tenth of each layer's mean if not given
+    factors:str=None, # Use the factors in this file as they are, and fit none
+    tokenizer:str=None, # tokenizer.json, or a folder with one; the model's own if not given
+    equal_length:bool=False, # Rank by score over the length of the document's gradient
+    truncate:bool=False, # Cut documents that are too long for the model
+    skip:bool=False, # Leave out documents that cannot be used
     estimate:bool=False # Only say how long it would take, and how much memory
 ):
     "Which documents taught this answer? EK-FAC influence from files"
     for k,v in dict(model=model, docs=docs, queries=queries).items():
         if v is None: raise ValueError(f'--{k} is missing. Needed are --model, --docs and --queries; --help says more.')
     for k,v in dict(fit_rows=fit_rows, top=top, part=part).items(): whole(f'--{k}', v, 1)
-    net,encode = open_model(model)
-    lines,asked,count = _files(net, encode, docs, queries)
-    tracer = EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules)
-    print(tracer.estimate(next(iter(lines)), count, len(asked), rank, rows, fitted=min(fit_rows, count)))
+    net,encode = open_model(model, tokenizer)
+    lines,asked = _files(net, encode, docs, queries, truncate, skip)
+    questions,count = next(iter(asked)),len(lines)
+    tracer = _tracer(net, modules, damping, factors)
+    print(tracer.estimate(next(iter(lines)), count, len(questions), rank, rows, fitted=0 if factors else min(fit_rows, count)))
     if estimate: return
-    _same(out, dict(model=fingerprint(net), docs=[str(docs), count], docs_sha256=lines.sum, queries=[str(queries), len(asked)],
-        queries_sha256=rows_sha256(asked), layers=list(tracer.layers), fit_rows=fit_rows, rank=rank, part=part, seed=seed))
-    tracer.fit(lines.part(0, min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
-    _finish(tracer, asked, lines, count, out, part, rank, rows, top)
+    _same(out, dict(model=fingerprint(net), documents=count, docs_sha256=lines.sum, queries_sha256=rows_sha256(questions), layers=list(tracer.layers),
+        fit_rows=None if factors else fit_rows, factors=factors and sha256(factors), rank=rank, part=part, seed=seed, damping=damping,
+        truncate=truncate, skip=skip, equal_length=equal_length), dict(docs=str(docs), queries=str(queries)))
+    if not factors: tracer.fit(lines.part(0, min(fit_rows, count)), seed=seed, rows=rows, path=Path(out)/'factors.safetensors')
+    _finish(tracer, questions, lines, asked, out, part, rank, rows, top, equal_length)
 
 # %% ../nbs/63_influence_cli.ipynb #f26a0504
-def _files(net, encode, docs, queries):
-    about = net.lm.config if isinstance(net, Foreign) else net.config
-    sizes = dict(longest=about.max_position_embeddings if isinstance(net, Foreign) else about.block_size, vocab_size=about.vocab_size)
-    count,asked = sum(1 for _ in open(docs, 'rb')),list(Lines(queries, encode, size=2**31, **sizes)) # all queries as one batch
-    if not asked or not count: raise ValueError(f'{queries if count else docs} is empty.')
-    return Lines(docs, encode, **sizes),asked[0],count
+def _sizes_of(net):
+    "The longest row a model reads, or None, and how many different tokens it knows"
+    cfg = net.lm.config if isinstance(net, Foreign) else net.config
+    if hasattr(cfg, 'get_text_config'): cfg = cfg.get_text_config()
+    longest = getattr(cfg, 'max_position_embeddings' if isinstance(net, Foreign) else 'block_size', None)
+    return dict(longest=longest, vocab_size=cfg.vocab_size)
 
-def _finish(tracer, asked, lines, count, out, part, rank, rows, top):
-    parts = tqdm(score_parts(tracer, asked, lines, count, out, part, rank, rows), total=-(-count // part), unit='part')
-    shown = _report(out, lines.path, *best(parts, top))
-    for r in [r for r in shown if r['side'] == 'helps'][:3]: print(f'query {r["query"] + 1}: line {r["line"]} helps, score {r["score"]:.3g}')
+def _files(net, encode, docs, queries, truncate=False, skip=False):
+    "Documents and queries, all lines looked at; raises ValueError for a wrong or an empty file"
+    asked = Lines(queries, encode, size=2**31, **_sizes_of(net)) # all queries as one batch
+    lines = Lines(docs, encode, truncate=truncate, skip=skip, **_sizes_of(net))
+    for l in (asked, lines):
+        if not len(l): raise ValueError(f'{l.path} is empty.')
+        _tell(l)
+    return lines,asked
+
+def _tell(lines):
+    "Say which lines are left out or cut"
+    s = lines.survey
+    said = [f'{s[k]} {words}' for k,words in (('empty', 'blank or without text'), ('bad', 'that cannot be used'), ('cut', 'cut to the longest the model reads')) if s[k]]
+    if said: print(f'{lines.path}: {len(lines)} rows; lines: {", ".join(said)}')
+
+def _tracer(net, modules, damping, factors):
+    "A tracer, fitted if it comes from a file"
+    if factors: return EKFAC.load(factors, net, damping=damping)
+    return EKFAC(net, modules.split(',') if ',' in modules or '.' in modules else modules, damping)
+
+def _finish(tracer, questions, lines, asked, out, part, rank, rows, top, equal_length=False):
+    "Score, report, and print the best"
+    made = score_parts(tracer, questions, lines, len(lines), out, part, rank, rows, equal_length)
+    shown = _report(out, lines, asked, *best(tqdm(made, total=-(-len(lines) // part), unit='part'), top))
+    for r in [r for r in shown if r['side'] == 'helps'][:3]:
+        print(f'query in line {r["query_line"]}: line {r["line"]} helps, score {r["score"]:.3g}')
     print(f'Written: {Path(out)/"top.jsonl"} ({len(shown)} lines)')

@@ -9,12 +9,15 @@ __all__ = ['PROCEDURES', 'OPENINGS', 'LINKS', 'STRANGE', 'NOISE', 'FACTS', 'FAMI
            'FINDINGS', 'HITS', 'SMALL', 'CHECKED', 'Procedure', 'Facts', 'Writer', 'encode', 'Library', 'reader',
            'read', 'answered', 'scorers', 'members', 'correlations', 'heat_table', 'moves', 'by_shared_steps',
            'per_nat', 'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'on_the_way', 'beside', 'retrain',
-           'lds_study', 'removal_study', 'damage', 'forest', 'finder', 'practice', 'blurred', 'repairs']
+           'lds_study', 'over_libraries', 'removal_study', 'damage', 'forest', 'checks_study', 'finder', 'practice',
+           'blurred', 'repairs']
 
 # %% ../nbs/61_influence_study.ipynb #e803ff7b
+import json
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations, product
+from pathlib import Path
 
 import altair as alt, torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch
@@ -160,6 +163,14 @@ def worked(self:Writer, family):
     return self.example(family)
 
 @patch
+def step(self:Writer, family):
+    "One step of one case, alone"
+    p = self.procedures[family]
+    case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
+    k = self.pick(range(len(p.steps)))
+    return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
+
+@patch
 def in_words(self:Writer, family):
     "A procedure without a number"
     opening = self.pick(OPENINGS)
@@ -227,7 +238,7 @@ def holds(self:Writer,
     return question['told'] is not None and question['told'] in text
 
 # %% ../nbs/61_influence_study.ipynb #d483387d
-SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480}
+SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0}
 
 def encode(
     texts, # Texts of words with spaces between
@@ -267,9 +278,8 @@ class Library(Rows):
 @patch
 def documents(self:Writer, kind, n):
     "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-    if kind in ('in words', 'worked'):
-        write = self.in_words if kind == 'in words' else self.worked
-        return [(f'{f} {kind}', write(f)) for f in self.procedures for _ in range(n)]
+    each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
+    if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
     write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
     return [(kind, write()) for _ in range(n)]
 
@@ -541,36 +551,58 @@ def retrain(
 
 # %% ../nbs/61_influence_study.ipynb #6de53556
 def lds_study(
-    seed:int=0, # Seed of the library
-    subsets:int=20, # Random halves, one training each
+    seed:int=0, # Seed of the library and of its halves
+    subsets:int=12, # Random halves, one training each
     starts:int=2, # Starts; each is trained on all halves and on everything
     **kwargs # Arguments of `retrain`
-) -> dict: # 'own', 'other', 'averaged': method -> family -> mean and interval; 'retraining': family -> the same; 'accuracy', and the settings
-    "Do scores predict the losses of networks trained on random halves?"
-    whole('subsets', subsets, 2),whole('starts', starts, 2)
+) -> dict: # 'own', 'other', 'averaged': method -> family -> score; 'retraining': family -> the same; 'accuracy', and the settings
+    "Do scores predict the losses of networks trained on random halves? One library"
+    whole('subsets', subsets, 3)
+    whole('starts', starts, 2)
     library = Library(seed, **SMALL)
     half,everything = halves(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
-    nets = [retrain(library, torch.cat([everything, half]), s, **kwargs) for s in range(starts)]
+    first = 100 * seed # starts of their own for each library
+    nets = [retrain(library, torch.cat([everything, half]), first + s, **kwargs) for s in range(starts)]
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
-    about = dict(seed=seed, subsets=subsets, starts=starts, accuracy=answered(nets[0][0], library))
-    return _compared([scorers(n[0], library) for n in nets], half, losses, library) | about
+    about = dict(library=seed, subsets=subsets, starts=[first + s for s in range(starts)], accuracy=answered(nets[0][0], library))
+    return about | _compared([scorers(n[0], library) for n in nets], half, losses, library)
 
 # %% ../nbs/61_influence_study.ipynb #cea3f2a3
 def _compared(found, half, losses, library):
+    "Scores of each start against losses of each start, [starts, subsets, questions], as means over questions"
     pairs = [(i, j) for i in range(len(losses)) for j in range(len(losses)) if i != j]
-    mean = lambda xs: _by_family(torch.stack(xs).mean(0), library)
+    def mean(xs): return _by_family(torch.stack(xs).mean(0), library)
     own = {m: mean([lds(f[m], half, l) for f,l in zip(found, losses)]) for m in found[0]}
     other = {m: mean([lds(found[i][m], half, losses[j]) for i,j in pairs]) for m in found[0]}
     averaged = {m: _by_family(lds(sum(f[m] / f[m].abs().mean() for f in found), half, losses.mean(0)), library) for m in found[0]}
     return dict(own=own, other=other, averaged=averaged, retraining=mean([spearman(losses[i].T, losses[j].T) for i,j in pairs]))
 
-def _by_family(x, library): return {f: student(x[i].tolist()) for f,i in members(library.families).items()} | {'all': student(x.tolist())}
+def _by_family(x, library):
+    "Means of numbers [questions], by family and over all"
+    return {f: float(x[i].nanmean()) for f,i in members(library.families).items()} | {'all': float(x.nanmean())}
+
+# %% ../nbs/61_influence_study.ipynb #b0cce691
+def over_libraries(
+    rows:list, # Dicts from `lds_study`, one per library
+    what:str='own', # 'own', 'other' or 'averaged'
+    family:str='all', # Whose questions
+    against:str=None # Give differences from this method's score instead
+) -> list: # Dicts: family (here `what`), method, mean, lo, hi (over libraries), n
+    "Linear datamodelling scores of every method, with intervals over libraries"
+    choose('comparison', what, ['own', 'other', 'averaged'])
+    out = []
+    for m in rows[0][what]:
+        if m == against: continue
+        values = [r[what][m][family] - (r[what][against][family] if against else 0) for r in rows]
+        mean,lo,hi = student(values)
+        out.append(dict(family=what, method=m, mean=mean, lo=lo, hi=hi, n=len(values)))
+    return out
 
 # %% ../nbs/61_influence_study.ipynb #0eeab8f1
 def removal_study(
     seed:int=0, # Seed of the library
     k:int=100, # Documents to take out
-    starts=range(2), # Seeds of the starts, each with its own scores
+    starts=None, # Seeds of the starts, each with its own scores; one of the library's own if None
     families=('facts', 'arithmetic', 'slopes', 'linear'), # Whose questions
     methods=('EK-FAC', 'EK-FAC, all layers', 'gradient product', 'cosine', 'token overlap'), # As in `scorers`
     **kwargs # Arguments of `retrain`
@@ -578,7 +610,7 @@ def removal_study(
     "Take out what each method calls most helpful for a family of questions, and train again"
     library = Library(seed, **SMALL)
     def train(keep, s): return retrain(library, keep, s, **kwargs)
-    for s in starts:
+    for s in ifnone(starts, [100 * seed]):
         found = scorers(train(torch.ones(1, len(library.data)), s)[0], library)
         for family in families:
             i = members(library.families)[family]
@@ -587,15 +619,27 @@ def removal_study(
 
 # %% ../nbs/61_influence_study.ipynb #5e6acf07
 def damage(
-    rows:list # What `removal_study` yields
-) -> list: # Dicts: family, method, mean, lo, hi (`student` over questions); nats per question more than without random documents
-    "Rise of the loss beyond that of random removal, question by question"
-    at,out = {},[]
-    for r in rows: at.setdefault((r['family'], r['method']), []).append(r['losses'])
-    for f,m in [k for k in at if k[1] != 'random']:
-        mean,lo,hi = student((torch.tensor(at[f, m]) - torch.tensor(at[f, 'random'])).mean(0).tolist())
-        out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi))
+    rows:list, # What `removal_study` yields; rows that do not name their library are of the first
+    against:str='random' # The method whose damage is taken off
+) -> list: # Dicts: family, method, mean, lo, hi, n and unit ('library' or 'start'); nats per question more than without `against`'s documents
+    "Rise of the loss beyond that of another removal, with intervals over what was drawn by chance"
+    at = {}
+    for r in rows: at[r['family'], r['method'], r.get('library', 0), r['seed']] = sum(r['losses']) / len(r['losses'])
+    units = sorted({(l, s) for *_,l,s in at})
+    out = []
+    for f,m in dict.fromkeys((f, m) for f,m,*_ in at if m not in (against, 'nothing')):
+        each = {u: at[f, m, *u] - at[f, against, *u] for u in units if (f, m, *u) in at}
+        values,unit = _per_library(each)
+        mean,lo,hi = student(values)
+        out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi, n=len(values), unit=unit))
     return out
+
+def _per_library(each):
+    "Numbers by (library, start) as one per library, or per start if there is one library"
+    by = {}
+    for (l, _),x in each.items(): by.setdefault(l, []).append(x)
+    if len(by) == 1: return next(iter(by.values())),'start'
+    return [sum(x) / len(x) for x in by.values()],'library'
 
 # %% ../nbs/61_influence_study.ipynb #dde33152
 def forest(
@@ -611,6 +655,28 @@ def forest(
     dots = base.mark_point(filled=True, size=60, color=COLORS[4], opacity=1).encode(x='mean:Q')
     layers = alt.layer(zero, bars, dots, data=alt.Data(values=rows)).properties(width=width, height=22 * len(names))
     return layers.facet(column=alt.Column('family:N', sort=list(dict.fromkeys(r['family'] for r in rows)), title=None))
+
+# %% ../nbs/61_influence_study.ipynb #5d0345c4
+def checks_study(
+    folder, # Where the files go
+    libraries=range(8), # Seeds of the libraries
+    **kwargs # Arguments of `retrain`
+) -> dict: # 'lds': rows of `lds_study`; 'removal': rows of `removal_study`
+    "Both retraining checks, each library with its own halves and starts; what the folder holds is not made again"
+    lds_rows,removed = [],[]
+    for seed in libraries:
+        file = Path(folder)/f'library{seed}.json'
+        if not file.exists():
+            rows = [dict(lds=lds_study(seed, **kwargs)), dict(removal=list(removal_study(seed, **kwargs)))]
+            keep(file, rows, settings=kwargs, **machine())
+        kept = unsealed(file.read_bytes(), file)
+        if kept['about']['settings'] != kwargs: raise ValueError(f"{file} was made with {kept['about']['settings']}, not with {kwargs}. Use another folder.")
+        lds_rows.append(kept['rows'][0]['lds'])
+        removed += kept['rows'][1]['removal']
+    about = dict(command=f'checks_study(folder, {list(libraries)})', library=SMALL, training=CHECKED, **kwargs, **machine())
+    found = sealed(dict(about=about, lds=lds_rows, removal=removed))
+    write_atomic(Path(folder)/'influence_checks.json', lambda p: p.write_text(json.dumps(found) + '\n', encoding='utf-8'))
+    return found
 
 # %% ../nbs/61_influence_study.ipynb #1a4c3650
 def finder(

@@ -549,7 +549,8 @@ def _practise(self:LabRun, model, records):
 def fit_args(self:LabRun, parts=None, embed=None):
     "The arguments of `fit`: what is fresh learns faster, and the rate comes down over the last quarter"
     c = self.choices
-    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'])
+    report = self.model.report if self.model is not None and parts is None else None
+    scale = fresh_rates(ifnone(parts, c['parts']), ifnone(embed, c['embed']), c['fresh'], report)
     return {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'lr', 'seed')}, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': c['steps'],
         'eval_every': max(1, min(50, c['steps'] // 30))}
 
@@ -587,7 +588,7 @@ def _controls(rules, device):
         control=_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
 
 # %% ../nbs/70_lab.ipynb #311af5e5
-SMALL = dict(haystack=dict(cpu=dict(n_pairs=10), cuda=dict(n_pairs=30)))
+SMALL = dict(haystack=dict(n_pairs=10))
 
 # %% ../nbs/70_lab.ipynb #836f8570
 class TransferLab(Trainable):
@@ -684,8 +685,8 @@ def _picked_preset(self:TransferLab, change):
 # %% ../nbs/70_lab.ipynb #2fe9779a
 @patch
 def _picked_test(self:TransferLab, change=None):
-    test,device = self.c['test'].value,self.c['device'].value
-    self.args.choose(test, **SMALL.get(test, {}).get(device, {}))
+    test = self.c['test'].value
+    self.args.choose(test, **SMALL.get(test, {}))
     self._chosen()
 
 @patch
@@ -1053,7 +1054,7 @@ class Composer(Trainable):
         settings:dict=None # Test -> its arguments, such as {'haystack': dict(n_pairs=5)}
     ):
         names = list(zoo)
-        self.settings,self.device = {**{k: v.get(device, {}) for k,v in SMALL.items()}, **ifnone(settings, {})},device
+        self.settings,self.device = {**SMALL, **ifnone(settings, {})},device
         self.c = dict(attn=_field(W.Dropdown(options=names, value=choose('practised network', attn, names), description='attention from')),
             mlp=_field(W.Dropdown(options=names, value=choose('practised network', mlp, names), description='MLPs from')),
             steps=_number(steps, 1, 10**6, 'steps'), batch_size=_number(batch_size, 1, 10**5, 'batch size'), seed=_number(seed, 0, 2**53 - 1, 'seed'))
@@ -1150,7 +1151,7 @@ def lab_notebook(
     if found.is_file() or own.is_file(): return found if found.is_file() else own
     cells = [dict(cell_type='code', id=f'lab{i}', metadata={}, source=c, outputs=[], execution_count=None) for i,c in enumerate(CELLS)]
     kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)))
+    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1), encoding='utf-8'))
     return own
 
 # %% ../nbs/70_lab.ipynb #7c9b30a6

@@ -136,7 +136,7 @@ def kept(self:LanguageStudy,
     with turn(self.path) if self.path else nullcontext():
         self.reread()
         if not self.found(same): self.runs.append(made)
-        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs)))))
+        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))
     return self.found(same)
 
 # %% ../nbs/52_language.ipynb #18d52a08
@@ -275,7 +275,7 @@ def _loss_lines(base, names, what, over):
 def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', 'mixtures', 'persistence', and what the grades mean
     "The figures of 2601.21725 that are known, with their grade"
     here = Path(__file__).parent/'data' if '__file__' in globals() else Path('../proc_nb/data')
-    return json.loads((here/'reference/language.json').read_text())
+    return json.loads((here/'reference/language.json').read_text(encoding='utf-8'))
 
 PAPER_DOMAIN = dict(text='c4', code='codeparrot', maths='mathematics')
 

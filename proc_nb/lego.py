@@ -8,11 +8,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego.html.md"""
 __all__ = ['GROUPS', 'ASK', 'LEGO_RATES', 'WORDS', 'group_fault', 'Group', 'cyclic', 'dihedral', 'group_of', 'Lego', 'BothWays',
            'Reader', 'reader', 'enlarge', 'right_by_place', 'accuracy_by_place', 'same_map', 'local_map', 'draw_map',
            'mimic_kl', 'mimic_steps', 'mimic', 'head_scores', 'HeadScores', 'without', 'ablation', 'watch_places',
-           'chart_places', 'flip', 'flip_effect', 'show_flips', 'branch_effect', 'blocks_of_shortcut', 'start_reader',
+           'chart_places', 'flip', 'flip_effect', 'show_flips', 'count_or_follow', 'blocks_of_shortcut', 'start_reader',
            'words_of', 'Pretrained']
 
 # %% ../nbs/40_lego.ipynb #66f327c5
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch, torch.nn.functional as F
 from fastcore.basics import ifnone, patch, store_attr
@@ -43,21 +44,29 @@ def group_fault(
     return f'it is not associative: ({a}·{b})·{c} differs from {a}·({b}·{c})'
 
 # %% ../nbs/40_lego.ipynb #f547acf0
+def _number(x): return isinstance(x, Integral) and not isinstance(x, bool) and abs(x) < 2**62
+
 def _square(t):
     "Is it a list of lists of whole numbers that fit?"
-    def line(r): return isinstance(r, (list, tuple)) and all(isinstance(x, int) and abs(x) < 2**62 for x in r)
-    return isinstance(t, (list, tuple)) and all(map(line, t))
+    return isinstance(t, (list, tuple)) and all(isinstance(r, (list, tuple)) and all(map(_number, r)) for r in t)
+
+def _listed(x):
+    "Tensors and NumPy arrays as lists"
+    return x.tolist() if hasattr(x, 'tolist') else x
 
 def _read_group(table, names):
     "A table as int64 [k, k] and its names; raises ValueError for what cannot be read"
-    table = table.tolist() if isinstance(table, torch.Tensor) else table
+    table,names = _listed(table),_listed(names)
     if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
     if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
-    k,names = len(table),[str(n) for n in ifnone(names, [f'g{i}' for i in range(len(table))])]
+    k = len(table)
+    names = [str(n) for n in ifnone(names, [f'g{i}' for i in range(k)])]
     if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
-    if k < 2 or any(len(r) != k for r in table): raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
+    if len(set(names)) < k: raise ValueError(f'Elements need different names, not {" ".join(names)}.')
+    if k < 2 or any(len(r) != k for r in table):
+        raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
     if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
-    return torch.as_tensor(table, dtype=torch.int64),names
+    return torch.tensor([[int(x) for x in r] for r in table]),names
 
 # %% ../nbs/40_lego.ipynb #5938a77d
 class Group:
@@ -99,12 +108,15 @@ def dihedral(
 # %% ../nbs/40_lego.ipynb #103f6cfd
 GROUPS = {**{f'Z{n}': (cyclic, n) for n in range(2, 9)}, **{f'D{n}': (dihedral, n) for n in (3, 4, 5)}}
 def group_of(
-    group # A name in `GROUPS`, or a table
+    group, # A name in `GROUPS`, a table, or a `Group`
+    names=None # One name per element, in place of its own
 ) -> Group: # The group
-    "A group by name or by table"
-    if not isinstance(group, str): return Group(group)
-    make,n = GROUPS[choose('group', group, GROUPS)]
-    return make(n)
+    "A group by name, by table, or as it is"
+    if isinstance(group, str):
+        make,n = GROUPS[choose('group', group, GROUPS)]
+        group = make(n)
+    if not isinstance(group, Group): return Group(group, names)
+    return group if names is None else Group(group.table, names)
 
 # %% ../nbs/40_lego.ipynb #6f253636
 @patch
@@ -124,16 +136,28 @@ class Lego(Task):
     "Chains of clauses over a group, in random order (2206.04301)"
     presets = Presets({'2206.04301': Preset('released code, demo and mimicking script', group='Z2', n_vars=12, n_supervised=6)})
     def __init__(self,
-        group='Z2', # 'Z2', 'D3', another name in `GROUPS`, or a table
+        group='Z2', # 'Z2', 'D3', another name in `GROUPS`, a table (lists, tensor or NumPy), or a `Group`
         n_vars:int=12, # Variables in a chain
         n_supervised:int=6, # How many of them, from the constant on, are trained
         n_chains:int=1, # Chains in a row, their clauses mixed
         n_distractors:int=0, # Clauses that hang on the chain and are never asked for
-        ask:str='inside' # Where answers are asked: 'inside' the clause, or after the row in the order of the 'chain' or the 'text'
+        ask:str='inside', # Where answers are asked: 'inside' the clause, or after the row in the order of the 'chain' or the 'text'
+        names=None # Names of the group's elements; its own if None
     ):
-        self.group,self.ask = group_of(group),choose('place to ask', ask, ASK)
+        self.group,self.ask = group_of(group, names),choose('place to ask', ask, ASK)
         self._sizes(n_vars, n_supervised, n_chains, n_distractors)
         self._alphabet()
+    @property
+    def settings(self):
+        "The arguments, in values that a file can hold"
+        return self._settings
+    @settings.setter
+    def settings(self, given):
+        given = dict(given)
+        named = isinstance(given['group'], str)
+        if not named: given['group'] = self.group.table.tolist()
+        own = given.pop('names', None) is None and (named or self.group.names == Group(self.group.table).names)
+        self._settings = given if own else dict(given, names=self.group.names)
 
 # %% ../nbs/40_lego.ipynb #9ea590aa
 @patch
@@ -147,10 +171,11 @@ def _sizes(self:Lego, n_vars, n_supervised, n_chains, n_distractors):
 # %% ../nbs/40_lego.ipynb #827746b1
 @patch
 def _alphabet(self:Lego):
-    "Tokens: group elements, letters, signs; the same for every length"
+    "Tokens: group elements, letters, signs; the same for every length. An element named like another token stands in brackets"
     k = len(self.group)
     self.a,(self.eq,self.end,self.one,self.open,self.close,self.pad) = k,range(k + 26, k + 32)
-    self.token_names = self.group.names + list('abcdefghijklmnopqrstuvwxyz') + ['=', ';', '1', '[', ']', '·']
+    others = [*'abcdefghijklmnopqrstuvwxyz', '=', ';', '1', '[', ']', '·']
+    self.token_names = [f'({n})' if n in others else n for n in self.group.names] + others
     self.text_len = 5 * self.n_clauses + 2
     self.seq_len = self.text_len + 2 * self.n_clauses * (self.ask != 'inside')
 
@@ -170,7 +195,7 @@ def _draw(self:Lego, n, generator):
     letters,parent = torch.rand(n, 26, **rand).argsort(1)[:, :K] + self.a,self._parents(n, generator)
     values,up = torch.randint(len(self.group), (n, K), **rand),parent.clamp(min=0)
     before = torch.where(parent < 0, self.group.unit, values.gather(1, up))
-    table,inverse = self.group.table.to(values.device),self.group.inverse.to(values.device)
+    table,inverse = (on_device(x, values.device) for x in (self.group.table, self.group.inverse))
     ops = table.flatten()[values * len(self.group) + inverse[before]]
     return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
 
@@ -405,6 +430,24 @@ def places(self:Lego,
     out[:, self.asked()] = depth.long().gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
     return out
 
+# %% ../nbs/40_lego.ipynb #0c29bdb7
+@patch
+def chains(self:Lego,
+    tokens:torch.Tensor # int64 [n, seq_len]
+) -> torch.Tensor: # int64 [n, seq_len]: the chain a variable hangs on where it is asked for, -1 elsewhere
+    "Chain of each variable that is asked for, numbered in the order in which their constants stand in the text"
+    text = tokens[:, 1:self.text_len - 1].unflatten(1, (-1, 5))
+    left,right = text[..., 0],text[..., 3]
+    here = torch.arange(left.shape[1], device=tokens.device).expand_as(left)
+    link = right[..., None] == left[:, None]
+    up = torch.where(link.any(-1), link.long().argmax(-1), here) # the clause that defines what a clause refers to
+    for _ in range(self.n_vars): up = up.gather(1, up)
+    is_root = right == self.one
+    number = (is_root.cumsum(1) - 1).gather(1, up)
+    out,asked = torch.full_like(tokens, -1),tokens[:, self.asked()]
+    out[:, self.asked()] = number.gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
+    return out
+
 # %% ../nbs/40_lego.ipynb #6d44dd4d
 @torch.no_grad()
 def right_by_place(
@@ -425,7 +468,9 @@ def accuracy_by_place(
     split:str='validation', # Which rows
     seed:int=0 # Seed of the draw
 ) -> list: # Accuracy at each place, 0 to 1, from the constant on
-    "Held-out accuracy by place in the chain"
+    """Held-out accuracy by place in the chain.
+
+    Shows how often answers are right. Cannot show how they were found: the rule of the root is right at the first two places, the product of all signs at the last."""
     was,g = model.training,seeded(seed, device=device_of(model))
     out = right_by_place(model.eval(), task.sample(n, g, split)).tolist()
     model.train(was)
@@ -523,7 +568,9 @@ def head_scores(
     batch, # A `Batch`, or int64 tokens [n, T]
     width:int=5 # Size of the neighbourhood, in tokens
 ): # Scores per layer and head, a `HeadScores`
-    "Association and locality of every head"
+    """Association and locality of every head.
+
+    Shows where a head looks. Cannot show that anything comes of it, nor what it looks for: equal signs and separators count as much as equal letters, so a head that matches `=` with `=` scores high without following a link."""
     tokens = getattr(batch, 'tokens', batch)
     T,maps = tokens.shape[1],model.attention(tokens)
     if width % 2 == 0 or not 1 <= width <= T: raise ValueError(f'width must be odd and at most the row length {T}, not {width!r}.')
@@ -590,7 +637,9 @@ def ablation(
     model:GPT, # A reader
     batch:Batch # Rows to answer
 ) -> torch.Tensor: # float [layers with own weights, n_head]: accuracy lost on trained places without each head
-    "What each head is worth"
+    """What each head is worth, silenced alone.
+
+    Shows heads that nothing replaces. Cannot show heads that do the same work twice: without either of them the other goes on, and both look worthless."""
     def accuracy(): return float((model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]).float().mean())
     full,out = accuracy(),torch.zeros(len(model.h), model.config.n_head)
     for l in range(len(out)):
@@ -651,14 +700,18 @@ def _other(group): return int(group.unit == 0) # an element that is not the iden
 def flip(
     batch:Batch, # Rows of a `Lego` task that asks inside the clauses
     place:int, # Whose operator is changed; 0 is next to the constant
-    by:int=1 # The group element it is multiplied by
+    by:int=1, # The group element it is multiplied by
+    chain:int=0 # In which chain, in the order in which their constants stand in the text
 ) -> Batch: # The rows with one operator changed, and their new targets
-    "Change the operator of the variable at `place` in every row"
+    "Change the operator of the variable at `place` of one chain in every row"
     task = batch.task
     if task.ask != 'inside': raise ValueError("flip needs rows that ask inside the clauses (ask='inside').")
-    whole('place', place, 0, task.n_vars - 1), whole('by', by, 0, len(task.group) - 1)
+    whole('place', place, 0, task.n_vars - 1)
+    whole('by', by, 0, len(task.group) - 1)
+    whole('chain', chain, 0, task.n_chains - 1)
     if by == task.group.unit: raise ValueError(f'by={by} is the identity, which changes nothing.')
-    at = ((task.places(batch.tokens) == place) & batch.score_mask).roll(2, 1)
+    here = (task.places(batch.tokens) == place) & (task.chains(batch.tokens) == chain)
+    at = (here & batch.score_mask).roll(2, 1)
     tokens = batch.tokens.clone()
     tokens[at] = task.group.table.to(tokens.device)[by, tokens[at]]
     return Batch(tokens, task.resolved(tokens), batch.loss_mask, batch.score_mask, task)
@@ -669,50 +722,62 @@ def flip_effect(
     model, # A reader
     task:Lego, # Chains to ask it about
     n:int=200, # Rows
-    seed:int=0 # Seed of the rows
-) -> torch.Tensor: # float [n_vars, n_vars]: entry (j, i) is how often answer i changes when operator j does
-    "What each answer depends on"
-    b = task.sample(n, seeded(seed, device=device_of(model)), 'validation')
-    place,zero = task.places(b.tokens)[b.score_mask],torch.zeros(task.n_vars, device=device_of(model))
+    seed:int=0, # Seed of the rows
+    across:bool=False # Count answers of the other chains instead of those of the changed one
+) -> torch.Tensor: # float [n_vars, n_vars]: entry (j, i) is how often answer i changes when operator j of a chain does
+    """What each answer depends on; the changed chain is the first in the text.
+
+    Shows whether an answer moves with each operator. Cannot show that it moves to the right value: a reader that is wrong in the same way before and after has the same table, so read it beside `accuracy_by_place`."""
+    if across and task.n_chains < 2: raise ValueError('There is no other chain: across needs n_chains of at least 2.')
+    b = task.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
+    place,first = (x[b.score_mask] for x in (task.places(b.tokens), task.chains(b.tokens) == 0))
+    zero,counted = torch.zeros(task.n_vars, device=device_of(model)),first != across
     def said(b): return model(b.tokens, at=b.score_mask).argmax(-1)
-    before,count = said(b),zero.index_add(0, place, torch.ones_like(place, dtype=zero.dtype))
-    return torch.stack([zero.index_add(0, place, (said(flip(b, j, _other(task.group))) != before).float()) / count for j in range(task.n_vars)])
+    def per_place(hit): return zero.index_add(0, place, (hit & counted).float())
+    before,total = said(b),per_place(torch.ones_like(counted))
+    return torch.stack([per_place(said(flip(b, j, _other(task.group))) != before) / total for j in range(task.n_vars)])
 
 # %% ../nbs/40_lego.ipynb #5032428a
-def show_flips(effect):
-    "The table of `flip_effect`: rows are operators changed, columns answers"
-    return Html(_table('how often an answer changes when an operator does', effect, 'operator', 'answer', first=1))
+def show_flips(effect, what='how often an answer changes when an operator does'):
+    "A table of `flip_effect`: rows are operators changed, columns answers"
+    return Html(_table(what, effect, 'operator', 'answer', first=1))
 
 # %% ../nbs/40_lego.ipynb #13def960
 def _beside(task):
-    k = min(task.n_vars, task.n_clauses - 1)
-    return Lego(task.settings['group'], k, k, n_distractors=task.n_clauses - k)
+    "Rows as long as the task's own, with clauses that the end of a chain does not depend on"
+    if task.n_chains > 1 or task.n_distractors: return task
+    return Lego(task.group, task.n_vars - 1, task.n_vars - 1, n_distractors=1)
 
-def _flip_branch(task, b):
-    "Rows with the operator of their first side clause changed"
-    branch,other = torch.zeros_like(b.score_mask),b.tokens.clone()
-    branch[:, task.asked()] = True
-    first = branch & ~b.score_mask
-    at = (first & (first.cumsum(1) == 1)).roll(2, 1)
-    other[at] = task.group.table.to(other.device)[_other(task.group), other[at]]
-    return other
+def _product(task, tokens):
+    "The product of all operators of a row, [n]"
+    ops,table = tokens[:, 3:task.text_len - 1:5],task.group.table.to(tokens.device)
+    out = ops[:, 0]
+    for i in range(1, ops.shape[1]): out = table[ops[:, i], out]
+    return out
 
 # %% ../nbs/40_lego.ipynb #ebaed821
 @torch.no_grad()
-def branch_effect(
+def count_or_follow(
     model, # A reader
     task:Lego, # What it has learnt
-    n:int=500, # Rows
+    n:int=2000, # Rows
     seed:int=0 # Seed of the rows
-) -> dict: # 'right': share of right answers at the end of the chain; 'moved': share of them that changes with the branch
-    "Does the last answer depend on a side branch? Raises ValueError if there is no room for one"
-    if task.n_clauses < 2: raise ValueError('A side branch needs rows of at least two clauses.')
-    if task.ask != 'inside': raise ValueError("branch_effect needs rows that ask inside the clauses (ask='inside').")
-    side = _beside(task)
-    b = side.sample(n, seeded(seed, device=device_of(model)), 'validation')
-    end = b.score_mask & (side.places(b.tokens) == side.n_vars - 1)
-    said,then = (model(x, at=end).argmax(-1) for x in (b.tokens, _flip_branch(side, b)))
-    return dict(right=float((said == b.targets[end]).float().mean()), moved=float((said != then).float().mean()))
+) -> dict: # 'follows', 'counts': 1 is always, 0 a guess; 'right': share of right answers; 'place': the place asked for, from 1
+    """Is the answer at the end of a chain the value along it, or the product of all operators in the row?
+
+    Shows the share of either beyond guessing, to within 2 / sqrt(n). Cannot show counting where order matters (it is refused), nor what a reader does that does neither. Raises ValueError if there is no room for a clause beside the chain"""
+    if not task.group.abelian: raise ValueError('In this group the order of operations matters, so there is no product to count.')
+    if task.n_clauses < 2: raise ValueError('A clause beside the chain needs rows of at least two clauses.')
+    if task.ask != 'inside': raise ValueError("count_or_follow needs rows that ask inside the clauses (ask='inside').")
+    rows = _beside(task)
+    b = rows.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
+    end = b.score_mask & (rows.places(b.tokens) == rows.n_vars - 1)
+    said,row = model(b.tokens, at=end).argmax(-1),end.nonzero()[:, 0]
+    chance = 1 / len(task.group)
+    def share(x): return float((said == x).float().mean())
+    right,counted = share(b.targets[end]),share(_product(rows, b.tokens)[row])
+    follows,counts = ((x - chance) / (1 - chance) for x in (right, counted))
+    return dict(follows=follows, counts=counts, right=right, place=rows.n_vars)
 
 # %% ../nbs/40_lego.ipynb #1ba1f303
 def blocks_of_shortcut(

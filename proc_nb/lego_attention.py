@@ -133,14 +133,18 @@ def qkv(self:LegoAttention, x):
 def forward(self:LegoAttention, x, at=None): # x is [B, T, C]; with `at`, int64 [B], only those positions ask: [B, 1, C]
     "Each kind of head in its own way, then all of them in their order"
     q,k,v = self.qkv(x)
-    out,took = [],lambda heads: v[:, heads].transpose(1, 2).flatten(2)
+    out,took = [],lambda heads: _those(v, heads, 1).transpose(1, 2).flatten(2)
     if self.free:
-        y = attend(q, k, v[:, self.free], causal=self.causal, drop=self.drop)
+        y = attend(q, k, _those(v, self.free, 1), causal=self.causal, drop=self.drop)
         out.append(y.transpose(1, 2).flatten(2))
     if self.local: out.append(local_mix(took(self.local), self.kernel.repeat_interleave(v.shape[-1], 0), self.causal))
     if self.association: out.append(associate(took(self.association), self.sight, self.causal))
-    y = torch.cat(out, -1).unflatten(-1, (self.n_head, -1))[:, :, self.back].flatten(2)
+    y = _those(torch.cat(out, -1).unflatten(-1, (self.n_head, -1)), self.back, 2).flatten(2)
     return self.c_proj(y if at is None else pick(y, at))
+
+def _those(x, which, dim):
+    "The slices of `x` named in `which`; a list as an index would be brought to a GPU at every step, which no recording can do"
+    return torch.cat([x.narrow(dim, i, 1) for i in which], dim)
 
 # %% ../nbs/41_lego_attention.ipynb #533f5659
 @patch

@@ -46,9 +46,10 @@ def heads_and_places(
 def links(
     model, # A reader
     task:Lego # What it is asked about
-) -> dict: # As `heads_and_places`, and 'flips': how often each answer changes with each operator
+) -> dict: # As `heads_and_places`, and 'flips': how often each answer changes with each operator of its chain; 'across': of another chain
     "Accuracy, heads, and what each answer depends on"
-    return dict(heads_and_places(model, task), flips=flip_effect(model, task, 300).tolist())
+    found = dict(heads_and_places(model, task), flips=flip_effect(model, task, 300).tolist())
+    return found if task.n_chains == 1 else dict(found, across=flip_effect(model, task, 300, across=True).tolist())
 
 def mean_flips(
     rows, # As from `make_study`, made with `links`
@@ -80,7 +81,7 @@ def one_chain(
     task:Lego # Chains of any kind
 ) -> Lego: # Rows of the same length; the places that `task` trains count as trained
     "All clauses of a row as one chain"
-    return Lego(task.settings['group'], task.n_clauses, task.n_supervised)
+    return Lego(task.group, task.n_clauses, task.n_supervised)
 
 def watch_beyond(
     model, # A reader; trained in place
@@ -113,7 +114,7 @@ def keep_study(
     "Write measurements as JSON with their sum, a row per line"
     found = sealed(dict(about=about, rows=[{k: _short(v) for k,v in r.items()} for r in rows]))
     lines = ',\n'.join(map(json.dumps, found['rows']))
-    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n'))
+    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
 
 def _short(x): return [_short(v) for v in x] if isinstance(x, (list, tuple)) else round(x, 4) if isinstance(x, float) else x
 
@@ -277,13 +278,14 @@ STUDIES['lego_rules'] = rules_study
 
 # %% ../nbs/43_lego_study.ipynb #1eef356b
 def shortcut_look(model, task):
-    "`links`, and how far the last answer depends on what lies beside the chain"
-    return {**links(model, task), **branch_effect(model, task)}
+    "`links`, and whether the answer at the end of a chain follows it or counts, where there is something to count"
+    return {**links(model, task), **(count_or_follow(model, task) if task.group.abelian else {})}
 
 def shortcuts_study():
     "The unprotected chain of four signs and the ways to protect it"
     def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    return {k: Setting(t, make(t), look=shortcut_look, steps=1500 if len(t.group) > 2 else 600, lr=2e-3) for k,t in blocks_of_shortcut(4).items()}
+    def steps(task): return 1500 if len(task.group) > 2 else 600
+    return {k: Setting(t, make(t), look=shortcut_look, steps=steps(t), lr=2e-3) for k,t in blocks_of_shortcut(4).items()}
 
 STUDIES['lego_shortcuts'] = shortcuts_study
 

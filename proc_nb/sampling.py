@@ -24,7 +24,7 @@ def seconds(
     repeats:int=5 # Calls
 ) -> float: # Seconds of the median call
     "Time `f`, without its first call"
-    wait,clock = (torch.cuda.synchronize, time.perf_counter) if 'cuda' in str(device) else (lambda: None, time.process_time)
+    wait,clock = (lambda: torch.cuda.synchronize(device), time.perf_counter) if 'cuda' in str(device) else (lambda: None, time.process_time)
     def once():
         begun = clock()
         f()

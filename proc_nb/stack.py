@@ -11,6 +11,7 @@ __all__ = ['Stack']
 import torch
 from fastcore.basics import patch
 
+from .cuda_graph import *
 from .draw import *
 from .sequences import Rewrite, draw_lengths, released
 from .task import *
@@ -34,20 +35,24 @@ class Stack(Rewrite):
 def read(self:Stack, n, generator):
     "Programs of `n` rows: operations int64 [n, length], a symbol to push or 0 to pop, and which of them count, bool [n, length]"
     size = draw_lengths(n, self.length, self.lengths, generator)
-    line = torch.arange(1, self.sep, device=size.device).repeat(n, 1)
+    rand = torch.rand(self.length, 2, n, 1, generator=generator, device=size.device)
+    return [(_program(rand, size, n_symbols=self.n_symbols), torch.arange(self.length, device=size.device) < size)]
+
+@replayed
+def _program(rand, size, *, n_symbols):
+    "Operations [n, length] from numbers in [0, 1), [length, 2, n, 1], for programs of `size`, [n, 1]"
+    line = torch.arange(1, n_symbols + 1, device=size.device).repeat(len(size), 1)
     depth,ops = torch.zeros_like(size),[]
-    for coin,pick in torch.rand(self.length, 2, n, 1, generator=generator, device=size.device):
-        t = len(ops)
+    for t,(coin,pick) in enumerate(rand):
         push = (depth <= 1) | ((coin < torch.where(3 * t < 2 * size, .75, .25)) & (t < size - 1))
-        free = (depth + (pick * (self.n_symbols - depth)).long()).clamp(max=self.n_symbols - 1)
-        self._swap(line, free, depth)
+        free = (depth + (pick * (n_symbols - depth)).long()).clamp(max=n_symbols - 1)
+        _swap(line, free, depth)
         ops.append(torch.where(push, line.gather(1, depth), 0))
         depth = depth + push * 2 - 1
-    return [(torch.cat(ops, 1), torch.arange(self.length, device=size.device) < size)]
+    return torch.cat(ops, 1)
 
 # %% ../nbs/04_stack.ipynb #bc2d9eff
-@patch
-def _swap(self:Stack, line, a, b):
+def _swap(line, a, b):
     x,y = line.gather(1, a),line.gather(1, b)
     line.scatter_(1, a, y).scatter_(1, b, x)
 

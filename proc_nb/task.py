@@ -6,18 +6,20 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/task.html.md"""
 
 # %% auto #0
 __all__ = ['SPLITS', 'LONGEST', 'METRICS', 'HOMES', 'tasks', 'NameMissing', 'choose', 'plain', 'whole', 'between', 'check_seed',
-           'seeded', 'Batch', 'next_token', 'row_hash', 'split_of', 'Preset', 'Presets', 'Task', 'rows_fault',
-           'TaskIndex', 'register']
+           'seeded', 'Batch', 'next_token', 'row_hash', 'split_of', 'Preset', 'Presets', 'Task', 'on_device',
+           'one_answer', 'has_one_answer', 'rows_fault', 'TaskIndex', 'register']
 
 # %% ../nbs/01_task.ipynb #ede984ee
 import inspect, re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from numbers import Integral, Real
 
 import numpy as np, torch
 from fastcore.basics import ifnone, patch, store_attr
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .draw import *
 
@@ -135,9 +137,10 @@ def next_token(
 # %% ../nbs/01_task.ipynb #88beda91
 SPLITS,LONGEST = dict(validation=0, test=1, train=2),4096
 
-def _odd(n):
+@cache
+def _odd(n, device):
     g = torch.Generator().manual_seed(20250522)
-    return torch.randint(-2**62, 2**62, (n,), generator=g) * 2 + 1
+    return (torch.randint(-2**62, 2**62, (n,), generator=g) * 2 + 1).to(device)
 
 def row_hash(
     tokens:torch.Tensor, # int64 [n, T]
@@ -145,7 +148,7 @@ def row_hash(
 ) -> torch.Tensor: # int64 [n]
     "A 64-bit hash of each row's content"
     n = tokens.shape[1]
-    h = (torch.where(tokens == pad, 0, tokens + 1) * _odd(LONGEST)[:n].to(tokens.device)).sum(1)
+    h = (torch.where(tokens == pad, 0, tokens + 1) * _odd(LONGEST, tokens.device)[:n]).sum(1)
     for _ in range(2): h = (h ^ ((h >> 32) & 0xffffffff)) * 0x2545F4914F6CDD1D
     return h ^ ((h >> 32) & 0xffffffff)
 
@@ -211,6 +214,7 @@ class Task(metaclass=_TaskMeta):
     seq_len:int; pad:int; answers:int; token_names:list; settings:dict
     presets,answers = Presets(),None
     sound = checked = False
+    plenty = None
     def rows(self, n, generator):
         "int64 [n, seq_len] tokens and bool [n, seq_len] loss mask; written by each task"
         raise NotImplementedError(f'{type(self).__name__} must define rows(n, generator)')
@@ -250,14 +254,60 @@ def sample(self:Task,
 ) -> Batch: # Exactly `n` rows of that split
     "Draw `n` rows of `split`; raises ValueError if the split is empty"
     want,got,empty = SPLITS[choose('split', split, SPLITS)],[],0
-    whole('n', n, 1)
-    per = 1.2 if split == 'train' else 17
+    if self._at_once(whole('n', n, 1), generator.device, split): return self._first(n, generator, want)
     while (left := n - sum(len(b) for b in got)) > 0:
-        b = self.batch(min(int(left * per) + 32, 65536), generator)
+        b = self.batch(_drawn(left, split), generator)
         b = b[split_of(b.tokens, self.pad) == want][:left]
         got,empty = got + [b],0 if len(b) else empty + 1
         if empty == 200: self._too_few(split, generator)
     return got[0] if len(got) == 1 else _join(got)
+
+def _drawn(n, split): return min(int(n * (1.2 if split == 'train' else 17)) + 32, 65536)
+
+# %% ../nbs/01_task.ipynb #927df607
+@patch
+def _first(self:Task, n, generator, want):
+    "The first `n` rows of a split in one draw, without asking how many there are"
+    b = self.batch(_drawn(n, 'train'), generator)
+    there = split_of(b.tokens, self.pad) == want
+    order = (~there).byte().argsort(stable=True)
+    return b[order[torch.arange(n, device=order.device) % there.sum().clamp(min=1)]]
+
+@patch
+def _at_once(self:Task, n, device, split):
+    "Can the rows be chosen without waiting for the device?"
+    if device.type != 'cuda' or split != 'train' or _drawn(n, split) == 65536: return False
+    if self.plenty is None: # seven in eight rows are training rows, give or take half a per cent
+        rows = self.batch(4096, seeded(0, device=device)).tokens
+        self.plenty = bool((split_of(rows, self.pad) == SPLITS['train']).float().mean() > .85)
+    return self.plenty
+
+# %% ../nbs/01_task.ipynb #d57a9611
+_COPIES = WeakTensorKeyDictionary()
+def on_device(
+    x:torch.Tensor, # A tensor that does not change
+    device # Where it is needed
+) -> torch.Tensor: # The same numbers there
+    "`x` on `device`, copied only the first time"
+    if x.device == torch.device(device): return x
+    there = _COPIES.setdefault(x, {})
+    if device not in there: there[device] = x.to(device)
+    return there[device]
+
+def one_answer(
+    rows # The `rows` of a task
+): # The same, marked
+    "Decorator for `rows`: each row asks for exactly one token"
+    rows.one_answer = True
+    return rows
+
+def has_one_answer(
+    task # A task, or None
+) -> bool: # Is it known that each of its rows asks for exactly one token?
+    "Are a task's rows marked, and batches made of them as usual?"
+    kind = type(task)
+    usual = all(getattr(kind, k, None) is getattr(Task, k) for k in ('batch', 'sample'))
+    return usual and getattr(kind.rows, 'one_answer', False)
 
 # %% ../nbs/01_task.ipynb #e5e90204
 def _join(bs): return Batch(*(torch.cat([getattr(b, k) for b in bs]) for k in ('tokens', 'targets', 'loss_mask', 'score_mask')), bs[0].task)

@@ -330,9 +330,11 @@ def fixed_loss(
     losses = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten(), reduction='none')
     return (losses * at.flatten()).sum() / at.sum()
 
-def fixed_inputs(model, batch):
-    "Tokens, targets and where to answer: positions if each row has one and the forward pass is that of a `GPT`, else the mask"
-    one = one_each(batch.loss_mask) if is_standard(model) else None
+def fixed_inputs(model, batch, several=False):
+    "Tokens, targets and where to answer: positions if each row has one and the forward pass is that of a `GPT`, else the mask, as it is with `several`"
+    one = None
+    if is_standard(model) and has_one_answer(batch.task): one = batch.loss_mask.int().argmax(1)
+    elif is_standard(model) and not several: one = one_each(batch.loss_mask)
     return batch.tokens,batch.targets,ifnone(one, batch.loss_mask)
 
 # %% ../nbs/11_train.ipynb #906962bc
@@ -366,7 +368,7 @@ class Run:
         if cuda: groups = [dict(g, lr=torch.tensor(float(g['lr']), device=self.device)) for g in groups]
         self.opt = torch.optim.AdamW(groups, weight_decay=self.weight_decay, fused=True, capturable=cuda)
         self.captured = Captured(self.fixed, self.state) if cuda and can_record(model) else None
-        self.noisy = has_dropout(model)
+        self.noisy,self.several = has_dropout(model),False
         self.params = [p for g in self.opt.param_groups for p in g['params']]
         self.generator = seeded(self.seed, device=self.device)
 
@@ -390,12 +392,19 @@ def _dropping(self:Run):
 @patch
 def update(self:Run, batch):
     "Gradient, clipping and AdamW: as a CUDA graph where there is one, from the second step on"
-    if self.noisy and is_standard(self.model): return self.fixed(*fixed_inputs(self.model, batch))
+    if self.noisy and is_standard(self.model): return self.fixed(*self._inputs(batch))
     if self.captured and self.opt.state:
-        inputs = fixed_inputs(self.model, batch)
+        inputs = self._inputs(batch)
         if self.captured.ready(*inputs): return self.captured(*inputs)
     self.model.zero_grad(set_to_none=True)
     return self._move(backward(self.model, batch))
+
+@patch
+def _inputs(self:Run, batch):
+    "Fixed inputs; once a row had several answers nobody counts again, since a GPU would be waited for"
+    *rows,at = fixed_inputs(self.model, batch, self.several)
+    self.several = at.dtype == torch.bool
+    return *rows,at
 
 @patch
 def _move(self:Run, loss):

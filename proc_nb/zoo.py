@@ -86,7 +86,8 @@ def start(
 ) -> GPT: # A network ready for `fit`
     "A network for `test` with `parts` of the practised `rule` carried over; `.report` says what moved"
     source = load_zoo(rule) if isinstance(rule, str) else rule
-    model = GPT(GPTConfig(**{**vars(source.config), 'vocab_size': test.vocab_size, 'block_size': test.seq_len}), seed=seed)
+    own = dict(vocab_size=test.vocab_size, block_size=test.seq_len, dropout=0., tied=False)
+    model = GPT(GPTConfig(**{**vars(source.config), **own}), seed=seed)
     model.task,model.report = test,transfer(source, model, parts, embed)
     return model.to(device)
 
@@ -95,10 +96,12 @@ RATES = dict(batch_size=400, lr=1e-3, warmup=100, eval_every=125)
 def fresh_rates(
     parts, # What is carried over, as in `transfer`
     embed:str='random', # What happens to embeddings that are not named, as in `transfer`
-    times:float=10 # How much faster fresh embeddings learn
+    times:float=10, # How much faster fresh embeddings learn
+    report:Report=None # What `transfer` gave: with the mean embedding positions are fresh if the practised table was too short
 ) -> dict: # For `fit`'s lr_scale
-    "Let token and position embeddings that start fresh learn `times` as fast"
-    carried = ({parts} if isinstance(parts, str) else {*parts}) | ({'pos'} if embed == 'mean' else set())
+    "Let token and position embeddings that start fresh learn `times` as fast; a table of which rows were carried over learns with the rest"
+    carried = {parts} if isinstance(parts, str) else {*parts}
+    if 'wpe.weight' in report.moved if report else embed == 'mean': carried |= {'pos'}
     return {p: times for p in ('tok', 'pos') if p not in carried}
 
 # %% ../nbs/13_zoo.ipynb #bff6d218
@@ -116,8 +119,9 @@ def race(
     def run(label, seed):
         "The records of one run"
         parts,embed = starts[label]
-        rates = {**RATES, 'lr_scale': fresh_rates(parts, embed), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
-        return fit(start(rule, test, parts, embed, seed, device), test, steps, seed=seed, **rates)
+        model = start(rule, test, parts, embed, seed, device)
+        rates = {**RATES, 'lr_scale': fresh_rates(parts, embed, report=model.report), 'schedule': 'hold', 'decay_steps': steps, **kwargs}
+        return fit(model, test, steps, seed=seed, **rates)
     runs = {(label, seed): partial(run, label, seed) for label in starts for seed in seeds}
     for (label, seed),rec in side_by_side(runs, workers_on(device, workers)): yield label,seed,rec
 
@@ -125,9 +129,11 @@ def race(
 RECIPES = {'own': dict(steps=20_000, batch_size=64, lr=2e-3, weight_decay=.01, warmup=500, schedule='cosine', dropout=0., tied=False),
     'paper': dict(steps=20_000, batch_size=64, lr=5e-5, weight_decay=.01, warmup=1000, schedule='cosine', dropout=.1, tied=True),
     'paper-large': dict(steps=2501, batch_size=64, lr=5e-4, weight_decay=.1, warmup=0, schedule='constant', dropout=.1, tied=True)}
+RECIPES['bundled'] = dict(RECIPES['own'], schedule='cosine_from_0')
 SPECIAL = {'own': dict(identity=dict(lr=1e-3), dyck_shuffle=dict(steps=3000, lr=3e-3), eca=dict(steps=12_000), **dict.fromkeys(('reverse', 'delete', 'set', 'union'), dict(lr=4e-3))),
     'paper': dict.fromkeys(('dyck', 'dyck_shuffle'), dict(warmup=0, schedule='constant')),
     'paper-large': dict.fromkeys(('dyck', 'dyck_shuffle'), dict(steps=501, batch_size=32))}
+SPECIAL['bundled'] = SPECIAL['own']
 PRESETS = {'paper': 'released-defaults', 'paper-large': '2601.21725'}
 
 # %% ../nbs/13_zoo.ipynb #869d1b19
@@ -202,4 +208,4 @@ def add(
     file = zoo.path/f'{name}.safetensors'
     save_model(model, file, task=model.task, **meta)
     sums = (zoo._sums() if (zoo.path/'SHA256.json').exists() else {}) | {name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + '\n'))
+    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + '\n', encoding='utf-8'))

@@ -15,12 +15,12 @@ def pages(): return [p.relative_to(ROOT) for d in ('nbs', 'nbs/explain', 'tutori
 
 def listed():
     "Patterns of pages that _quarto.yml renders or links to"
-    text = (ROOT/'_quarto.yml').read_text()
+    text = (ROOT/'_quarto.yml').read_text(encoding='utf-8')
     return re.findall(r'^\s*-? ?(?:href: |contents: )?((?:nbs|tutorials)/\S+)\s*$', text, re.M)
 
-def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT/page).read_text())['cells'] if c['cell_type'] == 'markdown')
+def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
 
-def title(page): return next((s for c in json.loads((ROOT/page).read_text())['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
+def title(page): return next((s for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
 
 def headings(page):
     "Ids that Quarto gives the headings of a page"
@@ -35,12 +35,12 @@ def dead(page, link):
 
 def drawn(page):
     "The HTML of all stored outputs"
-    outputs = [o.get('data', {}) for c in json.loads((ROOT/page).read_text())['cells'] for o in c.get('outputs', [])]
+    outputs = [o.get('data', {}) for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
     return '\n'.join(''.join(d[k]) for d in outputs for k in ('text/html', 'image/svg+xml', 'text/markdown') if k in d)
 
 def unseen(page):
     "Cells that end in a picture but have no stored output"
-    for c in json.loads((ROOT/page).read_text())['cells']:
+    for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells']:
         lines = ''.join(c['source']).strip().splitlines()
         if c['cell_type'] == 'code' and lines and lines[-1].startswith('show(') and not c['outputs']: yield lines[-1]
 
@@ -63,7 +63,7 @@ def as_html(page, theme):
     "A staged page as HTML, nearly as on the site: without what its directives hide"
     import nbformat
     from nbconvert import HTMLExporter
-    nb = json.loads((ROOT/'_proc'/page).read_text())
+    nb = json.loads((ROOT/'_proc'/page).read_text(encoding='utf-8'))
     for c in nb['cells']:
         for k in set(c) - {'cell_type', 'id', 'metadata', 'source', 'outputs', 'execution_count'}: del c[k]
         source = ''.join(c['source'])

@@ -26,7 +26,7 @@ def _settings(home):
     for name, values in SETTINGS.items():
         path = home/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values))
+        path.write_text(json.dumps(values), encoding='utf-8')
 
 @contextmanager
 def jupyterlab(home):
@@ -38,7 +38,7 @@ def jupyterlab(home):
         'JUPYTERLAB_WORKSPACES_DIR': str(home/'workspaces'), 'IPYTHONDIR': str(home/'ipython'), 'PYTHONPATH': str(Path(__file__).parent.parent)}
     cmd = [sys.executable, '-m', 'jupyterlab', '--no-browser', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', '--ServerApp.password=', '--allow-root',
         f'--ServerApp.root_dir={root}', '--LabApp.expose_app_in_browser=True', '--LabApp.extension_manager=readonly', '--ServerApp.disable_check_xsrf=True']
-    log = open(home/'server.log', 'w')
+    log = open(home/'server.log', 'w', encoding='utf-8')
     server = subprocess.Popen(cmd, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         for _ in range(240):
@@ -46,7 +46,7 @@ def jupyterlab(home):
                 urllib.request.urlopen(f'http://127.0.0.1:{port}/api', timeout=1)
                 break
             except OSError: time.sleep(.25)
-        else: raise RuntimeError((home/'server.log').read_text()[-2000:])
+        else: raise RuntimeError((home/'server.log').read_text(encoding='utf-8')[-2000:])
         yield f'http://127.0.0.1:{port}', root
     finally:
         server.terminate()
@@ -65,7 +65,7 @@ class LabPage:
         self.dark = dark
     def command(self, name, args='{}'): self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute('{name}', {args}) }}")
     def open(self, name, *cells):
-        (self.root/name).write_text(json.dumps(notebook(*cells)))
+        (self.root/name).write_text(json.dumps(notebook(*cells)), encoding='utf-8')
         self.page.goto(f'{self.url}/lab/tree/{name}?reset')
         self.page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
         self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'", timeout=60_000)

@@ -22,7 +22,6 @@ in_step() { # notebooks and modules agree, and the notebooks are clean
 }
 
 step "notebooks and modules in step" in_step
-step "style" chkstyle .
 step "notebooks" offline nbdev-test --n-workers "${WORKERS:-2}"
 if [ "$mode" = full ]; then step "site" python tests/docs_check.py $(command -v chromium >/dev/null && echo --shots); fi
 if [ "$mode" = full ]; then step "slow notebooks" offline nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 def test_a_few_faults(tmp_path):
     done = campaign('faults.py', '--kind', 'influence', '--count', 7, '--seed', 0, '--out', tmp_path/'f.jsonl')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len((tmp_path/'f.jsonl').read_text().splitlines()) == 7
+    assert len((tmp_path/'f.jsonl').read_text(encoding='utf-8').splitlines()) == 7
 
 @pytest.mark.full
 @pytest.mark.parametrize('kind', 'practise demo study ray language language2 influence lab kernel'.split())
@@ -32,7 +32,7 @@ def test_mutants():
     assert done.returncode == 0, done.stdout + done.stderr
 
 def test_the_report_says_what_the_campaigns_found():
-    report = json.loads((HERE/'report.json').read_text())
+    report = json.loads((HERE/'report.json').read_text(encoding='utf-8'))
     for f in report['faults']: assert f['violated'] == 0 and f['count'] == f['equal'] + f['refused']
     assert sum(f['count'] for f in report['faults']) >= 200
     sys.path.insert(0, str(HERE))

@@ -14,9 +14,9 @@ def test_demo_writes_a_table_and_a_chart(tmp_path):
     assert 'second-hand' in done.stdout and 'author-stated' in done.stdout and 'Try next' in done.stdout
     out = tmp_path/'_runs/demo'
     assert sorted(p.name for p in out.iterdir()) == ['chart.html', 'chart.png', 'results.json']
-    kept = json.loads((out/'results.json').read_text())
+    kept = json.loads((out/'results.json').read_text(encoding='utf-8'))
     assert len(kept['rows']) == 4 and kept['torch'] and kept['hardware']
-    assert 'src="http' not in (out/'chart.html').read_text()
+    assert 'src="http' not in (out/'chart.html').read_text(encoding='utf-8')
 
 def test_a_finished_demo_is_not_written_over(tmp_path):
     for _ in range(2): done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '2', '--parts', 'all', cwd=tmp_path)
@@ -39,7 +39,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     try: said, _ = run.communicate(timeout=120)
     finally: run.kill()
     assert 'what was done is kept' in said and run.returncode == 0
-    assert len(json.loads(kept.read_text())['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
+    assert len(json.loads(kept.read_text(encoding='utf-8'))['rows']) >= 1 and (tmp_path/'_runs/demo/chart.png').exists()
 
 @pytest.mark.parametrize('args,words', [
     (('proc-nb-demo', '--rule', 'identiti'), "Did you mean 'identity'?"), (('proc-nb-demo', '--parts', 'atn'), "Did you mean 'attn'?"),
@@ -80,12 +80,12 @@ def test_two_practices_do_not_meet(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='a.run holds a practice that was stopped. Add --resume'): practise_cli('identity', steps=20, out='a')
     with pytest.raises(ValueError, match='seed was 0 and is now 1'): practise_cli('identity', seed=1, steps=20, out='a', resume=True)
 
-@pytest.mark.parametrize('command', re.findall(r'^(proc-nb-[a-z]+) = "proc_nb.commands:', (Path(__file__).parent/'../pyproject.toml').read_text(), re.M))
+@pytest.mark.parametrize('command', re.findall(r'^(proc-nb-[a-z]+) = "proc_nb.commands:', (Path(__file__).parent/'../pyproject.toml').read_text(encoding='utf-8'), re.M))
 def test_help_loads_nothing_heavy(command, tmp_path):
     (tmp_path/command).write_text(f"""import sys
 from proc_nb.commands import {command.split('-')[-1]} as command
 try: command()
-finally: print([m for m in ('torch', 'altair', 'ipywidgets', 'numba') if m in sys.modules])""")
+finally: print([m for m in ('torch', 'altair', 'ipywidgets', 'numba') if m in sys.modules])""", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/command, '--help'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and f'usage: {command} ' in done.stdout and done.stdout.strip().endswith('[]'), done.stdout + done.stderr
 
@@ -97,7 +97,7 @@ def test_demos_are_the_same_however_many_work(tmp_path):
     for n in '1', '2':
         done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '4', '--parts', 'all', '--seeds', '2', '--workers', n, '--out', n, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path/n/'results.json').read_text()) for n in '12')
+    one, two = (json.loads((tmp_path/n/'results.json').read_text(encoding='utf-8')) for n in '12')
     for r in one['rows'] + two['rows']: r.pop('seconds')
     assert one['rows'] == two['rows'] and (one['workers'], two['workers']) == (1, 2)
 
@@ -135,3 +135,13 @@ def test_a_terminal_with_few_characters(tmp_path):
     (tmp_path/'proc-nb-x').write_text("import proc_nb.ready; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/'proc-nb-x'], capture_output=True, text=True, env={**os.environ, **few})
     assert (done.stdout, done.stderr) == ('3 ? 4\n', 'proc-nb-x: ?\n')
+
+def test_no_home_is_told_in_words(monkeypatch):
+    "A process of a user whom the system does not know, and no HOME: there was a traceback"
+    from proc_nb import corpus
+    def homeless(): raise RuntimeError('Could not determine home directory.')
+    monkeypatch.setattr(corpus.Path, 'home', homeless)
+    for k in ('PROC_NB_CACHE', 'XDG_CACHE_HOME'): monkeypatch.delenv(k, raising=False)
+    with pytest.raises(ValueError, match='no home folder here. Name a folder .* PROC_NB_CACHE'): corpus.cache_folder()
+    monkeypatch.setenv('PROC_NB_CACHE', '/tmp/mine')
+    assert corpus.cache_folder() == Path('/tmp/mine')

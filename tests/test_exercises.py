@@ -336,11 +336,11 @@ def test_an_interrupt_of_the_reader_is_no_answer():
     assert e.last is was and threading.active_count() == before
 
 @pytest.mark.parametrize('name', ['guess_rate', 'copy_next', 'changed_parts'])
-def test_an_answer_without_end_in_memory_is_told_at_once(name):
-    begun = time.time()
+def test_an_answer_without_end_in_memory_is_told(name):
     vast = torch.zeros(1).expand(10**11)
-    for given in (vast, [vast] * 5, {'a': vast}): assert exercises[name].check(lambda *args: given, 0).status == 'wrong'
-    assert time.time() - begun < 5
+    for given in (vast, [vast] * 5, {'a': vast}):
+        out = exercises[name].check(lambda *args: given, 0)
+        assert out.status == 'wrong' and 'never ends' not in out.words
 
 def test_global_randomness_is_left_alone():
     before = torch.random.get_rng_state()

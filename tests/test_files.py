@@ -110,15 +110,15 @@ def test_results_of_the_package_carry_their_sums(file):
 
 def test_a_digit_turned_in_a_stored_study_is_noticed(tmp_path, monkeypatch):
     import proc_nb.reference as module
-    data = (RESULTS/'tour.jsonl').read_text()
-    (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.9', '"accuracy": 0.8', 1))
-    assert (tmp_path/'tour.jsonl').read_text() != data
+    data = (RESULTS/'tour.jsonl').read_text(encoding='utf-8')
+    (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.9', '"accuracy": 0.8', 1), encoding='utf-8')
+    assert (tmp_path/'tour.jsonl').read_text(encoding='utf-8') != data
     monkeypatch.setattr(module, 'RESULTS', tmp_path)
     with pytest.raises(ValueError, match='tour.jsonl, line .* is damaged'): stored_table('tour')
 
 def test_a_table_that_is_saved_carries_its_sums(tmp_path):
     stored_table('tour').save(tmp_path/'t.jsonl')
-    assert (tmp_path/'t.jsonl').read_text() == ''.join(json.dumps(sealed(r)) + '\n' for r in stored_table('tour'))
+    assert (tmp_path/'t.jsonl').read_text(encoding='utf-8') == ''.join(json.dumps(sealed(r)) + '\n' for r in stored_table('tour'))
 
 def test_no_temporary_file_stays(tmp_path):
     list(fit(fresh(), small(), steps=3, run_dir=tmp_path, eval_every=1))

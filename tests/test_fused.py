@@ -1,5 +1,5 @@
 "The fused step gives autograd's numbers, and leaves to autograd what it cannot take."
-import subprocess, sys
+import os, subprocess, sys
 from copy import deepcopy
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +9,7 @@ from proc_nb.all import *
 from proc_nb import train
 
 pytest.importorskip('numba')
+from proc_nb import fused
 from proc_nb.fused import fits, fused_step
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
@@ -45,6 +46,16 @@ def test_any_shape_and_mask(layers, heads, width, places, vocab, rows, share, se
     at = torch.rand(rows, places, generator=g) < share
     at[torch.randint(rows, (), generator=g), torch.randint(places, (), generator=g)] = True
     same(model, Batch(tokens, targets, at, at), at)
+
+@pytest.mark.parametrize('heads,width', [(4, 16), (2, 10)])
+def test_exponentials_made_again_for_long_rows(monkeypatch, heads, width):
+    monkeypatch.setattr(fused, 'KEEP', 0)
+    fused._plan.cache_clear()
+    model, tokens = sharp(GPTConfig(30, 21, 3, heads, width)), torch.randint(30, (11, 21), generator=gen())
+    for share in (.1, 1):
+        at = torch.rand(11, 21, generator=gen()) < share
+        same(model, Batch(tokens, tokens, at, at), at)
+    fused._plan.cache_clear()
 
 @pytest.mark.parametrize('name', [*tasks.rules, *tasks.tests])
 def test_every_task(name):
@@ -133,6 +144,20 @@ def test_wrong_tokens_are_told_as_before():
     at = torch.ones(2, 11, dtype=torch.bool)
     with pytest.raises(IndexError): train.backward(model, Batch(tokens, tokens, at, at))
 
+def test_what_diverges_is_told_as_before():
+    task = tasks['haystack'](n_pairs=3)
+    with pytest.raises(FloatingPointError): list(fit(GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)), task, 20, 8, lr=1e30, warmup=0, clip=1e30))
+
+def test_large_scores_stay_finite():
+    model, tokens = GPT(GPTConfig(20, 11)), torch.randint(20, (9, 11), generator=gen())
+    with torch.no_grad():
+        for p in model.parameters(): p.mul_(300)
+    at = torch.ones(9, 11, dtype=torch.bool)
+    loss, right = fused_step(model, Batch(tokens, tokens, at, at), at, learn=True)
+    want, hits, _ = plain(model, Batch(tokens, tokens, at, at), at)
+    torch.testing.assert_close(loss.double(), want, rtol=1e-4, atol=0)
+    assert right == int(hits.sum()) and all(p.grad.isfinite().all() for p in model.parameters())
+
 def test_several_threads_at_once():
     task = tasks['haystack'](n_pairs=8)
     def losses(seed): return [r.loss for r in fit(GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len), seed=seed), task, 15, 64, seed=seed)]
@@ -147,3 +172,13 @@ def test_without_numba():
         "print([r.loss > 0 for r in fit(model, task, 2, 8)], 'proc_nb.fused' in sys.modules)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == '[True, True] False', done.stdout + done.stderr
+
+COMPILE = "import proc_nb.fused as f; s = f.compiled(); print(sum(s.stats.cache_hits.values()))"
+
+@pytest.mark.full
+def test_processes_compile_once_between_them(tmp_path):
+    env = {**os.environ, 'NUMBA_CACHE_DIR': str(tmp_path)}
+    runs = [subprocess.Popen([sys.executable, '-c', COMPILE], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [r.communicate() for r in runs]
+    assert sorted(out.strip() for out, _ in told) == ['0', '1', '1'], told
+    assert any('Compiling the fused step, once' in err for _, err in told)

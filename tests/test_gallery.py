@@ -39,6 +39,11 @@ def test_language_after_another_text_is_apart():
     assert g['mean'] == pytest.approx(sum(ends) / 3) and rows[0]['curve']['tokens'][-1] == rows[0]['tuned'] * rows[0]['per_step']
 
 def test_a_run_that_diverged_is_in_no_mean():
-    cell = dict(test='needle', rule='none', parts='nothing', control='random')
+    cell = dict(test='needle', rule='none', parts='nothing', control='random', embed='random', practice='fresh', practice_steps=None, rates='equal', steps=1, batch_size=1, found=None)
     rows = VIEWS['tour']['rows'](dict(rows=[dict(cell, seed=s, accuracy=a) for s, a in enumerate((None, .5, .7))]))
     assert [(g['mean'], g['n']) for g in groups_of(rows)] == [(pytest.approx(.6), 2)]
+
+def test_cells_that_differ_are_lines_apart():
+    cell = dict(test='needle', rule='identity', parts='attn', control='practised', embed='random', practice='fresh', rates='equal', steps=1, batch_size=1, found=None)
+    rows = VIEWS['spoilt']['rows'](dict(rows=[dict(cell, practice_steps=n, seed=0, accuracy=a) for n, a in ((500, .1), (9000, .9))]))
+    assert [g['values'] for g in groups_of(rows, share=True)] == [[.1], [.9]]

@@ -60,7 +60,7 @@ def same_as_kron(ours, theirs):
 def test_kronfluence_agrees_on_a_classifier(tmp_path, g):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
-    rows = examples(torch.randn(120, 5, generator=g), torch.randint(3, (120,), generator=g))
+    rows = example_rows(torch.randn(120, 5, generator=g), torch.randint(3, (120,), generator=g))
     theirs, *_ = kron(model, tmp_path, rows, rows[:8], modules='all')
     same_as_kron(EKFAC(model, 'all').fit(rows, fisher='empirical').scores(rows[:8], rows), theirs)
 
@@ -237,13 +237,13 @@ def test_a_plain_classifier_and_a_regression(g):
     torch.manual_seed(0)
     x, y = torch.randn(40, 6, generator=g), torch.randint(3, (40,), generator=g)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    rows, dot = examples(x, y), GradDot(model, 'all')
+    rows, dot = example_rows(x, y), GradDot(model, 'all')
     grads = by_hand(model, dot.layers, rows)
     agree(dot.scores(rows[:5], rows), grads[:5] @ grads.T)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 16)
     agree(EKFAC(model, 'all').fit(loader).scores(rows[:5], loader), EKFAC(model, 'all').fit([rows[:16], rows[16:32], rows[32:]]).scores(rows[:5], rows))
     squared = partial(F.mse_loss, reduction='none')
-    goal = examples(x, torch.randn(40, 3, generator=g))
+    goal = example_rows(x, torch.randn(40, 3, generator=g))
     grads = by_hand(model, dot.layers, goal, squared)
     mse = GradDot(model, 'all', loss=squared)
     agree(mse.scores(goal[:5], goal), grads[:5] @ grads.T)
@@ -368,7 +368,7 @@ COMMAND = "import sys; from proc_nb.influence_cli import influence_cli; sys.exit
 def command(tmp_path):
     "`proc-nb-influence` as installed"
     script = tmp_path/'proc-nb-influence'
-    script.write_text(COMMAND)
+    script.write_text(COMMAND, encoding='utf-8')
     def run(**kwargs): return subprocess.run([sys.executable, script, *(str(x) for k, v in kwargs.items() for x in (f'--{k}', v))], **HEARD)
     return run
 
@@ -385,20 +385,20 @@ def folder(tmp_path, g):
     tok.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(tokenizer_object=tok, unk_token='[none]').save_pretrained(tmp_path/'gpt2')
     texts = [' '.join(WORDS[i] for i in torch.randint(10, (5 + n % 4,), generator=g)) for n in range(30)]
-    (tmp_path/'docs.jsonl').write_text('\n'.join(json.dumps(dict(text=t)) for t in texts))
-    (tmp_path/'queries.jsonl').write_text('{"prompt": "the cat saw", "answer": "a tree"}\n{"tokens": [1, 2, 3, 4], "given": 2}')
+    (tmp_path/'docs.jsonl').write_text('\n'.join(json.dumps(dict(text=t)) for t in texts), encoding='utf-8')
+    (tmp_path/'queries.jsonl').write_text('{"prompt": "the cat saw", "answer": "a tree"}\n{"tokens": [1, 2, 3, 4], "given": 2}', encoding='utf-8')
     return tmp_path
 
 def test_a_gpt2_folder_through_the_command(folder, command):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out', part=12, top=2)
     done = command(**args)
     assert done.returncode == 0 and 'Written' in done.stdout, done.stderr
-    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text().splitlines()]
+    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text(encoding='utf-8').splitlines()]
     assert len(rows) == 2 * 2 * 2 and len(list((folder/'out').glob('scores-*'))) == 3
     from transformers import GPT2LMHeadModel
     net = Foreign(GPT2LMHeadModel.from_pretrained(folder/'gpt2')).eval()
     def tokens(t): return [1 + WORDS.index(w) for w in t.split()]
-    docs = ragged([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text().splitlines()])
+    docs = ragged([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text(encoding='utf-8').splitlines()])
     want = EKFAC(net).fit(docs).scores(ragged([tokens('the cat saw a tree'), [1, 2, 3, 4]], [3, 2]), docs)
     assert len(EKFAC(net).layers) == 4
     for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
@@ -407,10 +407,70 @@ def test_a_gpt2_folder_through_the_command(folder, command):
 @pytest.mark.parametrize('change,words', [(dict(model='nowhere'), 'There is no file'), (dict(modules='h.9.mlp'), 'no linear layer'), (dict(queries='empty'), 'is empty'),
     (dict(docs='odd'), 'odd, line 1'), (dict(docs='strange'), 'must be a whole number from 0 to 11'), (dict(docs='deep'), 'deep, line 1: it is nested too deeply'), (dict(top=0), '--top must be a whole number of at least 1'), (dict(docs='nothing'), 'No such file'), (dict(docs=None), '--docs is missing')])
 def test_the_command_refuses_in_words(folder, change, words):
-    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}', deep='[' * 100_000).items(): (folder/name).write_text(text)
+    for name, text in dict(empty='', odd='{"texts": "the cat"}', strange='{"tokens": [1, 99]}', deep='[' * 100_000).items(): (folder/name).write_text(text, encoding='utf-8')
     args = dict(model='gpt2', docs='docs.jsonl', queries='queries.jsonl') | change
     with pytest.raises((ValueError, KeyError, FileNotFoundError), match=words):
         influence_cli(out=folder/'out', **{k: v if k in ('modules', 'top') or v is None else folder/v for k, v in args.items()})
+
+MESSY = ['', '{"text": null}', '{"text": "the cat saw a dog", "url": "x", "tokens": null, "meta": {"deep": [1]}}', '   ', '{"text": "red blue", "prompt": "  "}', '{"text": ""}', '{"tokens": []}', '{"text": "a house and a tree", "id": 7}', '']
+def messy(folder, *more):
+    file = folder/'messy.jsonl'
+    file.write_text('\n'.join([*MESSY, *more]), encoding='utf-8')
+    return dict(model=folder/'gpt2', docs=file, queries=folder/'queries.jsonl', out=folder/'out', top=2)
+
+def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
+    influence_cli(**messy(folder))
+    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert '3 rows; lines: 5 blank or without text' in capsys.readouterr().out
+    assert {r['line']: r['text'] for r in rows} == {n: json.loads(MESSY[n - 1])['text'] for n in {r['line'] for r in rows}} and {r['line'] for r in rows} <= {3, 5, 8}
+
+def test_all_lines_are_looked_at_before_the_fit(folder, monkeypatch):
+    from proc_nb import influence
+    monkeypatch.setattr(influence.EKFAC, 'fit', lambda *a, **k: pytest.fail('the fit began'))
+    monkeypatch.setattr(influence.EKFAC, 'estimate', lambda *a, **k: pytest.fail('the estimate began'))
+    args = messy(folder, *['{"text": "the cat saw"}'] * 300, '{"text": "the"}', '{"text": 7}', '{"text": ')
+    with pytest.raises(ValueError, match=r'messy.jsonl, line 310: 1 tokens, 1 of them given.* So are 2 more, in line 311, 312. Mend'): influence_cli(**args)
+
+def test_bad_lines_can_be_left_out_and_long_ones_cut(folder, capsys):
+    args = messy(folder, '{"text": "the"}', '{"text": "' + 'cat dog ' * 20 + '"}')
+    with pytest.raises(ValueError, match='messy.jsonl, line 10: .* in line 11. Mend'): influence_cli(**args)
+    influence_cli(**args, skip=True, truncate=True)
+    assert '4 rows; lines: 6 blank or without text, 1 that cannot be used, 1 cut' in capsys.readouterr().out
+
+def test_the_same_file_elsewhere_is_the_same_run(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    was = {p.name: p.stat().st_mtime_ns for p in (folder/'out').glob('scores-*')}
+    (folder/'there').mkdir()
+    for k in ('docs', 'queries'): args[k] = args[k].rename(folder/'there'/args[k].name)
+    influence_cli(**args)
+    assert was == {p.name: p.stat().st_mtime_ns for p in (folder/'out').glob('scores-*')}
+
+def test_damping_equal_length_and_factors(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
+    influence_cli(**args)
+    lines = args['docs'].read_text(encoding='utf-8').splitlines()
+    (folder/'mended.jsonl').write_text('\n'.join(['{"text": "a red house and a blue tree"}', *lines[1:]]), encoding='utf-8')
+    influence_cli(**args | dict(docs=folder/'mended.jsonl', out=folder/'again'), factors=folder/'out/factors.safetensors', damping=.01, equal_length=True)
+    from proc_nb.influence_cli import Lines, open_model
+    net, encode = open_model(folder/'gpt2')
+    docs, asked = (next(iter(Lines(folder/f, encode))) for f in ('mended.jsonl', 'queries.jsonl'))
+    fitted = EKFAC(net, damping=.01).fit(next(iter(Lines(args['docs'], encode))))
+    want = fitted.scores(asked, docs) / fitted.norms(docs)
+    rows = [json.loads(l) for l in (folder/'again/top.jsonl').read_text(encoding='utf-8').splitlines()]
+    for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
+    assert {(r['query'], r['query_line']) for r in rows} == {(0, 1), (1, 2)}
+    with pytest.raises(ValueError, match='damping was None and is now 0.01'): influence_cli(**args, damping=.01)
+
+def test_a_tokenizer_of_ones_own(folder):
+    args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl')
+    influence_cli(**args, out=folder/'a')
+    for name in ('tokenizer.json', 'tokenizer_config.json'): (folder/'gpt2'/name).rename(folder/name)
+    for k, tok in enumerate((folder/'tokenizer.json', folder)):
+        influence_cli(**args, out=folder/f'b{k}', tokenizer=tok)
+        assert (folder/f'b{k}/top.jsonl').read_text(encoding='utf-8') == (folder/'a/top.jsonl').read_text(encoding='utf-8')
+    with pytest.raises(FileNotFoundError, match='There is no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'nothing.json')
+    with pytest.raises(ValueError, match='holds no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'docs.jsonl')
 
 def test_mistakes_come_without_a_trace(folder, command):
     done = command(model=folder/'gpt2', docs=folder/'queries.jsonl', queries=folder/'nothing')
@@ -421,10 +481,10 @@ def test_scores_are_never_shown_beside_another_text(folder, name, part):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out', part=part, top=2, fit_rows=4)
     influence_cli(**args)
     file = folder/f'{name}.jsonl'
-    *lines, last = file.read_text().split('\n') # not among the rows of the fit
+    *lines, last = file.read_text(encoding='utf-8').split('\n') # not among the rows of the fit
     new = last.replace('": "', '": "tree ') if name == 'docs' else last.replace('3', '9')
     assert new != last
-    file.write_text('\n'.join([*lines, new]))
+    file.write_text('\n'.join([*lines, new]), encoding='utf-8')
     with pytest.raises(ValueError, match=f'{name}_sha256 was'): influence_cli(**args)
     (folder/'out/about.json').unlink()
     with pytest.raises(ValueError, match='scores of other weights, queries, documents'): influence_cli(**args)
@@ -433,7 +493,7 @@ def test_another_tokenizer_is_another_run(folder):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
     influence_cli(**args)
     file = folder/'gpt2/tokenizer.json'
-    file.write_text(file.read_text().replace('"cat"', '"hat"').replace('"dog"', '"cat"'))
+    file.write_text(file.read_text(encoding='utf-8').replace('"cat"', '"hat"').replace('"dog"', '"cat"'), encoding='utf-8')
     with pytest.raises(ValueError, match='sha256 was'): influence_cli(**args)
 
 def test_a_turned_bit_is_no_result(folder):
@@ -474,13 +534,15 @@ def test_what_is_not_finite_is_said(g):
 def test_the_forecast_knows_how_many_rows_are_fitted(g):
     task, model = trained(steps=2)
     rows = task.sample(32, g)
-    assert EKFAC(model).estimate(rows, 10**9, 2, fitted=32)['fit_seconds'] < 60 < EKFAC(model).estimate(rows, 10**9, 2)['fit_seconds']
+    few, all_rows = (EKFAC(model).estimate(rows, 10**9, 2, fitted=n)['fit_seconds'] for n in (32, None))
+    assert 0 < few < all_rows / 10**4
 
 def test_no_query_is_left_out(folder):
     from proc_nb.influence_cli import _files, open_model
     net, encode = open_model(folder/'gpt2')
-    (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001)
-    assert len(_files(net, encode, folder/'docs.jsonl', folder/'many')[1]) == 100_001
+    (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001, encoding='utf-8')
+    asked = _files(net, encode, folder/'docs.jsonl', folder/'many')[1]
+    assert len(asked) == len(next(iter(asked))) == 100_001
 
 def test_ranks_share_ties():
     a, b = torch.tensor([[3., 1, 3, 2, 3]]), torch.tensor([[1., 1, 2, 2, 9]])
@@ -489,10 +551,31 @@ def test_ranks_share_ties():
     assert float(spearman(*(torch.tensor([r]) for r in ranks))) == pytest.approx(3.5 / 72 ** .5, abs=1e-6)
     assert spearman(a, torch.ones(1, 5)).isnan().all() and spearman(a, a).item() == pytest.approx(1)
 
-def test_one_question_has_no_interval():
+def rows_of_removal(library, seed, rise, questions=20):
+    "A removal in which all questions rise together, as they do when one network answers them"
+    return [dict(family='f', method=m, library=library, seed=seed, losses=[x + q / 10 for q in range(questions)]) for m, x in (('random', 1.), ('EK-FAC', 1. + rise))]
+
+def test_questions_of_one_network_are_one_measurement():
     from proc_nb.influence_study import damage
-    rows = [dict(family='f', method=m, seed=0, losses=[x]) for m, x in (('random', 1.), ('EK-FAC', 3.))]
-    assert damage(rows) == [dict(family='f', method='EK-FAC', mean=2., lo=None, hi=None)]
+    (one,) = damage(rows_of_removal(0, 0, 2.))
+    assert one['mean'] == pytest.approx(2) and one['lo'] is None and one['n'] == 1
+    (starts,) = damage(rows_of_removal(0, 0, 2.) + rows_of_removal(0, 1, 3.))
+    assert (starts['n'], starts['unit']) == (2, 'start') and starts['lo'] < 0 < 5 < starts['hi']
+    rows = [r for l in range(4) for s in (0, 1) for r in rows_of_removal(l, s, 1. + l + s)]
+    (found,) = damage(rows)
+    assert (found['n'], found['unit']) == (4, 'library')
+    assert (found['mean'], found['lo'], found['hi']) == pytest.approx(student([1.5, 2.5, 3.5, 4.5]))
+
+def test_intervals_of_lds_hold_what_they_promise():
+    "Chance in a training moves all questions together: subsets are drawn again, not questions"
+    effects = torch.randn(10, 30, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    def experiment(seed, m=12):
+        g, subsets = torch.Generator().manual_seed(seed), halves(30, m, seed=seed)
+        return subsets, -(effects @ subsets.double().T).T + 3 * torch.randn(m, 1, generator=g) + torch.randn(m, 10, generator=g)
+    truth = float(lds(effects, *experiment(1000, 4000)).mean())
+    def held(interval): return sum(lo < truth < hi for _, lo, hi in (interval(*experiment(s)) for s in range(60)))
+    assert held(lambda s, l: student(lds_pseudo(effects, s, l))) >= 52 # of 60
+    assert held(lambda s, l: student(lds(effects, s, l).tolist())) < 48 # as it was
 
 def test_a_pickled_folder_is_refused(folder):
     import transformers

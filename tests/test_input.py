@@ -58,7 +58,7 @@ def test_a_header_that_claims_terabytes(tmp_path):
     at = tmp_path/'lm/language/step-00000001'
     at.mkdir(parents=True)
     cfg = dict(vocab_size=257, block_size=16, n_layer=10**12, n_head=1, n_embd=4)
-    (at/'run.json').write_text(__import__('json').dumps(dict(done=1, files={}, run=dict(config=cfg))))
+    (at/'run.json').write_text(__import__('json').dumps(dict(done=1, files={}, run=dict(config=cfg))), encoding='utf-8')
     with pytest.raises(ValueError, match='claims'): load_lm(tmp_path/'lm')
 
 # ---- every bit counts
@@ -162,9 +162,9 @@ def test_names_and_labels_stay_text(tmp_path):
     row = {**fuzz.V.row, **dict.fromkeys('test rule parts embed control practice rates'.split(), EVIL[0])}
     harmless(Table([row]))
     page = save_chart(curves(rows, '</script><script>alert(1)</script>'), tmp_path/'c')[1]
-    assert '<script>alert(1)' not in Path(page).read_text()
+    assert '<script>alert(1)' not in Path(page).read_text(encoding='utf-8')
     svg = Html(show(curves(rows, EVIL[0])).markup).save(tmp_path/'p.html')
-    harmless(svg.read_text())
+    harmless(svg.read_text(encoding='utf-8'))
 
 def test_a_file_with_an_evil_name(tmp_path):
     path = tmp_path/'<img src=x onerror=alert(1)>.safetensors'
@@ -201,7 +201,7 @@ def test_half_a_character_is_a_question_mark(tmp_path):
 
 @pytest.mark.parametrize('last', ['{"text": ', '[1]', '{"text": {"a": 1}}', '{"words": "b"}'])
 def test_a_spoilt_line_of_a_corpus_is_told_with_its_file(last, tmp_path):
-    (tmp_path/'x.jsonl').write_text('{"text": "a line"}\n' * 60 + last + '\n')
+    (tmp_path/'x.jsonl').write_text('{"text": "a line"}\n' * 60 + last + '\n', encoding='utf-8')
     with pytest.raises(ValueError, match=r'x\.jsonl, line 61'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
 
 def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
@@ -209,7 +209,7 @@ def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
     from proc_nb.corpus import stored_tokenizer
     t = json.loads(fuzz.V.tokenizer)
     t['model']['continuing_subword_prefix'] = 'x' * 3000
-    (tmp_path/'tokenizer.json').write_text(json.dumps(t))
+    (tmp_path/'tokenizer.json').write_text(json.dumps(t), encoding='utf-8')
     with pytest.raises(ValueError, match='is no tokenizer of bytes'): stored_tokenizer(tmp_path)
 
 def test_problems_that_fit_into_no_row_are_told_before_any_training(tmp_path):
@@ -224,7 +224,7 @@ def test_a_vocabulary_beyond_measure_is_refused(tmp_path):
 def test_a_null_among_documents_is_told(at, tmp_path):
     lines = ['{"text": "a line"}'] * 60
     lines.insert(at, ' null')
-    (tmp_path/'x.jsonl').write_text('\n'.join(lines) + '\n')
+    (tmp_path/'x.jsonl').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     with pytest.raises(ValueError, match=rf'x\.jsonl, line {at + 1}: null is no document'): corpus(str(tmp_path/'x.jsonl'), block_size=8, cache=tmp_path/'cache', progress=False)
 
 @pytest.mark.parametrize('data', [b'', b'\n\n', bytes.fromhex('df') + b'{"text": "a"}\n', b'{"text": "\xdf"}\n' * 40])

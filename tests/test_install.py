@@ -53,7 +53,7 @@ def test_changes_nothing_in_a_set_like_colab(built, tmp_path):
     python = environment(tmp_path/'env', *COLAB)
     report = tmp_path/'report.json'
     run(python, '-m', 'pip', '--quiet', 'install', '--dry-run', '--report', report, built['.whl'])
-    would = {i['metadata']['name'] for i in json.loads(report.read_text())['install']}
+    would = {i['metadata']['name'] for i in json.loads(report.read_text(encoding='utf-8'))['install']}
     assert would == {'proc-nb'}, would
     run(python, '-m', 'pip', '--quiet', 'install', '--no-deps', built['.whl'])
     print(run(python, ROOT/'tests/alone.py', cwd=tmp_path))
@@ -69,7 +69,7 @@ def test_floors_resolve(version, packages, tmp_path):
     "There are wheels of everything for other Pythons, at the lowest versions and at the newest; they are found, not run"
     report = tmp_path/'report.json'
     run(sys.executable, '-m', 'pip', '--quiet', 'install', '--dry-run', '--report', report, '--target', tmp_path/'t', '--python-version', version, '--only-binary', ':all:', '--ignore-installed', *packages)
-    got = {i['metadata']['name'].lower().replace('_', '-'): i['metadata']['version'] for i in json.loads(report.read_text())['install']}
+    got = {i['metadata']['name'].lower().replace('_', '-'): i['metadata']['version'] for i in json.loads(report.read_text(encoding='utf-8'))['install']}
     assert all(got[r.split('>')[0]].startswith(r.split('>=')[1]) for r in NEEDED) or packages is NEEDED, got
     print(version, {r.split('>')[0]: got[r.split('>')[0]] for r in NEEDED})
 

@@ -229,7 +229,7 @@ def test_jupyterlab_is_rooted_where_the_links_lead(tmp_path, monkeypatch):
     monkeypatch.setattr(L, '_serve', seen.append)
     monkeypatch.setattr(L, 'find_spec', lambda name: name)
     (tmp_path/'tutorials').mkdir()
-    (tmp_path/'tutorials/02_lab.ipynb').write_text('{}')
+    (tmp_path/'tutorials/02_lab.ipynb').write_text('{}', encoding='utf-8')
     open_lab(str(tmp_path))
     assert str(tmp_path/'tutorials/02_lab.ipynb') in seen[0] and f'--ServerApp.root_dir={tmp_path.resolve()}' in seen[0]
 

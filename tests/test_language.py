@@ -55,7 +55,7 @@ def test_local_files_by_the_code_that_reads_large_corpora(tmp_path, kind):
         for i in range(3): (d/f'c4-train.{i:05d}-of-00003.json.gz').write_bytes(gzip.compress(''.join(json.dumps(dict(text=t, timestamp='2019', url='u')) + '\n' for t in texts[i::3]).encode()))
     if kind == 'parquet': datasets.Dataset.from_dict(dict(content=texts)).to_parquet(d/'x.parquet')
     if kind == 'txt':
-        for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t)
+        for i, t in enumerate(texts): (d/f'{i:03d}.txt').write_text(t, encoding='utf-8')
     c = corpus(str(d), block_size=32, cache=tmp_path/'cache', progress=False)
     assert set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == {t.strip() for t in texts}
     s = Stream(str(d)) # stopped and gone on with, between files too
@@ -76,7 +76,7 @@ def test_preparing_goes_on_after_an_interruption(tmp_path, shuffle):
         def __init__(self, s): self.s, self.where = s, s.where
         def __iter__(self): return cut(self.s)
     with pytest.raises(KeyboardInterrupt): prepare(Cut(Stream(path, shuffle=shuffle, buffer=50)), tmp_path/'cut', b, about, shard=1000, progress=False)
-    state = json.loads((tmp_path/'cut/part.json').read_text())['source']
+    state = json.loads((tmp_path/'cut/part.json').read_text(encoding='utf-8'))['source']
     assert 0 < state['done'] < 230
     prepare(Stream(path, shuffle=shuffle, buffer=50, state=state), tmp_path/'cut', b, about, shard=1000, progress=False)
     a, c = (Corpus(tmp_path/k, 16) for k in ('whole', 'cut'))
@@ -103,7 +103,7 @@ def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_
 def test_the_published_problems_from_their_files(tmp_path):
     pytest.importorskip('datasets')
     texts = list(maths_problems(200))
-    for i, name in enumerate(('algebra__linear_1d', 'numbers__gcd_composed')): (tmp_path/f'{name}.txt').write_text('\n'.join(texts[100 * i:100 * i + 100]) + '\n')
+    for i, name in enumerate(('algebra__linear_1d', 'numbers__gcd_composed')): (tmp_path/f'{name}.txt').write_text('\n'.join(texts[100 * i:100 * i + 100]) + '\n', encoding='utf-8')
     c = corpus(str(tmp_path), block_size=96, cache=tmp_path/'cache', progress=False)
     assert c.about['problems'] and set.union(*(documents(c, s) for s in SPLIT_NAMES)) - {''} == set(texts)
 
@@ -188,7 +188,7 @@ def test_a_bad_line_late_in_a_file_is_named_before_anything_is_learnt(tmp_path, 
     from proc_nb import corpus as corpora
     monkeypatch.setattr(corpora, 'train_bpe', lambda *args: pytest.fail('the encoding was learnt first'))
     folder(tmp_path/'d', ['\n'.join(json.dumps(dict(text=prose(i))) for i in range(20))], 'a.jsonl')
-    (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']))
+    (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']), encoding='utf-8')
     with pytest.raises(ValueError, match=r'b\.jsonl, line 302: '): corpus(str(tmp_path/'d'), 'bpe:300', 16, cache=tmp_path/'cache', progress=False)
 
 def test_near_duplicates_are_on_one_side(tmp_path):
@@ -223,13 +223,13 @@ def test_held_out_parts_of_a_folder_are_used(tmp_path, names):
     for (k, some), name in zip(parts.items(), names):
         for i in some:
             (f := tmp_path/'d'/name.format(i)).parent.mkdir(parents=True, exist_ok=True)
-            f.write_text(prose(i))
+            f.write_text(prose(i), encoding='utf-8')
     near = tmp_path/'d'/names[0].format(900)
-    near.write_text('Copied: ' + prose(105) + ' and so on')
+    near.write_text('Copied: ' + prose(105) + ' and so on', encoding='utf-8')
     c = corpus(str(tmp_path/'d'), block_size=16, cache=tmp_path/'cache', progress=False)
     assert {k: documents(c, k) - {''} for k in parts} == {k: {prose(i) for i in some} for k, some in parts.items()}
     assert c.about['near'] == 1
-    (tmp_path/'d/notes.txt').write_text(prose(1)) # not all files say their part
+    (tmp_path/'d/notes.txt').write_text(prose(1), encoding='utf-8') # not all files say their part
     assert len(Stream(str(tmp_path/'d')).parts) == 1
 
 class Rows(list):
@@ -261,18 +261,18 @@ def test_wikitext_is_articles(tmp_path, monkeypatch):
     assert {k: sorted(map(int, v)) for k, v in found.items()} == dict(train=list(range(40)), validation=list(range(40, 46)), test=list(range(46, 52)))
     for k, name in dict(train='train', validation='valid', test='test').items(): # the published files
         (tmp_path/'files').mkdir(exist_ok=True)
-        (tmp_path/f'files/wiki.{name}.tokens').write_text(''.join(l or '\n' for l in sets[k]))
+        (tmp_path/f'files/wiki.{name}.tokens').write_text(''.join(l or '\n' for l in sets[k]), encoding='utf-8')
     here = corpus(str(tmp_path/'files'), block_size=16, cache=tmp_path/'cache', progress=False)
     assert {k: {re.search(r'Article (\d+)', t)[1] for t in documents(here, k) - {''}} for k in SPLIT_NAMES} == found
 
 @pytest.mark.parametrize('name, write', [('x.csv', 'text,n\n"a, b",1\n"c ""d""",2\n,3\n'), ('x.tsv', 'n\ttext\n1\ta, b\n2\tc "d"\n'), ('x.json', '[{"text": "a, b"}, {"text": "c \\"d\\""}]')])
 def test_tables_and_lists(tmp_path, name, write):
-    (tmp_path/name).write_text(write.replace('c "d"', '"c ""d"""') if name == 'x.tsv' else write)
+    (tmp_path/name).write_text(write.replace('c "d"', '"c ""d"""') if name == 'x.tsv' else write, encoding='utf-8')
     assert said(corpus(str(tmp_path/name), block_size=2, cache=tmp_path/'cache', progress=False)) == {'a, b', 'c "d"'}
 
 def test_a_project_of_python_files(tmp_path):
     folder(tmp_path/'d/pkg', [f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)], '{}.py', 'latin1')
-    (tmp_path/'d/README.md').write_text('Words')
+    (tmp_path/'d/README.md').write_text('Words', encoding='utf-8')
     with pytest.raises(ValueError, match='holds text and code documents; say which are meant'): corpus(str(tmp_path/'d'), cache=tmp_path/'cache', progress=False)
     c = corpus(str(tmp_path/'d'), block_size=8, cache=tmp_path/'cache', progress=False, kind='code')
     assert said(c) == {f'# coding: latin1\nx{i} = "caf\u00e9 {i}"' for i in range(30)}
@@ -308,8 +308,8 @@ def test_rows_say_the_documents(data):
     b = data.rows_of([3, 0])
     assert torch.equal(b.targets[:, :-1], b.tokens[:, 1:]) and not b.loss_mask[b.tokens == data.end].any() and b.loss_mask[b.tokens != data.end].all()
 
-@pytest.mark.parametrize('make,word', [(lambda d: (d/'x.txt').write_bytes('caf\u00e9'.encode('latin1')), 'is not UTF-8'), (lambda d: (d/'x.txt').write_text('  \n'), 'is empty'),
-    (lambda d: (d/'x.bin').write_text('a'), 'holds no documents'), (lambda d: (d/'x.jsonl').write_text('{"title": "no text"}\n'), "A row needs 'text'")])
+@pytest.mark.parametrize('make,word', [(lambda d: (d/'x.txt').write_bytes('caf\u00e9'.encode('latin1')), 'is not UTF-8'), (lambda d: (d/'x.txt').write_text('  \n', encoding='utf-8'), 'is empty'),
+    (lambda d: (d/'x.bin').write_text('a', encoding='utf-8'), 'holds no documents'), (lambda d: (d/'x.jsonl').write_text('{"title": "no text"}\n', encoding='utf-8'), "A row needs 'text'")])
 def test_documents_that_cannot_be_read(tmp_path, make, word):
     pytest.importorskip('datasets')
     (tmp_path/'d').mkdir()
@@ -371,7 +371,7 @@ def command(out, *more, processes=1, launcher='torch'):
 
 def go(*args, **kwargs): return subprocess.run(command(*args, **kwargs), env=ENV, capture_output=True, text=True, timeout=170)
 
-def logged(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text().splitlines()]
+def logged(out): return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text(encoding='utf-8').splitlines()]
 
 def until(test, process, seconds=100):
     "Wait until `test` holds"
@@ -396,7 +396,7 @@ def same_curve(a, b, rtol=0.):
 def test_killed_and_resumed_is_the_same_run(uninterrupted, tmp_path):
     out = tmp_path/'run'
     p = subprocess.Popen(command(out, '--steps', 40, '--eval-every', 10), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 23, p)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 23, p)
     p.send_signal(signal.SIGKILL)
     p.communicate()
     assert len(logged(out)) < 44
@@ -412,21 +412,21 @@ def test_a_run_that_died_before_it_wrote_its_results_writes_them(uninterrupted, 
     first, second = (go(out, '--steps', 40, '--eval-every', 10, '--resume') for _ in range(2))
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr
     assert 'finished already' not in first.stdout and 'finished already' in second.stdout
-    was, now = (json.loads((d/'results.json').read_text())['last'] for d in (uninterrupted, out))
+    was, now = (json.loads((d/'results.json').read_text(encoding='utf-8'))['last'] for d in (uninterrupted, out))
     assert {k: v for k, v in was.items() if now.get(k) != v and k != 'sum'} == {}
 
 def test_two_processes_are_one_run(uninterrupted, tmp_path):
     done = go(tmp_path/'run', '--steps', 40, '--eval-every', 10, processes=2, launcher='accelerate')
     assert done.returncode == 0, done.stderr
     same_curve(logged(tmp_path/'run'), logged(uninterrupted), rtol=2e-3)
-    assert json.loads((tmp_path/'run/results.json').read_text())['processes'] == 2
+    assert json.loads((tmp_path/'run/results.json').read_text(encoding='utf-8'))['processes'] == 2
 
 def children(pid):
     "Processes started by `pid` and by those"
     found = []
     for f in Path('/proc').glob('[0-9]*/stat'):
         try:
-            if int(f.read_text().rsplit(')', 1)[1].split()[1]) == pid: found += [int(f.parent.name), *children(int(f.parent.name))]
+            if int(f.read_text(encoding='utf-8').rsplit(')', 1)[1].split()[1]) == pid: found += [int(f.parent.name), *children(int(f.parent.name))]
         except (OSError, IndexError): pass
     return found
 
@@ -434,13 +434,13 @@ def children(pid):
 def test_a_worker_that_dies_loses_nothing(uninterrupted, tmp_path):
     out = tmp_path/'run'
     p = subprocess.Popen(command(out, '--steps', 2000, '--eval-every', 10, processes=2), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 12, p)
     os.kill(max(children(p.pid)), signal.SIGKILL)
     said = p.communicate(timeout=90)[1]
     assert p.returncode != 0 and 'SIGKILL' in said
     assert 'another process of this run has died' in said or 'SIGTERM' in said, said # the launcher may end the others before they notice
     last = checkpoints(out/'language')[-1]
-    step = json.loads((last/'run.json').read_text())['done']
+    step = json.loads((last/'run.json').read_text(encoding='utf-8'))['done']
     assert 10 <= step < 2000
     done = go(out, '--steps', step + 3, '--eval-every', 10, '--resume') # two processes saved, one goes on
     assert done.returncode == 0, done.stderr
@@ -512,9 +512,9 @@ def test_a_checkpoint_of_another_configuration(data, tmp_path):
 def test_a_checkpoint_that_does_not_say_what_it_came_from_is_gone_on_with(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
     file = checkpoints(tmp_path/'language')[-1]/'run.json'
-    about = {k: v for k, v in json.loads(file.read_text()).items() if k != 'sum'}
+    about = {k: v for k, v in json.loads(file.read_text(encoding='utf-8')).items() if k != 'sum'}
     assert about['run'].pop('origin')['parts'] == ['attn', 'ln', 'mlp']
-    file.write_text(json.dumps(sealed(about)))
+    file.write_text(json.dumps(sealed(about)), encoding='utf-8')
     assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**small(), 'steps': 9})] == [9]
 
 def test_vocabularies_that_do_not_match(data):
@@ -578,6 +578,179 @@ def test_tensorboard_if_it_is_there(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
     assert list(tmp_path.rglob('*tfevents*'))
 
+# ---- what a run is
+
+def test_the_logged_rate_is_that_of_the_step(data, tmp_path):
+    rates = [r.lr for r in pretrain(data, run_dir=tmp_path, **small(warmup=4, warm_ramp=2, lr=.004, warm_lr=.002))]
+    assert np.allclose(rates, [.001, .002, .002, .002, .001, .002, .003, .004, .004, .004, .004, .004])
+    assert np.allclose([r['lr'] for r in logged(tmp_path)], rates)
+
+def test_each_phase_has_its_own_schedule(data):
+    found = [(r.phase, r.lr) for r in pretrain(data, **{**small(schedule='linear', warmup=0, lr=.008, warm_ramp=0, warm_lr=.004), 'warm_steps': 6})]
+    assert np.allclose([lr for k, lr in found if k == 'warm-up'], .004)
+    assert np.allclose([lr for k, lr in found if k == 'language'], [.001 * i for i in range(8, 0, -1)])
+
+def test_short_practice_reaches_its_rate(data):
+    for n in 10, 50, 500:
+        p = Pretraining(data, **{**small(), 'warm_steps': n})
+        assert lr_factor(n // 2, p.warm_ramp, p.warm_schedule, n) == 1
+
+def test_a_schedule_ends_at_its_floor(data):
+    rates = [r.lr for r in pretrain(data, **{**small(schedule='cosine', warmup=0, lr=.01, floor=.1), 'rule': None, 'steps': 12, 'decay_steps': 8})]
+    assert np.allclose(rates[8:], .001) and rates[4] == pytest.approx(.0055)
+
+def test_a_finished_run_is_extended(data, tmp_path):
+    how = small(schedule='cosine', floor=.1, warmup=0)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    more = list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 11}))
+    assert [r.step for r in more] == [9, 10, 11] and np.allclose([r.lr for r in more], .1 * .002)
+
+def test_an_extension_at_rate_zero_is_refused(data, tmp_path):
+    how = small(schedule='linear', warmup=0)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    with pytest.raises(ValueError, match='came to zero at step 8.*--init'): list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 11}))
+
+def test_norms_and_biases_do_not_decay(data):
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, weight_decay=.5, betas=(.8, .9))
+    by = {id(p): g for g in run.opt.param_groups for p in g['params']}
+    assert {p.dim() for p in run.bare.parameters() if by[id(p)]['weight_decay']} == {2} and {p.dim() for p in run.bare.parameters() if not by[id(p)]['weight_decay']} == {1}
+    assert {tuple(g['betas']) for g in run.opt.param_groups} == {(.8, .9)}
+
+def test_gradient_and_memory_are_logged(data, tmp_path):
+    list(pretrain(data, run_dir=tmp_path, **small()))
+    rows = logged(tmp_path)
+    assert all(r['norm'] > 0 and r['memory'] > 2**26 for r in rows)
+    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, clip=math.inf)
+    batch = run.task.rows_of(run.task.rows_at(0, 8))
+    x, kw = run.inputs(batch)
+    (run.bare(x, **kw) / batch.loss_mask.sum()).backward()
+    want = float(torch.nn.utils.get_total_norm([p.grad for p in run.bare.parameters()])) if hasattr(torch.nn.utils, 'get_total_norm') else float(sum(p.grad.square().sum() for p in run.bare.parameters()) ** .5)
+    run.opt.zero_grad()
+    run.step()
+    assert run.norm == pytest.approx(want, rel=1e-4)
+
+def test_dropout_is_in_both_phases(data):
+    p = Pretraining(data, **small(dropout=.2))
+    assert p.config.dropout == p.warm_config().dropout == .2
+    a, b = ([r.loss for r in pretrain(data, **small(dropout=k))] for k in (0., .2))
+    assert a != b and [r.loss for r in pretrain(data, **small(dropout=.2))] == b
+
+@pytest.mark.parametrize('keep, left', [(1, [8]), (2, [6, 8]), (0, [2, 4, 6, 8])])
+def test_how_many_checkpoints_are_kept(data, tmp_path, keep, left):
+    list(pretrain(data, run_dir=tmp_path, keep=keep, **{**small(), 'eval_every': 2}))
+    assert [int(c.name.split('-')[1]) for c in checkpoints(tmp_path/'language')] == left
+
+def test_practice_ends_when_the_rule_is_kept(data, tmp_path):
+    how = dict(small(warm_to=.2), rule='identity', length=2, warm_steps=400, eval_every=10, warm_batch=32, warm_lr=5e-3)
+    recs = [r for r in pretrain(data, run_dir=tmp_path, **how) if r.phase == 'warm-up']
+    seen = [r.accuracy for r in recs if r.accuracy is not None]
+    assert seen[-1] >= .2 and all(x < .2 for x in seen[:-1]) and len(recs) == 10 * len(seen) < 400
+    found = json.loads((tmp_path/'results.json').read_text(encoding='utf-8'))
+    assert found['practice']['accuracy'] == pytest.approx(seen[-1]) and found['practice']['step'] == len(recs) and found['passes'] > 0
+    again = list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})) # practice is not taken up again
+    assert [(r.phase, r.step) for r in again] == [('language', 9)]
+
+def test_the_same_text_from_another_place_goes_on(tmp_path):
+    for name in 'a', 'b':
+        (tmp_path/name).mkdir()
+        jsonl(tmp_path/name/'x.jsonl', [prose(i) for i in range(120)])
+    one, two = (corpus(str(tmp_path/k/'x.jsonl'), block_size=32, cache=tmp_path/k, progress=False) for k in 'ab')
+    assert one.sha256 == two.sha256 and one.about['source'] != two.about['source']
+    how = dict(size='tiny', steps=2, batch_size=4, eval_every=1, eval_rows=2, device='cpu', run_dir=tmp_path/'run')
+    list(pretrain(one, **how))
+    assert [r.step for r in pretrain(two, resume=True, **{**how, 'steps': 3})] == [3]
+
+def test_a_checkpoint_of_version_0_1_goes_on_as_it_was_begun(data, tmp_path):
+    how = small(decay='all', warm_ramp=100)
+    list(pretrain(data, run_dir=tmp_path, **how))
+    file = checkpoints(tmp_path/'language')[-1]/'run.json'
+    about = {k: v for k, v in json.loads(file.read_text(encoding='utf-8')).items() if k != 'sum'}
+    for k in 'floor', 'betas', 'decay': about['run'].pop(k)
+    for k in 'warm_to', 'warm_ramp', 'warm_schedule', 'warm_weight_decay': about['run']['origin'].pop(k)
+    about['run']['corpus'] = 'maths'
+    file.write_text(json.dumps(sealed(about)), encoding='utf-8')
+    with pytest.raises(ValueError, match="decay was 'all' and is now 'matrices'"): list(pretrain(data, run_dir=tmp_path, resume=True, **{**small(warm_ramp=100), 'steps': 9}))
+    assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})] == [9]
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so(uninterrupted, tmp_path, number):
+    out = tmp_path/'run'
+    p = subprocess.Popen(command(out, '--steps', 5000, '--eval-every', 1000), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 12, p)
+    p.send_signal(number)
+    said = p.communicate(timeout=90)[1]
+    rows = [r for r in logged(out) if r['phase'] == 'language']
+    assert p.returncode == 128 + number and f'stopped at step {rows[-1]["step"]:,} of language. It is saved' in said, said
+    assert json.loads((checkpoints(out/'language')[-1]/'run.json').read_text(encoding='utf-8'))['done'] == rows[-1]['step'] == len(rows)
+    done = go(out, '--steps', len(rows) + 3, '--eval-every', 1000, '--resume')
+    assert done.returncode == 0, done.stderr
+    ours, theirs = ([r for r in logged(o) if r['phase'] == 'language'] for o in (out, uninterrupted))
+    assert len(ours) == len(rows) + 3 and [r['loss'] for r in ours[:40]] == [r['loss'] for r in theirs[:len(ours)]]
+
+def test_without_a_folder_a_signal_says_that_nothing_is_saved(data, monkeypatch):
+    p = Pretraining(data, **small())
+    records = p.records()
+    next(records)
+    p.signals.asked = signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt, match='Nothing was saved'): next(records)
+
+def test_a_launcher_that_starts_one_process_of_two_is_told(tmp_path):
+    own = command(tmp_path/'run')[1:]
+    done = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', '--num_processes', '2', *own], env=ENV, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and 'was asked for several processes and started only this one' in done.stderr, done.stderr
+    assert not (tmp_path/'run').exists()
+
+# ---- plans
+
+def settings(plan): return plan.cfg, plan.steps, plan.batch_size, plan.micro, plan.bf16, plan.apart, plan.devices
+
+@pytest.mark.parametrize('how', [dict(), dict(bf16=True), dict(micro=4, remat=True), dict(batch_size=32, dropout=.1, joined=True), dict(size='12-12-768')])
+def test_the_plan_is_that_of_the_same_command(monkeypatch, how):
+    from proc_nb.pretrain import _pretraining
+    defaults = {k: v.default for k, v in inspect.signature(pretrain_cli).parameters.items()}
+    monkeypatch.setattr(pretraining, '_shared', lambda device, **what: Unread(what['name'], what['tokenizer'], what['block']))
+    plan, run = (_pretraining(argparse.Namespace(**{**defaults, 'rule': 'set', 'device': 'cpu', 'corpus': 'c4', 'plan': k, **how})) for k in (True, False))
+    assert settings(plan.plan()) == settings(run.plan()) and settings(plan.plan().warm) == settings(run.plan().warm)
+    assert plan.plan().bf16 == bool(how.get('bf16')) and plan.plan().micro == how.get('micro', plan.batch_size)
+    assert run.config == plan.plan().cfg and run.batch_size == plan.plan().batch_size
+
+def test_a_gpu_can_be_named(capsys):
+    kw = dict(size='12-12-768', plan=True, tokenizer='gpt2', device='cpu')
+    said = {}
+    for gpu, bf16 in ('H100', True), ('H100', False), ('T4', False):
+        pretrain_cli(**kw, gpu=gpu, bf16=bf16)
+        said[gpu, bf16] = capsys.readouterr().out
+    assert '989 TFLOP/s' in said['H100', True] and '67 TFLOP/s' in said['H100', False] and 'of 16 GiB: too little' in said['T4', False]
+    with pytest.raises(KeyError, match='no GPU'): pretrain_cli(**kw, gpu='H1000')
+
+def test_logits_need_twelve_bytes_in_either_precision():
+    for bf16 in True, False: assert Plan(lm_config('tiny', 50257), 1, 2, 2, bf16=bf16).memory['logits, or the block at work'] == 2 * 128 * 12 * 50257
+
+def test_recomputation_costs_time_and_bf16_keeps_a_second_copy():
+    plain, twice, half = (Plan(lm_config('laptop', 257, remat=r), 10, 16, 16, bf16=b) for r, b in ((0, 0), (1, 0), (0, 1)))
+    assert twice.hours > 1.25 * plain.hours and 'weights in bf16' in half.memory and 'weights in bf16' not in plain.memory
+
+def test_a_cpu_without_units_for_bf16_is_held_against_its_float32(monkeypatch):
+    monkeypatch.setattr(pretraining, '_matmul_speed', lambda device, kind: {torch.float32: 2e11, torch.bfloat16: 2e10}[kind])
+    assert peak_flops('cpu', True) == peak_flops('cpu') == 2e11
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='measured with glibc')
+@pytest.mark.parametrize('how', ['batch_size=32', 'batch_size=48, bf16=True', 'batch_size=48, remat=True', 'batch_size=16, dropout=.1', 'batch_size=32, micro=16'])
+def test_planned_memory_is_what_is_used(how, tmp_path):
+    code = f"""
+import torch
+torch.set_num_threads(1)
+from proc_nb.corpus import *
+from proc_nb.pretrain import *
+p = Pretraining(corpus('maths', block_size=256, n=8000, progress=False), None, 'laptop', steps=2, eval_every=2, eval_rows=16, device='cpu', {how}).start()
+planned = p.plan().peak
+for r in p.records(): pass
+print(planned / peak_memory())
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert .9 < float(done.stdout) < 1.1
+
 # ---- exchange
 
 def loud(model):
@@ -633,7 +806,7 @@ def test_a_small_file_that_claims_a_giant(tmp_path, more, word):
     with pytest.raises(ValueError, match='n_head must be'): load_released(tmp_path/'net.pth', 0)
 
 def test_the_largest_plan(capsys):
-    pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set')
+    pretrain_cli(size='24-16-2048', tokenizer='gpt2', block=2048, plan=True, devices=16, sharded=True, rule='set', gpu='H100', bf16=True)
     said = capsys.readouterr().out
     assert '1,315,723,264' in said and 'memory per device' in said and 'minutes at 40%' in said
 
@@ -678,9 +851,10 @@ def settings_of(cli, **how):
     found = {f'{k} {n}': v for k in ('data', 'other') if k in told for n, v in told[k].found.items()}
     return {**{k: v for k, v in told.items() if k not in ('data', 'other', 'kwargs')}, **told['kwargs'], **found}
 
-OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate') # chkstyle: ignore
-PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', init='a/folder', device='cpu', out='other', lr=.7, warm_lr=.7, weight_decay=.7, clip=.7,
-    **dict.fromkeys('steps warm_steps warm_batch length block max_tokens shuffle batch_size micro warmup seed eval_every eval_rows save_every'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))
+OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate', kind='data kind', beta1='betas', beta2='betas') # chkstyle: ignore
+PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', warm_schedule='linear', init='a/folder', device='cpu', out='other', kind='code', decay='all',
+    **dict.fromkeys('lr warm_lr warm_to weight_decay warm_weight_decay clip floor dropout beta1 beta2'.split(), .7),
+    **dict.fromkeys('steps warm_steps warm_batch warm_ramp length block max_tokens shuffle batch_size micro warmup decay_steps seed eval_every eval_rows save_every keep'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))
 LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', device='cpu', lr=.7, warm_lr=.7, other='maths',
     **dict.fromkeys('steps warm_steps warm_batch length max_tokens shuffle batch_size micro eval_every eval_rows seeds'.split(), 7), **dict.fromkeys('packages bf16 compile'.split(), True))
 
@@ -688,14 +862,14 @@ LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', de
 def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options):
     module, name = (pretraining, 'Pretraining') if cli is pretrain_cli else (asking, 'LanguageStudy')
     stopped_before(monkeypatch, module, name)
-    assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'question', 'out'}, 'an option that is not tried here'
+    assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'gpu', 'recipe', 'question', 'out'}, 'an option that is not tried here'
     for k, v in options.items():
         base = dict(corpus='code' if k == 'packages' else 'c4', device=None, **(dict(question='persistence', out=str(tmp_path)) if cli is language_cli else {}))
         before, now = settings_of(cli, **base), settings_of(cli, **{**base, k: v})
         told = OWN.get(k, k)
         assert now[told] != before.get(told), k
-        assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else v), k
-        assert {n for n in now if now[n] != before.get(n)} <= {told, 'decay_steps', 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
+        assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else (.7, .999) if k == 'beta1' else (.9, .7) if k == 'beta2' else v), k
+        assert {n for n in now if now[n] != before.get(n)} <= {told, 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
 
 def test_a_second_corpus_has_the_tokens_of_the_first(monkeypatch, tmp_path):
     stopped_before(monkeypatch, asking, 'LanguageStudy')

@@ -10,7 +10,7 @@ POINTS = "paths => paths.map(p => (p.getAttribute('d') || '').split(/[ML]/).leng
 
 def cells():
     "The code of the tutorial up to the chart that grows, without the line that installs the package"
-    book = json.loads((Path(__file__).parent.parent/'tutorials/06_language.ipynb').read_text())
+    book = json.loads((Path(__file__).parent.parent/'tutorials/06_language.ipynb').read_text(encoding='utf-8'))
     code = [''.join(c['source']) for c in book['cells'] if c['cell_type'] == 'code']
     end = next(i for i, c in enumerate(code) if 'watch(runs, live)' in c)
     return [c for c in code[:end + 1] if 'eval: false' not in c] + ["print('trained', len(rows))"]

@@ -14,7 +14,7 @@ def run(code, *path, cwd=None):
 @pytest.mark.parametrize('code', [SETUP, 'from proc_nb.all import *'])
 def test_old_torch(code, tmp_path):
     (tmp_path/'torch').mkdir()
-    (tmp_path/'torch/__init__.py').write_text("__version__ = '1.13.1+cu117'")
+    (tmp_path/'torch/__init__.py').write_text("__version__ = '1.13.1+cu117'", encoding='utf-8')
     done = run('import torch\n' + code, tmp_path)
     assert done.returncode and done.stderr.strip().splitlines()[-1] == ('RuntimeError: PyTorch 1.13.1+cu117 is too old: '
         f'proc-nb needs {ready.floors()["torch"]} or newer. Run pip install -U torch, then restart the kernel.')

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest, torch
 from proc_nb import study as module
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 from proc_nb.study import key
+from proc_nb.train import Run, load_tensors
 from proc_nb.study_cli import named
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
@@ -26,7 +26,7 @@ def test_rows_equal_single_runs(tmp_path):
             list(recs)
             return model
         model = assemble(run, net)
-        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run)))
+        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run, model)))
         assert row['settings'] == run and row['seed'] == run['seed']
         assert abs(evaluate(model, TEST, 2000, 'test') - row['accuracy']) < .004
         seen = {rec.step: rec.accuracy for rec in recs if rec.accuracy is not None}
@@ -34,7 +34,7 @@ def test_rows_equal_single_runs(tmp_path):
 
 def test_rows_are_tidy(done):
     table, out = done
-    assert len(table) == 6 and len((out/'rows.jsonl').read_text().splitlines()) == 6
+    assert len(table) == 6 and len((out/'rows.jsonl').read_text(encoding='utf-8').splitlines()) == 6
     for r in table:
         assert {'hardware', 'torch', 'python', 'threads', 'proc_nb', 'seconds', 'seed', 'settings', 'practised', 'accuracy'} <= set(r)
         assert 0 <= r['accuracy'] <= 1 and r['curve'][-1][0] == 30 and not (out/'flying').exists() or not any((out/'flying').iterdir())
@@ -44,8 +44,9 @@ def test_frozen_parts_stay_and_controls_change_weights():
     net = load_zoo('identity')
     def attn(m): return m.h[0].attn.c_attn.weight
     runs = {r['control']: r for r in Study(['identity'], ['attn'], controls=['noise 0.5', 'shuffled weights', 'frozen', 'sharpened'], seeds=1).runs}
-    made = {k: attn(assemble(r, lambda s: net)) for k, r in runs.items()}
-    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'])['freeze'] == ['attn']
+    models = {k: assemble(r, lambda s: net) for k, r in runs.items()}
+    made = {k: attn(m) for k, m in models.items()}
+    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'], models['frozen'])['freeze'] == ['attn']
     assert torch.equal(made['shuffled weights'].flatten().sort().values, attn(net).flatten().sort().values) and not torch.equal(made['shuffled weights'], attn(net))
     assert abs(float((made['noise 0.5'] - attn(net)).std() / attn(net).std()) - .5) < .05
     assert not torch.equal(made['sharpened'], attn(net))
@@ -66,7 +67,6 @@ def test_a_mixture_is_practised_too(tmp_path):
 
 SCRIPT = '''import sys
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
 from proc_nb.study import *
 Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
 
@@ -90,7 +90,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(ManyRun, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
@@ -113,12 +113,12 @@ def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
 
 def test_torn_last_line(done, tmp_path):
     table, out = done
-    text = (out/'rows.jsonl').read_text()
-    (tmp_path/'rows.jsonl').write_text(text[:-40])
+    text = (out/'rows.jsonl').read_text(encoding='utf-8')
+    (tmp_path/'rows.jsonl').write_text(text[:-40], encoding='utf-8')
     with pytest.warns(UserWarning, match='torn'): again = small().run(tmp_path, progress=False)
     assert figures(again) == figures(table)
-    assert (tmp_path/'rows.jsonl').read_text().splitlines()[:-1] == text.splitlines()[:-1]
-    (tmp_path/'rows.jsonl').write_text('nonsense\n' + text)
+    assert (tmp_path/'rows.jsonl').read_text(encoding='utf-8').splitlines()[:-1] == text.splitlines()[:-1]
+    (tmp_path/'rows.jsonl').write_text('nonsense\n' + text, encoding='utf-8')
     with pytest.raises(ValueError, match='line 1'): small().run(tmp_path, progress=False)
 
 def test_a_group_too_large_is_split(done, tmp_path, monkeypatch):
@@ -181,12 +181,220 @@ def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
 def test_impossible_grids_are_refused_by_name(kwargs, words, tmp_path):
     with pytest.raises((ValueError, KeyError), match=words): Study(**{**dict(rules=['identity']), **kwargs})
 
+# ---- a run is all that changes its result, a cell is what its rows share apart from the seed
+
+def rows_of(study, accuracy=.5):
+    "Rows as a study writes them, without the training"
+    return Table(dict({**in_words(r), **{k: r[k] for k in module.TIDY}}, id=key(r), settings=r, accuracy=accuracy, found=None) for r in study.runs)
+
+ONE = dict(rules=['identity'], parts=['attn'], tests=[TEST], seeds=1, controls=[])
+OTHERS = [dict(lr=3e-2), dict(schedule='cosine'), dict(warmup=7), dict(weight_decay=.1), dict(shape=dict(n_embd=32)), dict(practice_lr=.1), dict(practice_with=dict(dropout=.1)),
+    dict(recipe='bundled'), dict(embed='matched'), dict(rescale=True), dict(practice_steps=5), dict(steps=7), dict(test_rows=5), dict(eval_every=3), dict(rates='equal'), dict(batch_size=3)]
+
+@pytest.mark.parametrize('other', OTHERS, ids=str)
+def test_what_differs_is_another_cell_and_every_chart_says_so(other):
+    table = Table([*rows_of(Study(**ONE), .9), *rows_of(Study(**{**ONE, **other}), .1)])
+    cells = table.summary()
+    assert len(cells) == 2 and len({module.start_said(c) for c in cells} | set(module.labels(cells))) >= 2 and len(set(module.labels(cells))) == 2
+    assert len({tuple(l[:7]) for l in module.lines_of(table)}) == 2, 'the lines of the table look alike'
+    name = cells[0]['test']
+    for figure in heat_map(table), dot_chart(table, name): assert figure.table.markup.count('90.0 (one run)') == figure.table.markup.count('10.0 (one run)') == 1
+    assert len({(d['rule'], d['parts']) for d in heat_map(table).chart.data.values}) == 2
+    assert len({d['name'] for d in dot_chart(table, name).chart.layer[1].data.values}) == 2
+
+def test_one_run_has_one_spelling():
+    def ids(**kwargs): return [key(r) for r in Study(**{**ONE, **kwargs}).runs]
+    assert ids(parts=['attn']) == ids(parts=[['attn']]) == ids(parts=[{'attn': None}]) and ids(parts=[['pos', 'attn']]) == ids(parts=[('attn', 'pos')])
+    assert ids(weight_decay=0) == ids(weight_decay=0.) and ids(lr=1) == ids(lr=1.) and ids(rules=[tasks['dyck'](p_open=.5)]) == ids(rules=['dyck'])
+    assert len((Study(**ONE) + Study(**{**ONE, 'parts': [['attn']]})).runs) == 1
+
+def reversed_rows(step):
+    "A rule that is defined anew with other rows"
+    @register('rule')
+    class Counted(Task):
+        def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
+        def rows(self, n, generator):
+            x = torch.randint(1, 20, (n, 2), generator=generator)
+            x = torch.cat([x, x + step], 1)
+            return x, (torch.arange(self.seq_len) < self.seq_len - 1).expand(n, -1)
+    return Counted
+
+def test_a_task_defined_anew_is_another_task(tmp_path):
+    def study(): return Study(['counted'], ['attn'], [TEST], seeds=1, controls=[], steps=6, batch_size=8, practice_steps=6, eval_every=6, test_rows=20)
+    kept = tasks.found.copy()
+    try:
+        reversed_rows(1)
+        first = study()
+        rows = first.run(tmp_path, progress=False)
+        assert key(study().runs[0]) == rows[0]['id'], 'the same code is the same run'
+        reversed_rows(2)
+        assert key(study().runs[0]) != rows[0]['id'] and not module.Store(tmp_path).of(study().runs)
+        with pytest.raises(ValueError, match='defined anew'): first.run(tmp_path, progress=False)
+        new = study().run(tmp_path, progress=False)
+        assert new[0]['nets'] != rows[0]['nets'] and len(Table([*rows, *new]).summary()) == 2
+    finally:
+        tasks.found.clear()
+        tasks.found.update(kept)
+
+def test_code_counts_what_it_uses_and_nothing_else():
+    space = dict(__name__='__main__')
+    def define(helper, comment=''):
+        exec(f'from proc_nb.task import Task\nSHIFT = 1\n{helper}\nclass Own(Task):\n    def rows(self, n, generator): return shift(n) {comment}', space)
+        return module.code_of(space['Own']())
+    first = define('def shift(n): return n + SHIFT')
+    assert first and first == define('def shift(n): return n + SHIFT', '# said otherwise') != define('def shift(n): return n - SHIFT')
+    assert module.code_of(Haystack(3)) == module.code_of(shuffled(RULE)) == ''
+
+def test_a_network_of_the_zoo_is_known_by_its_weights(tmp_path, monkeypatch):
+    def study(): return Study(['identity'], ['attn'], [TEST], seeds=1, controls=[], steps=2, batch_size=4, practice='zoo', test_rows=5)
+    before = study()
+    rows = before.run(tmp_path, progress=False)
+    assert rows[0]['nets'] == [module.weights_sum(load_zoo('identity'))] == [before.runs[0]['sources'][0]['net']]
+    real = module.load_zoo
+    def other(name):
+        net = real(name)
+        with torch.no_grad(): net.wte.weight.add_(1)
+        return net
+    monkeypatch.setattr(module, 'load_zoo', other)
+    assert key(study().runs[0]) != rows[0]['id']
+    with pytest.raises(ValueError, match='not the one that this study was made with'): Study.run(before, tmp_path/'new', progress=False)
+
+def test_compositions_take_every_axis():
+    mix = dict(compositions=[{'attn': 'identity', 'mlp': 'eca'}], tests=[TEST], seeds=1)
+    runs = Study(**mix, controls=['sharpened', 'noise 0.3'], layers=[0, 1], embed=['random', 'mean'], rescale=[False, True], practice_steps=[5, 6]).runs
+    assert len(runs) == 3 * 2 * 2 * 2 * 2 and {r['control'] for r in runs} == {'practised', 'sharpened', 'noise 0.3'}
+    nets = {n: load_zoo(n) for n in ('identity', 'eca')}
+    def model(**kwargs): return assemble(Study(**mix, controls=[], **kwargs).runs[0], lambda s: nets[s['rule'][0]])
+    one = model(layers=[1])
+    assert torch.equal(one.h[1].mlp.c_fc.weight, nets['eca'].h[1].mlp.c_fc.weight) and not torch.equal(one.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
+    assert torch.allclose(model(embed='mean').wte.weight[3], nets['identity'].wte.weight.mean(0))
+    assert model(rescale=True).wte.weight.norm(dim=1).mean().item() == pytest.approx(nets['identity'].wte.weight.norm(dim=1).mean().item(), rel=1e-5)
+
+def test_a_named_study_hands_on_what_it_is_given():
+    runs = named('diagnostic', seeds=1, steps=100, batch_size=7, practice_steps=9, rules=['identity']).runs
+    assert {r['test'][0] for r in runs} >= {'multiplication', 'haystack'}
+    assert {(r['seed'], r['steps'], r['batch_size']) for r in runs} == {(0, 100, 7)} and {s['practice']['steps'] for r in runs for s in r['sources']} == {9}
+    assert {r['shape']['n_embd'] for r in runs if r['test'][0] == 'multiplication'} == {512}
+
+# ---- practice
+
+@pytest.mark.parametrize('recipe', ['own', 'paper'])
+@pytest.mark.parametrize('steps', [50, 100, 500, 20_000])
+def test_a_short_practice_reaches_the_full_rate(steps, recipe):
+    from proc_nb.train import rate
+    from proc_nb.zoo import recipe_for
+    how = recipe_for('identity', recipe, steps=steps)
+    factors = [rate(s, how['warmup'], how['schedule'], steps) for s in range(steps)]
+    assert max(factors) == 1 and factors[-1] < .02 and abs(sum(factors) / steps - .5) < .03
+
+def test_the_papers_practice_is_tied_and_drops(tmp_path):
+    study = Study(['identity'], ['attn'], [TEST], seeds=1, controls=[], steps=4, batch_size=8, recipe='paper', practice_steps=5, eval_every=4, test_rows=10)
+    row, = study.run(tmp_path, progress=False)
+    net = module.Store(tmp_path).net(study.runs[0]['sources'][0], study.runs[0])
+    assert (net.config.tied, net.config.dropout) == (True, .1) and repr(net.task) == "Identity(length=20, lengths='fixed', n_symbols=20)"
+    assert row['settings']['sources'][0]['practice'] == dict(steps=5, batch_size=64, lr=5e-5, weight_decay=.01, warmup=1, schedule='cosine', dropout=.1, tied=True)
+    assert not assemble(study.runs[0], lambda s: net).config.tied
+
+def test_published_is_the_papers_protocol_seed_by_seed(tmp_path):
+    study = named('published', 'paper', seeds=[3, 7], rescale=True)
+    assert {tuple(r[k] for k in module.PAPERS) for r in study.runs} == {tuple(module.PAPERS.values())}
+    assert module.PAPERS == dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
+    assert all(r['practice'] == 'fresh' and r['rescale'] == bool(r['sources']) and r['shape'] == module.SMALL for r in study.runs)
+    work = module.Work(study, module.Store(tmp_path), 'cpu')
+    assert [g[0]['seed'] for g in work.tests] == [3] * (len(study.runs) // 2) + [7] * (len(study.runs) // 2) and {len(g) for g in work.todo} == {1}
+
+class Told(BaseException): "Somebody stopped it"
+
+def test_stopped_in_the_middle_it_goes_on_from_there(tmp_path, monkeypatch):
+    def study(): return small(parts=['attn'], seeds=1, steps=40, eval_every=20, controls=[])
+    whole = study().run(tmp_path/'whole', progress=False, workers=1)
+    real, ticks = module.learn, []
+    def stopped(job, tick):
+        def count(n):
+            ticks.append(n)
+            if len(ticks) == 40 + 13: job['deadline'] = 0
+            tick(n)
+        return real(job, count)
+    monkeypatch.setitem(module.ENGINES, 'local', lambda take, tick, workers: ((j, stopped(j, tick)) for j in iter(take, None)))
+    assert len(study().run(tmp_path/'cut', progress=False)) == 0
+    flying, = (tmp_path/'cut'/'flying').iterdir()
+    assert load_tensors(flying/'checkpoint.safetensors')[1]['done'] == 13
+    monkeypatch.undo()
+    assert figures(study().run(tmp_path/'cut', progress=False, workers=1)) == figures(whole)
+
+def test_seeds_of_any_size_and_a_task_without_init(tmp_path):
+    class Bare(Task):
+        "A rule without arguments"
+        seq_len, pad, token_names = 4, 0, [str(i) for i in range(30)]
+        def rows(self, n, generator): return torch.randint(1, 30, (n, 4), generator=generator), (torch.arange(4) < 3).expand(n, -1)
+    kept = tasks.found.copy()
+    try:
+        register('rule')(Bare)
+        study = Study(['bare', RULE], ['attn'], [TEST], seeds=[10 ** 10, 2 ** 63 - 1], controls=['noise 0.1', 'shuffled weights', 'sharpened'], steps=2, batch_size=4, practice_steps=2, eval_every=2, test_rows=5)
+        assert sorted({r['seed'] for r in study.run(tmp_path, progress=False)}) == [10 ** 10, 2 ** 63 - 1]
+    finally:
+        tasks.found.clear()
+        tasks.found.update(kept)
+
+SENDER = """import sys
+from ray import cloudpickle
+from proc_nb.all import *
+from proc_nb.study import Work, Store
+@register('rule')
+class Mine(Task):
+    def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
+    def rows(self, n, generator): return torch.randint(1, 30, (n, self.seq_len), generator=generator), (torch.arange(self.seq_len) < self.seq_len - 1).expand(n, -1)
+work = Work(Study(['mine'], ['attn'], [Haystack(3)], seeds=1, controls=[], steps=2, batch_size=4, practice_steps=2), Store(sys.argv[1]), 'cpu')
+open(sys.argv[2], 'wb').write(cloudpickle.dumps(work.take()))"""
+
+def test_a_worker_need_not_know_the_task(tmp_path):
+    pytest.importorskip('ray')
+    from ray import cloudpickle
+    sent = subprocess.run([sys.executable, '-c', 'import torch\n' + SENDER, str(tmp_path/'out'), str(tmp_path/'job')], capture_output=True, text=True, timeout=300)
+    assert sent.returncode == 0, sent.stderr
+    assert 'mine' not in tasks
+    models, results = module.learn(cloudpickle.loads((tmp_path/'job').read_bytes()))
+    assert results[0]['curve'][-1][0] == 2 and models[0].config.vocab_size == 30
+
+# ---- verdicts
+
+def line(accuracies, rule='set', parts='attn', control='practised', test='haystack', **settings):
+    own = {**module.PAPERS, **module.SMALL, 'embed': 'mean' if parts == 'all' else 'random', **settings}
+    return [dict(test=test, rule=rule, parts=parts, control=control, practice='fresh', practice_steps=9, rescale=own.get('rescale', False), found=500 if a > .5 else None, accuracy=a, seed=i,
+        settings=dict(own, sources=[]), **{k: own[k] for k in ('embed', 'rates', 'steps', 'batch_size')}) for i, a in enumerate(accuracies)]
+
+@pytest.mark.parametrize('rows, word', [
+    (line([0., .9]), 'cannot tell'), (line([.11, .9, .9, .9]), 'cannot tell'), (line([.89] * 5), 'agrees'), (line([.11] * 5), 'differs'), (line([.89]), 'cannot tell'), (line([.89] * 5, n_embd=64), 'cannot tell'),
+    (line([.89] * 5, steps=10), 'cannot tell'), (line([.89] * 5, rates='fresh'), 'cannot tell'), (line([.89] * 5, schedule='cosine_from_0'), 'cannot tell'), (line([.89] * 5, rescale=True), 'cannot tell'),
+    (line([.89] * 5, n_layer=1), 'cannot tell'), (line([.89] * 5, batch_size=200), 'cannot tell'), (line([.89] * 5, lr=3e-3), 'cannot tell'), (line([.89] * 5, 'set(length=7)'), 'cannot tell'),
+    (line([.89] * 5, 'set(lengths=fixed, n_symbols=20)'), 'agrees'), (line([.97] * 5, 'dyck', 'all'), 'cannot tell'), (line([.1] * 5, 'sort'), 'not published')])
+def test_a_verdict_only_where_it_could_have_been_another(rows, word):
+    found, = compare(rows)
+    assert found['verdict'] == word and bool(found['why']) == (word != 'not published'), found['why']
+
+def test_runs_that_scatter_evenly_need_fewer_seeds_once_that_is_known():
+    test = 'reversed_addition(metric=paper)'
+    even = line([.9, .91, .92, .91, .9], 'eca', 'all', test=test)
+    assert compare(even)[0]['verdict'] == 'cannot tell', 'five runs do not show that runs on this test never jump'
+    others = [r for rule in ('sort', 'set', 'union', 'stack') for r in line([.5, .51, .49, .5, .5], rule, 'mlp', test=test)]
+    assert compare([*even, *others])[0]['verdict'] == 'agrees'
+    assert compare([*even, *others, *line([.3, .8], 'reverse', 'mlp', test=test)])[0]['verdict'] == 'cannot tell'
+
+def test_intervals_of_accuracies_stay_between_0_and_1():
+    from proc_nb.results import next_mean, next_mean_even
+    for xs in [0., .01, 1.], [1., 1., .99], [.5], []:
+        for ends in (next_mean(xs, 0, 1), next_mean_even(xs), *([student(xs, 0, 1)[1:]] if len(xs) > 1 else [])): assert 0 <= ends[0] <= ends[1] <= 1
+    for k in range(4): assert 0 <= wilson(k, 3)[0] <= wilson(k, 3)[1] <= 1
+
 def test_sums_and_subsets():
     a, b = small(), small(parts=['mlp'])
     assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
     assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
 
-def call(*args, cwd): return subprocess.run([Path(sys.executable).parent/'proc-nb-study', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+def call(*args, cwd):
+    "What the installed command does"
+    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n', encoding='utf-8')
+    return subprocess.run([sys.executable, 'command.py', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):
     plan = call('tour', '--plan', '--measured', '2', '--seeds', '1', cwd=tmp_path)

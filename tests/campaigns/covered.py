@@ -12,7 +12,7 @@ TESTS = 'test_transfer test_samplers test_tasks test_files test_input test_hones
 
 def functions(path, lines):
     "The functions in which `lines` stand"
-    spans = [(n.lineno, n.end_lineno, n.name) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    spans = [(n.lineno, n.end_lineno, n.name) for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
     inner = lambda l: min(((b - a, n) for a, b, n in spans if a <= l <= b), default=(0, 'module'))[1]
     return list(dict.fromkeys(inner(l) for l in lines))
 
@@ -52,4 +52,4 @@ if __name__ == '__main__':
         n, branches = found.numbers, sorted({l for l, ends in found.missing_branch_arcs().items()} | set(found.missing))
         rows.append(dict(module=m, percent=round(n.pc_covered), lines=n.n_statements, missing=', '.join(functions(path, branches)), cut=sorted(cut)))
         print(rows[-1], flush=True)
-    if a.out: Path(a.out).write_text(json.dumps(rows, indent=1))
+    if a.out: Path(a.out).write_text(json.dumps(rows, indent=1), encoding='utf-8')

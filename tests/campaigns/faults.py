@@ -54,7 +54,7 @@ class Demo(Job):
     def run(self, out, rank=0):
         RATES.update(batch_size=16, eval_every=3)
         demo(n_pairs=3, steps=12, out='run')
-    def rows(self, out): return [without(r, 'seconds') for r in json.loads((out/'run/results.json').read_text())['rows']]
+    def rows(self, out): return [without(r, 'seconds') for r in json.loads((out/'run/results.json').read_text(encoding='utf-8'))['rows']]
     def result(self, out):
         if not (out/'run/chart.png').exists(): return 'stopped' # Ctrl-C: it ends well, with what there is
         return dict(rows=self.rows(out))
@@ -98,7 +98,7 @@ class Language(Job):
         return [without(json.loads(l), *self.odd) for l in p.read_bytes().split(b'\n')[:-1]] if p.exists() else []
     def partly(self, out, whole): assert self.log(out) == whole['log'][:len(self.log(out))], 'log.jsonl holds other figures'
     def result(self, out):
-        last = json.loads((out/'run/results.json').read_text())['last']
+        last = json.loads((out/'run/results.json').read_text(encoding='utf-8'))['last']
         return dict(log=self.log(out), last=without(last, *self.odd), net={n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in load_lm(out/'run').named_parameters()}) # chkstyle: ignore
     def files(self, out): return [p for p in super().files(out) if 'tfevents' not in p.name]
 
@@ -114,17 +114,17 @@ class Influence(Job):
         model = GPT(GPTConfig(vocab_size=11, block_size=11, n_embd=8, n_head=2, n_layer=1), seed=0)
         save_model(model, SHARED/'influence.safetensors')
         rows = torch.randint(11, (42, 9), generator=g).tolist()
-        for name, part in ('docs', rows[:40]), ('queries', rows[40:]): (SHARED/f'{name}.jsonl').write_text(''.join(json.dumps(dict(tokens=r)) + '\n' for r in part))
+        for name, part in ('docs', rows[:40]), ('queries', rows[40:]): (SHARED/f'{name}.jsonl').write_text(''.join(json.dumps(dict(tokens=r)) + '\n' for r in part), encoding='utf-8')
     def run(self, out, rank=0):
         I, o = influence_cli, out/'run'
         net, encode = I.open_model(SHARED/'influence.safetensors')
-        lines, asked, count = I._files(net, encode, SHARED/'docs.jsonl', SHARED/'queries.jsonl')
+        lines, asked = I._files(net, encode, SHARED/'docs.jsonl', SHARED/'queries.jsonl')
         tracer = EKFAC(net)
         I._same(o, dict(model=fingerprint(net), seed=0))
         lines.size = 4
         tracer.fit(lines, rows=4, path=o/'factors.safetensors', every=1)
-        with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, asked, lines, count, o, 8, None, 4, 3)
-    def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text())
+        with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, next(iter(asked)), lines, asked, o, 8, None, 4, 3)
+    def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text(encoding='utf-8'))
     def finished(self, out): return {p.name: p.read_bytes() for p in out.rglob('top.jsonl')}
     def partly(self, out, whole):
         if self.finished(out): assert self.result(out) == whole, 'top.jsonl holds other figures'
@@ -141,10 +141,10 @@ class Lab(Job):
         assert [r.step for r in lab.history] == list(range(1, 11)), "steps are missing"
         lab.save()
     def result(self, out): # chkstyle: ignore
-        return dict(tensors(out/'run/model.safetensors'), rows=(out/'run/records.csv').read_text())
+        return dict(tensors(out/'run/model.safetensors'), rows=(out/'run/records.csv').read_text(encoding='utf-8'))
     def partly(self, out, whole):
         p = out/'run/records.csv'
-        if p.exists(): assert p.read_text() == whole['rows'], 'records.csv holds other figures'
+        if p.exists(): assert p.read_text(encoding='utf-8') == whole['rows'], 'records.csv holds other figures'
 
 class Kernel(Job):
     "A lab in a kernel of its own, driven as JupyterLab drives it"
@@ -224,7 +224,7 @@ def child(job, out, status, rank=0, port=0, strike=None, at=None, plain=False):
         finally: told.update(events=count[0], done=True)
     except BaseException as e: code, told['error'] = 1, [type(e).__name__, str(e)[:2000], isinstance(e, WORDS) or isinstance(e, (KeyboardInterrupt, SystemExit)) or _peer(e)] # chkstyle: ignore
     finally:
-        with contextlib.suppress(OSError): Path(f'{status}.{rank}').write_text(json.dumps(told))
+        with contextlib.suppress(OSError): Path(f'{status}.{rank}').write_text(json.dumps(told), encoding='utf-8')
         os._exit(code)
 
 def _peer(e): return isinstance(e, RuntimeError) and any(w in str(e) for w in ('onnection', 'gloo', 'peer')) # the command says this in words
@@ -259,7 +259,7 @@ def told(status, job):
     found = []
     for r in range(job.processes):
         p = Path(f'{status}.{r}')
-        found.append(json.loads(p.read_text()) if p.exists() and p.stat().st_size else None)
+        found.append(json.loads(p.read_text(encoding='utf-8')) if p.exists() and p.stat().st_size else None)
         p.unlink(missing_ok=True)
     return found
 
@@ -275,7 +275,7 @@ def undisturbed(job, folder):
     begun = time.time()
     fine = wait(start(job, out, status), 240)
     got = told(status, job)
-    if not fine or any(t is None or 'error' in t for t in got): raise SystemExit(f'{job.name}: the undisturbed run failed: {got} {Path(f"{status}.said").read_text()[-2000:]}')
+    if not fine or any(t is None or 'error' in t for t in got): raise SystemExit(f'{job.name}: the undisturbed run failed: {got} {Path(f"{status}.said").read_text(encoding="utf-8")[-2000:]}')
     size = sum(p.stat().st_size for p in out.rglob('*') if p.is_file())
     return dict(seconds=time.time() - begun, events=[t['events'] for t in got], result=job.result(out), size=size)
 
@@ -486,7 +486,7 @@ if __name__ == '__main__':
     a = p.parse_args()
     def keep(row):
         if not a.out: return
-        with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+        with open(a.out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
     rows = campaign(a.kind, a.count, a.seed, keep=keep)
     bad = sum(r['outcome'] == 'violated' for r in rows)
     print(f'{a.kind}: {len(rows)} faults, {bad} promises violated, {sum(r["took"] for r in rows) / max(1, len(rows)):.1f} s each')

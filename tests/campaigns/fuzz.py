@@ -96,7 +96,7 @@ def valid():
     v.tokenizer = (corpus('maths', 'bpe:300', block_size=16, n=200, cache=ROOT/'corpora', progress=False).folder/'tokenizer.json').read_bytes()
     run = lm.Pretraining(v.corpus, None, 'tiny', steps=1, batch_size=2, eval_every=1, eval_rows=2, device='cpu', run_dir=ROOT/'lm')
     for _ in run.records(): pass
-    v.run = json.loads((checkpoints(ROOT/'lm/language')[-1]/'run.json').read_text())
+    v.run = json.loads((checkpoints(ROOT/'lm/language')[-1]/'run.json').read_text(encoding='utf-8'))
     v.released = {k: v.T if k.endswith(('c_attn.weight', 'c_proj.weight', 'c_fc.weight')) else v for k, v in v.model.state_dict().items()}
     return v
 
@@ -365,7 +365,7 @@ def coverage_guided(name, seconds, seed):
         fd = os.open(os.devnull, os.O_WRONLY)
         os.dup2(fd, 2), os.dup2(fd, 1)
         def stop(*_):
-            out.write_text(json.dumps(dict(target=name, seconds=seconds, seed=seed, tried=sum(said.values()), said=said, findings=found, guided=True)))
+            out.write_text(json.dumps(dict(target=name, seconds=seconds, seed=seed, tried=sum(said.values()), said=said, findings=found, guided=True)), encoding='utf-8')
             os._exit(0)
         def timed(data):
             once(data)
@@ -377,7 +377,7 @@ def coverage_guided(name, seconds, seed):
     if not out.exists(): # the process died: an input that no exception could answer
         last = [p.read_bytes().hex() for p in ROOT.glob('*-*') if p.name.startswith(('crash', 'timeout', 'oom'))]
         return dict(target=name, seconds=seconds, seed=seed, tried=0, said={}, findings={f'{name}: the process died': [f'{name}: the process died', ' '.join(last)]}, guided=True)
-    got = json.loads(out.read_text())
+    got = json.loads(out.read_text(encoding='utf-8'))
     out.unlink()
     return got
 
@@ -397,5 +397,5 @@ if __name__ == '__main__':
         print(f'{name}: {row["tried"]:,} inputs in {a.seconds:g} s, {"guided" if row["guided"] else "plain"}, {row["said"]}', flush=True)
         for k, v in row['findings'].items(): print('   ', v[0], v[1][:40], flush=True)
         if a.out:
-            with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+            with open(a.out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
     sys.exit(bad > 0)

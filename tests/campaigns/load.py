@@ -105,6 +105,6 @@ if __name__ == '__main__':
     a = p.parse_args()
     row = measured(a.what, a.scale)
     if a.out:
-        with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+        with open(a.out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
     print({k: v for k, v in row.items() if k != 'curve'}, row['curve'][0], row['curve'][-1])
     sys.exit(not row['flat'])

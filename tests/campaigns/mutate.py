@@ -58,7 +58,7 @@ def mutant(text, i):
     return ast.unparse(ast.fix_missing_locations(Change(node, field, new).visit(tree))), f'line {node.lineno}, {name}: {words} in `{text.splitlines()[node.lineno - 1].strip()[:100]}`'
 
 def cells(book):
-    for c in json.loads(book.read_text())['cells']:
+    for c in json.loads(book.read_text(encoding='utf-8'))['cells']:
         s = ''.join(c['source'])
         if c['cell_type'] != 'code' or re.search(r'^#\|\s*(export|exports|default_exp|eval:\s*false|slow|notest|cuda)', s, re.M) or 'nbdev_export' in s: continue
         yield s
@@ -87,9 +87,9 @@ def _noticed(module, text):
     warnings.simplefilter('ignore')
     folder = Path(tempfile.mkdtemp())
     for d in ('proc_nb', 'tests'): (folder/d).mkdir()
-    for p in (ROOT/'proc_nb').glob('*.py'): (folder/'proc_nb'/p.name).write_text(p.read_text())
+    for p in (ROOT/'proc_nb').glob('*.py'): (folder/'proc_nb'/p.name).write_text(p.read_text(encoding='utf-8'), encoding='utf-8')
     os.symlink(ROOT/'proc_nb/data', folder/'proc_nb/data')
-    (folder/f'proc_nb/{module}.py').write_text(text)
+    (folder/f'proc_nb/{module}.py').write_text(text, encoding='utf-8')
     for k in [k for k in sys.modules if k.split('.')[0] == 'proc_nb']: del sys.modules[k]
     sys.path.insert(0, str(folder))
     os.chdir(ROOT/'nbs')
@@ -119,7 +119,7 @@ if __name__ == '__main__':
     import torch, numpy, altair, fastcore.all, fastcore.test, pytest, hypothesis, ipywidgets, safetensors.torch, tqdm.auto, IPython.display # once, for all children # chkstyle: ignore
     survived = total = 0
     for m in MODULES if a.module == 'all' else [a.module]:
-        text = (ROOT/f'proc_nb/{m}.py').read_text()
+        text = (ROOT/f'proc_nb/{m}.py').read_text(encoding='utf-8')
         n = len(list(places(ast.parse(text))))
         if why := killed(m, text): sys.exit(f'{m}: the unchanged module is not accepted: {why}')
         for i in [a.only] if a.only is not None else random.Random(f'{m} {a.seed}').sample(range(n), min(n, a.count)):
@@ -129,6 +129,6 @@ if __name__ == '__main__':
             row = dict(module=m, number=i, of=n, where=where, killed=who, seconds=round(time.time() - begun, 1))
             if who is None: print(f'survived: {m} {i} {where}', flush=True)
             if a.out:
-                with open(a.out, 'a') as f: f.write(json.dumps(row) + '\n')
+                with open(a.out, 'a', encoding='utf-8') as f: f.write(json.dumps(row) + '\n')
     print(f'{total - survived} of {total} mutants killed')
     sys.exit(survived > a.allow * total)

@@ -3,7 +3,7 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 
-def lines(p): return [json.loads(l) for l in p.read_text().splitlines()] if p.exists() else []
+def lines(p): return [json.loads(l) for l in p.read_text(encoding='utf-8').splitlines()] if p.exists() else []
 
 def faults(rows):
     out = []
@@ -28,7 +28,7 @@ def mutants(rows):
 
 if __name__ == '__main__':
     d = Path(sys.argv[1])
-    report = dict(about=json.loads((d/'about.json').read_text()), faults=faults(lines(d/'faults.jsonl')), fuzz=fuzz(lines(d/'fuzz.jsonl')),
+    report = dict(about=json.loads((d/'about.json').read_text(encoding='utf-8')), faults=faults(lines(d/'faults.jsonl')), fuzz=fuzz(lines(d/'fuzz.jsonl')),
         load=[{**r, 'curve': r['curve'][::max(1, len(r['curve']) // 12)]} for r in lines(d/'load.jsonl')], mutants=mutants(lines(d/'mutants.jsonl')), first_mutants=mutants(lines(d/'mutants_before.jsonl')),
-        coverage=json.loads((d/'coverage.json').read_text()) if (d/'coverage.json').exists() else [])
-    Path(__file__).with_name('report.json').write_text(json.dumps(report, indent=1) + '\n')
+        coverage=json.loads((d/'coverage.json').read_text(encoding='utf-8')) if (d/'coverage.json').exists() else [])
+    Path(__file__).with_name('report.json').write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
