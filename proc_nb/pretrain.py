@@ -9,7 +9,7 @@ __all__ = ['LM_SIZES', 'GPUS', 'MAPPED', 'DECAYS', 'LM_RECIPES', 'LMConfig', 'LM
            'GPU', 'gpu_of', 'peak_flops', 'flops_per_token', 'Plan', 'counted_lm_flops', 'engine', 'rows_for',
            'shared_by', 'lr_factor', 'decay_groups', 'LMRun', 'peak_memory', 'LMRecord', 'checkpoints', 'load_lm',
            'load_released', 'RuleMix', 'warm_task', 'Stopped', 'Signals', 'Pretraining', 'resident', 'circumstances',
-           'pretrain', 'pretrain_cli', 'Unread', 'pretrain_main']
+           'pretrain', 'run_pretrain', 'Unread', 'answer_pretrain']
 
 # %% ../nbs/51_pretrain.ipynb #9597e056
 import contextlib, ctypes, importlib.util, json, math, os, platform, re, shutil, signal, sys, threading, time, warnings
@@ -18,8 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch, torch.nn.functional as F
-from fastcore.basics import NS, ifnone, patch, store_attr
-from fastcore.script import anno_parser
+from fastcore.basics import ifnone, patch, store_attr
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
@@ -1174,68 +1173,14 @@ LM_RECIPES = dict(
         batch_size=64, steps=50_000, lr=5e-5, schedule='cosine', weight_decay=.01, # rows [CALC], the others [CODE]
         length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1, joined=True))
 
-# %% ../nbs/51_pretrain.ipynb #97011534
-_open = corpus
-def pretrain_cli(
-    corpus:str='code', # text, code, maths, a file or folder, c4, codeparrot, mathematics, wikitext, or a name on the hub
-    rule:str=None, # Rule to practise first, such as set, set+union or 'shuffled set'; none if left out
-    recipe:str=None, # c4, codeparrot or mathematics: what 2601.21725 did; other options change its fields
-    parts:str='attn,mlp,ln', # Parts to carry over, with commas between
-    size:str='laptop', # tiny, laptop, 12-12-768, 24-16-1024 or 24-16-2048
-    steps:int=1000, # Steps of language
-    warm_steps:int=500, # Steps of the warm-up, at most
-    warm_to:float=None, # Practise until this share of the rule's held-out answers is right
-    warm_batch:int=64, # Rows in a step of the warm-up, over all processes
-    length:int=32, # Longest input of the rule
-    tokenizer:str='bytes', # bytes, bpe:2048, gpt2, or a folder
-    block:int=None, # Tokens in a row; the size's own if left out
-    max_tokens:int=None, # Read no more than so many tokens of the corpus
-    shuffle:int=None, # Files and data sets: seed of the order in which documents are read; as they stand if left out
-    kind:str=None, # A folder of several kinds of files: text, code, json, csv or parquet
-    packages:bool=False, # text and code: of the installed packages too
-    batch_size:int=None, # Rows in a step, over all processes; the size's own if left out
-    micro:int=None, # Rows at a time in one process; all of its own if left out
-    lr:float=None, # Learning rate of language; the size's own if left out
-    warmup:int=100, # Steps of language in which it rises
-    schedule:str='constant', # constant, hold, linear or cosine
-    decay_steps:int=None, # Step at which the schedule ends; the last one if left out
-    floor:float=0., # Share of the learning rate that is left at the end of the schedule
-    weight_decay:float=.01, # Weight decay of language
-    warm_lr:float=1e-3, # Learning rate of the warm-up on the rule
-    warm_ramp:int=None, # Steps in which that rises; a tenth of them, 100 at most, if left out
-    warm_schedule:str='constant', # Schedule of the warm-up, over all its steps
-    warm_weight_decay:float=None, # Weight decay of the warm-up; as for language if left out
-    decay:str='matrices', # What weight decay pulls on: matrices, or all
-    beta1:float=.9, # AdamW's
-    beta2:float=.999, # AdamW's
-    clip:float=1., # Gradients longer than this, over all parameters, are cut to it
-    dropout:float=0., # Share of activations dropped, in both phases
-    init:str=None, # Folder or file of a network to start from
-    seed:int=0, # Seed of weights and data
-    bf16:bool=False, # Half precision
-    remat:bool=False, # Compute activations twice instead of keeping them
-    compile:bool=False, # Compile the network
-    joined:bool=False, # Let documents in a row see one another, as in the papers
-    eval_every:int=100, # Steps between evaluations
-    eval_rows:int=64, # Held-out rows in an evaluation
-    save_every:int=None, # Steps between checkpoints; at evaluations if left out
-    keep:int=2, # Checkpoints kept of each phase; 0 for all
-    device:str=None, # cpu or cuda; what there is if left out
-    out:str='_runs/pretrain', # Folder for checkpoints, log and results
-    plan:bool=False, # Only say what it would need
-    devices:int=1, # For the plan: how many
-    sharded:bool=False, # For the plan: weights and optimiser spread over the devices
-    gpu:str=None, # For the plan: H200, H100, A100, L40S, L4 or T4, in place of what is here
-    resume:bool=False # Go on from the last checkpoint
-):
-    "Practise on a rule, carry parts over, learn a corpus"
-    _command(NS(**locals()))
-
 # %% ../nbs/51_pretrain.ipynb #091cda68
+_open = corpus
 _SAME = '''warm_batch warm_to warm_lr warm_ramp warm_schedule warm_weight_decay length init seed batch_size micro lr warmup schedule decay_steps floor weight_decay decay
     clip dropout bf16 remat compile eval_every eval_rows save_every keep device resume'''.split()
-def _command(o):
-    "What `pretrain_cli` does with its options"
+def run_pretrain(
+    o # The options of `pretrain`, as attributes
+):
+    "Practise on a rule, carry parts over, learn a corpus"
     p = _pretraining(o)
     if o.plan: return print(p.plan(o.devices, o.sharded, gpu=o.gpu))
     with p.signals:
@@ -1291,15 +1236,17 @@ def _end(p, rec, out):
     p.acc.end_training()
 
 # %% ../nbs/51_pretrain.ipynb #b7fcd1d2
-def pretrain_main():
+def answer_pretrain(
+    parser, # What reads the options of `pretrain`
+    pretrain # The command as a function
+):
     "The command, with mistakes answered in words"
-    parser = anno_parser(pretrain_cli, prog='proc-nb-pretrain')
     given = parser.parse_args()
     try:
         if recipe := getattr(given, 'recipe', None):
             parser.set_defaults(**LM_RECIPES[choose('recipe', recipe, LM_RECIPES)])
             given = parser.parse_args()
-        pretrain_cli(**{k: v for k,v in vars(given).items() if k not in ('pdb', 'xtra')})
+        pretrain(**{k: v for k,v in vars(given).items() if k not in ('pdb', 'xtra')})
     except Stopped as e:
         print(f'proc-nb-pretrain: {e}', file=sys.stderr)
         sys.exit(128 + e.number)
@@ -1311,4 +1258,6 @@ def pretrain_main():
         sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). What was saved is whole: start it again with --resume.')
 
 # %% ../nbs/51_pretrain.ipynb #3279c3fd
-if __name__ == '__main__' and 'get_ipython' not in globals() and '__file__' in globals(): pretrain_main()
+if __name__ == '__main__' and 'get_ipython' not in globals() and '__file__' in globals():
+    from proc_nb.commands import pretrain_main
+    pretrain_main()

@@ -5,7 +5,7 @@ from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
 from proc_nb.influence import *
-from proc_nb.influence_cli import influence_cli
+from proc_nb.commands import influence as influence_cli
 
 HEARD = dict(capture_output=True, text=True, timeout=300)
 
@@ -362,7 +362,7 @@ def test_padding_changes_nothing(g):
     one, two = (EKFAC(model).fit(x, fisher='empirical').scores(x[:4], x) for x in (b, wide))
     assert torch.allclose(one, two, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
 
-COMMAND = "import sys; from proc_nb.influence_cli import influence_cli; sys.exit(influence_cli())"
+COMMAND = "import sys; from proc_nb.commands import influence as influence_cli; sys.exit(influence_cli())"
 
 @pytest.fixture
 def command(tmp_path):

@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from proc_nb import language as asking, pretrain as pretraining
 from proc_nb.all import *
-from proc_nb.commands import language as language_cli
+from proc_nb.commands import language as language_cli, pretrain as pretrain_cli
 from proc_nb.corpus import *
 from proc_nb.language import *
 from proc_nb.pretrain import *
@@ -818,9 +818,7 @@ def test_mistakes_on_the_command_line():
     (RuntimeError('[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer'), 'another process of this run has died .*--resume'), (RuntimeError('shapes'), None)])
 def test_what_torch_raises_is_said_in_words(monkeypatch, e, word):
     def fails(**kwargs): raise e
-    monkeypatch.setattr(pretraining, 'pretrain_cli', fails)
-    monkeypatch.setattr(pretraining, 'anno_parser', lambda *args, **kwargs: argparse.Namespace(parse_args=argparse.Namespace))
-    with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): pretrain_main()
+    with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): answer_pretrain(argparse.Namespace(parse_args=argparse.Namespace), fails)
 
 # ---- options of the commands
 
