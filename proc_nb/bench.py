@@ -192,7 +192,7 @@ def in_turns(
     "Time several ways in turns; each figure has median, low and high"
     for f in ways.values(): f(1)
     took = {k: dict(ms=[], cpu=[]) for k in ways}
-    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False):
+    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False, delay=2):
         for clock,seconds in zip(took[k].values(), zip(*f(steps))): clock.append(1e3 * statistics.median(seconds) / runs_of(k))
     last = took[list(ways)[-1]]
     def times(mine, clock): return middle([b / a for a,b in zip(mine[clock], last[clock])])
