@@ -477,8 +477,9 @@ def differing(
     said=() # Settings that are told elsewhere
 ) -> list: # Names of settings
     "Settings in which these cells are not all alike"
-    names = dict.fromkeys(k for c in cells for k in c['settings'])
-    return [k for k in names if k not in said and len({key(c['settings'].get(k)) for c in cells}) > 1]
+    each = [c['settings'] for c in cells]
+    def values(k): return {key(s.get(k)) for s in each if not (k.startswith('practice ') and s.get('control') == 'random')}
+    return [k for k in dict.fromkeys(k for s in each for k in s) if k not in said and len(values(k)) > 1]
 
 def settings_said(
     settings:dict, # Name -> value
