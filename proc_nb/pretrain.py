@@ -8,8 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/pretrain.html.md"""
 __all__ = ['LM_SIZES', 'GPUS', 'MAPPED', 'DECAYS', 'LM_RECIPES', 'LMConfig', 'LMBlock', 'LM', 'own_document', 'Size', 'lm_config',
            'GPU', 'gpu_of', 'peak_flops', 'flops_per_token', 'Plan', 'counted_lm_flops', 'engine', 'rows_for',
            'shared_by', 'lr_factor', 'decay_groups', 'LMRun', 'peak_memory', 'LMRecord', 'checkpoints', 'load_lm',
-           'load_released', 'RuleMix', 'warm_task', 'Stopped', 'Signals', 'Pretraining', 'resident', 'circumstances',
-           'pretrain', 'run_pretrain', 'Unread', 'answer_pretrain']
+           'load_released', 'RuleMix', 'warm_task', 'Stopped', 'Signals', 'Pretraining', 'resident', 'rule_code',
+           'circumstances', 'pretrain', 'run_pretrain', 'Unread', 'answer_pretrain']
 
 # %% ../nbs/51_pretrain.ipynb #9597e056
 import contextlib, ctypes, importlib.util, json, math, os, platform, re, shutil, signal, sys, threading, time, warnings
@@ -30,7 +30,7 @@ from .ensemble import _no_memory
 from .gpt import *
 from .ready import MISTAKES
 from .scores import right_rows
-from .study import alone
+from .study import alone, code_of
 from .task import *
 from .train import *
 from .train import _sha256
@@ -977,7 +977,23 @@ def origin(self:Pretraining):
     "What the language phase starts from, as JSON"
     rule = repr(self.task) if self.task else _sum_of(self.source)
     warm = {k: getattr(self, k) for k in 'warm_steps warm_batch warm_lr warm_to warm_ramp warm_schedule warm_weight_decay'.split()} if self.task else {}
-    return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm)
+    code = rule_code(self.task) if self.task else ''
+    return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm, **(dict(code=code) if code else {}))
+
+def rule_code(
+    task:Task # A rule, or a mixture of rules
+) -> str: # '' if all of it comes with the package
+    "A sum of the code that is yours in a rule"
+    return ' '.join(filter(None, (code_of(t) for t in getattr(task, 'parts', [task]))))
+
+# %% ../nbs/51_pretrain.ipynb #1a8b3874
+@patch
+def settings(self:Pretraining):
+    "The settings that change what a run comes to, beside its length, its corpus and `origin`"
+    own = 'batch_size lr warmup schedule floor weight_decay dropout bf16 warm_lr warm_schedule warm_weight_decay'.split()
+    usual = dict(lr_scale=None, clip=1., betas=[.9, .999], decay='matrices', isolate=True)
+    ends = None if self.schedule == 'constant' else ifnone(self.decay_steps, self.steps)
+    return {**{k: getattr(self, k) for k in own}, 'decay_steps': ends, **usual, **{k: v for k,v in self.kwargs.items() if k in usual}}
 
 # %% ../nbs/51_pretrain.ipynb #d224824c
 @patch
