@@ -60,7 +60,7 @@ def write(package, out):
 def check():
     "What mypy says about the copy"
     write(ROOT/'proc_nb', OUT/'proc_nb')
-    return subprocess.run([sys.executable, '-m', 'mypy', '--config-file', ROOT/'pyproject.toml', '--cache-dir', '.mypy_cache', '-p', 'proc_nb'], cwd=OUT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, '-m', 'mypy', '--config-file', ROOT/'pyproject.toml', '--python-version', f'{sys.version_info[0]}.{sys.version_info[1]}', '--cache-dir', '.mypy_cache', '-p', 'proc_nb'], cwd=OUT, capture_output=True, text=True)
 
 def test_types():
     done = check()
