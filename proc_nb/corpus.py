@@ -167,8 +167,8 @@ def library_english(
 ): # Yields documents
     "The topics of the manual, and the docstrings of each module"
     from pydoc_data.topics import topics
-    topics = [t.strip() for t in topics.values()]
-    yield from topics if nested else outermost(topics)
+    texts = [t.strip() for t in topics.values()]
+    yield from texts if nested else outermost(texts)
     yield from (d for f in library_files(packages) if (s := read_source(f)) and len(d := docstrings(s)) > 200)
 
 # %% ../nbs/50_corpus.ipynb #53ccec20
@@ -835,7 +835,7 @@ def rows_of(self:Corpus,
 ) -> Batch: # Rows of `seq_len` tokens
     "The rows with these numbers"
     at,T = np.asarray(numbers),self.seq_len
-    s = np.searchsorted(self.starts[split], at, side='right') - 1
+    s = np.atleast_1d(np.searchsorted(self.starts[split], at, side='right') - 1)
     rows = np.stack([self.maps[split][i][(j := (r - self.starts[split][i]) * T):j + T + 1] for i,r in zip(s, at)])
     x = torch.from_numpy(rows.astype(np.int64))
     return Batch(x[:, :-1], x[:, 1:], x[:, :-1] != self.end, task=self)

@@ -15,6 +15,7 @@ __all__ = ['PROCEDURES', 'OPENINGS', 'LINKS', 'STRANGE', 'NOISE', 'FACTS', 'FAMI
 # %% ../nbs/61_influence_study.ipynb #e803ff7b
 import json
 from copy import deepcopy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -36,8 +37,8 @@ from .zoo import *
 @dataclass(repr=False)
 class Procedure:
     "Something to work out step by step, in one or several wordings"
-    cases:list # Tuples of numbers
-    values:object # Function of a case's numbers that gives, by name, every number its wordings may use
+    cases:Iterable # Tuples of numbers; kept as a list
+    values:Callable # Function of a case's numbers that gives, by name, every number its wordings may use
     questions:tuple # Wordings of the question
     steps:tuple # For each step, its wordings
     in_words:tuple # The procedure without numbers; {a} and {b} are links between clauses
