@@ -71,7 +71,7 @@ def between(
 ) -> float: # `x` as a float
     "`x` if it is a finite number between `lo` and `hi`, Python's or NumPy's, else a ValueError in words"
     x = plain(x)
-    number = isinstance(x, Real) and not isinstance(x, bool) and abs(x) < np.inf # type: ignore[operator]
+    number = isinstance(x, Real) and not isinstance(x, bool) and x not in (np.inf, -np.inf)
     if number and (lo < x < hi or (ends and x in (lo, hi))): return float(x)
     above = f'lie {"at" if ends else "above"} {lo}{" or above" * ends}'
     span = f'lie between {lo} and {hi}{"" if ends else " (both left out)"}'
