@@ -38,7 +38,7 @@ class GPTConfig:
         if self.n_embd % self.n_head: raise ValueError(f'n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).')
         self.dropout = between('dropout', self.dropout, 0, 1, ends=True)
         if self.dropout == 1: raise ValueError('dropout must be less than 1, else nothing is left.')
-        self.tied = bool(choose('value of tied', plain(self.tied), [True, False]))
+        self.tied = bool(choose('value of tied', to_python(self.tied), [True, False]))
 
 # %% ../nbs/10_gpt.ipynb #f9614c29
 class use_generator(TorchDispatchMode):

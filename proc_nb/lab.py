@@ -564,7 +564,7 @@ def freeze_moved(
 # %% ../nbs/70_lab.ipynb #de2aa861
 def _devices(): return ['cpu', *(['cuda'] if torch.cuda.is_available() else []), *(['mps'] if torch.backends.mps.is_available() else [])]
 def _number(value, lo, hi, text, **kw):
-    value = plain(value)
+    value = to_python(value)
     kind = W.BoundedFloatText if isinstance(value, float) else W.BoundedIntText
     return _put(_field(kind(value=lo, min=lo, max=hi, description=text, **kw)), text, value)
 

@@ -285,7 +285,7 @@ class Study:
         self.recipe = choose('recipe', recipe, RECIPES)
         self.practice_with = {**ifnone(practice_with, {}), **_given(lr=practice_lr)}
         self.rule_with = {choose('rule', k, tasks.rules): v for k,v in ifnone(rule_with, {}).items()}
-        many = isinstance(plain(seeds), (int, float, str))
+        many = isinstance(to_python(seeds), (int, float, str))
         seeds = range(whole('seeds', seeds, 1, MOST)) if many else [check_seed(s) for s in seeds]
         axes = rules,parts,tests,practice_steps,layers,embed,rescale,controls,compositions
         cells = list(self._cells(*map(_axis, axes)))
