@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'ENDLESS', 'WAYS', 'LABELS', 'SWEEP', 'Took', 'now', 'tim
            'many', 'Plain', 'plain', 'compiled_plain', 'haystack_rows', 'trainer', 'runs_of', 'middle', 'in_turns',
            'memory', 'needed', 'peaks', 'floor', 'fused_work', 'fused_peaks', 'step_parts', 'counted', 'set_for_now',
            'tf32', 'within', 'switched', 'sweep', 'busy_cores', 'in_default_threads', 'beside_others', 'as_lines',
-           'bars', 'measure', 'busy_lines', 'run_bench', 'costs', 'profiled']
+           'bars', 'measure', 'busy_lines', 'run_bench', 'costs']
 
 # %% ../nbs/91_bench.ipynb #2c836877
 import importlib.util, json, os, random, resource, statistics, subprocess, sys, time
@@ -192,7 +192,7 @@ def in_turns(
     "Time several ways in turns; each figure has median, low and high"
     for f in ways.values(): f(1)
     took = {k: dict(ms=[], cpu=[]) for k in ways}
-    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False):
+    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False, delay=2):
         for clock,seconds in zip(took[k].values(), zip(*f(steps))): clock.append(1e3 * statistics.median(seconds) / runs_of(k))
     last = took[list(ways)[-1]]
     def times(mine, clock): return middle([b / a for a,b in zip(mine[clock], last[clock])])
@@ -552,21 +552,10 @@ def run_bench(
 def costs(
     rows:list # What `sweep` gives
 ) -> alt.HConcatChart: # A chart per thing that changes
-    "Milliseconds per 1,000 rows while one thing changes"
+    "Milliseconds of CPU time per 1,000 rows while one thing changes"
     return alt.hconcat(*[_cost(k, [r for r in rows if r['changed'] == k]) for k in dict.fromkeys(r['changed'] for r in rows)]).resolve_scale(y='shared')
 
 def _cost(what, rows):
     y = alt.Y('per:Q', title='ms per 1,000 rows' if what == 'batch' else None)
     base = alt.Chart(alt.Data(values=rows), title=what).encode(x=alt.X('value:O', title=None, axis=alt.Axis(labelAngle=0)), y=y)
     return alt.layer(base.mark_bar(color=color(0)), base.mark_text(dy=-6).encode(text=alt.Text('per:Q', format='.0f'))).properties(width=95, height=130)
-
-# %% ../nbs/91_bench.ipynb #aa51b4a6
-def profiled(
-    step, # Function that does one step
-    top:int=8 # Lines
-) -> list: # (operation, milliseconds) of the costliest
-    "Where the processor time of a step goes"
-    step()
-    with torch.autograd.profiler.profile(use_kineto=False) as p: step()
-    events = sorted(p.key_averages(), key=lambda e: -e.self_cpu_time_total)
-    return [(e.key, round(e.self_cpu_time_total / 1000, 1)) for e in events[:top]]

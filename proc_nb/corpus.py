@@ -10,7 +10,7 @@ __all__ = ['SKIP', 'FAMILIES', 'EMBEDDED', 'HUB', 'HELD_OUT', 'EXPORTED', 'FORMA
            'stored_tokenizer', 'store_tokenizer', 'library_files', 'read_source', 'docstrings', 'outermost',
            'library_english', 'library_code', 'polynomial', 'maths_problems', 'kind_of', 'files_under', 'local_files',
            'open_text', 'likely_encoding', 'undecodable', 'articles', 'rows_in', 'document', 'split_named',
-           'own_splits', 'Stream', 'shuffle_rows', 'document_key', 'split_by_key', 'fingerprint', 'clusters',
+           'own_splits', 'Stream', 'shuffle_rows', 'document_key', 'split_by_key', 'document_fingerprint', 'clusters',
            'Clusters', 'HeldOut', 'sha256', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'turn', 'corpus']
 
 # %% ../nbs/50_corpus.ipynb #c6f3d520
@@ -552,7 +552,7 @@ _ODD = np.array([pow(0x9E3779B97F4A7C15, i, 2**64) for i in range(PASSAGE)], np.
 @lru_cache(2**20)
 def _hashed(word): return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), 'little')
 
-def fingerprint(
+def document_fingerprint(
     text:str, # A document
     problem:bool=False # Is it a problem, known by its numbers?
 ) -> np.ndarray: # uint64 [at least 1], sorted
@@ -603,7 +603,7 @@ class Clusters:
             key = document_key(text)
             if key in size: continue
             size[key] = len(text)
-            prints.append(fingerprint(text, problems or getattr(documents, 'problems', False)))
+            prints.append(document_fingerprint(text, problems or getattr(documents, 'problems', False)))
         self.split = self._assigned(np.array(list(size), np.int64), np.array(list(size.values())), prints, most) if size else {}
     def _assigned(self, keys, sizes, prints, most):
         label = clusters(prints)
@@ -628,13 +628,13 @@ class HeldOut:
             for text in islice(texts, most):
                 key,self.problems = document_key(text),getattr(texts, 'problems', False)
                 self.split.setdefault(key, name if len(parts) > 1 else ('validation', 'test')[key & 1])
-                found = fingerprint(text, self.problems)
+                found = document_fingerprint(text, self.problems)
                 for p in found.tolist(): self.having.setdefault(p, []).append(len(self.sizes))
                 self.sizes.append(len(found))
     def __call__(self, text):
         "The split of a document"
         if there := self.split.get(document_key(text)): return there
-        found = fingerprint(text, self.problems)
+        found = document_fingerprint(text, self.problems)
         shared = Counter(d for p in found.tolist() for d in self.having.get(p, ()))
         near = any(n >= SHARED * min(len(found), self.sizes[d]) for d,n in shared.items())
         return None if near else 'train'

@@ -997,9 +997,8 @@ def _own():
 
 # %% ../nbs/19_fused.ipynb #f0500092
 def _watched():
-    try: half = torch.is_autocast_enabled('cpu')
-    except TypeError: half = torch.is_autocast_cpu_enabled() # before PyTorch 2.4
-    return half or torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0 or bool(nn.modules.module._global_forward_hooks)
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return torch.is_autocast_enabled('cpu') or modes > 0 or bool(nn.modules.module._global_forward_hooks)
 
 # %% ../nbs/19_fused.ipynb #b6b93089
 def _walk(m):

@@ -145,10 +145,10 @@ def _influence_speed(found):
 def _language_speed(found):
     return [dict(threads=f"{r['threads']} thread(s)", network=r['size'], value=r['ratio'], low=r['lowest'], high=r['highest']) for r in found['rows']]
 
-@view('bench', 'A training step, and what it is measured against', 'milliseconds per step, median and range', 'The same step by this package, by a plain loop and by the Trainer of transformers.', 'nbs/91_bench.ipynb')
+@view('bench', 'A training step, and what it is measured against', 'milliseconds of CPU time per step, median and range', 'The same step by this package, by a plain loop and by the Trainer of transformers.', 'nbs/91_bench.ipynb')
 def _bench(found):
     def one(r, k, ms): return dict(threads=f"{r['threads']} thread(s)", way=LABELS[k], value=ms['median'], low=ms['low'], high=ms['high'])
-    return [one(r, k, v['ms']) for r in found['rows'] for k,v in r['ways'].items()]
+    return [one(r, k, v['cpu']) for r in found['rows'] for k,v in r['ways'].items()]
 
 # %% ../nbs/94_gallery.ipynb #bac80ccf
 def groups_of(

@@ -628,7 +628,7 @@ def damage(
     units = sorted({(l, s) for *_,l,s in at})
     out = []
     for f,m in dict.fromkeys((f, m) for f,m,*_ in at if m not in (against, 'nothing')):
-        each = {u: at[f, m, *u] - at[f, against, *u] for u in units if (f, m, *u) in at}
+        each = {u: at[(f, m, *u)] - at[(f, against, *u)] for u in units if (f, m, *u) in at}
         values,unit = _per_library(each)
         mean,lo,hi = student(values)
         out.append(dict(family=f, method=m, mean=mean, lo=lo, hi=hi, n=len(values), unit=unit))

@@ -170,13 +170,14 @@ def _key(i):
 def legend(
     rows # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
 ) -> Html: # A table
-    "One line per setting: how it is drawn, its last accuracy, when it passed 95 %; the median and a count where there are several runs"
+    "One line per setting: how it is drawn, its last accuracy, when it passed 95 %; of several runs the median and a count"
     out,rows = '',one_line_each(rows)
     for i,s in enumerate(dict.fromkeys(r['setting'] for r in rows)):
         runs = {}
         for r in rows:
             if r['setting'] == s: runs.setdefault(r['seed'], []).append(r)
-        last,above = median(r[-1]['accuracy'] for r in runs.values()),[next((o['step'] for o in r if o['accuracy'] > .95), None) for r in runs.values()]
+        last = median(r[-1]['accuracy'] for r in runs.values())
+        above = [next((o['step'] for o in r if o['accuracy'] > .95), None) for r in runs.values()]
         said = f'above 95% at step {above[0]:,}' if above[0] is not None else ''
         if len(runs) > 1: said = f'median of {len(runs)}; {sum(a is not None for a in above)} of {len(runs)} above 95%'
         cells = _key(i),esc(s),f'<b>{last:.1%}</b>',said

@@ -35,7 +35,8 @@ def seeds_of(
 ): # A number, or a list
     "Seeds as the command takes them; raises ValueError for anything else"
     if text is None or isinstance(text, int): return text
-    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text): raise ValueError(f"Seeds are '10' (how many), '0,1,7' or '10-19' (which), not {text!r}.")
+    if not re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text):
+        raise ValueError(f"Seeds are '10' (how many), '0,1,7' or '10-19' (which), not {text!r}.")
     if text.isdigit(): return int(text)
     ends = [[int(e) for e in o.split('-')] for o in text.split(',')]
     return [s for e in ends for s in range(e[0], e[-1] + 1)]

@@ -21,13 +21,7 @@ in_step() { # notebooks and modules agree, and the notebooks are clean
     || { echo "nbdev-clean or nbdev-export changed files: look at git diff, then commit"; return 1; }
 }
 
-style() { # chkstyle ends well whatever it has found
-  local said; said=$(chkstyle . 2>&1) || { echo "$said"; return 1; }
-  if grep -q '^found [1-9]' <<<"$said"; then echo "$said"; return 1; fi
-}
-
 step "notebooks and modules in step" in_step
-step "style" style
 step "notebooks" offline nbdev-test --n-workers "${WORKERS:-2}"
 if [ "$mode" = full ]; then step "site" python tests/docs_check.py $(command -v chromium >/dev/null && echo --shots); fi
 if [ "$mode" = full ]; then step "slow notebooks" offline nbdev-test --n-workers "${WORKERS:-2}" --flags slow; fi

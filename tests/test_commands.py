@@ -80,12 +80,12 @@ def test_two_practices_do_not_meet(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='a.run holds a practice that was stopped. Add --resume'): practise_cli('identity', steps=20, out='a')
     with pytest.raises(ValueError, match='seed was 0 and is now 1'): practise_cli('identity', seed=1, steps=20, out='a', resume=True)
 
-@pytest.mark.parametrize('command', re.findall(r'^(proc-nb-[a-z]+) = "proc_nb.commands:', (Path(__file__).parent/'../pyproject.toml').read_text(), re.M))
-def test_help_loads_nothing_heavy(command, tmp_path):
+@pytest.mark.parametrize('command,function', re.findall(r'^(proc-nb-[a-z]+) = "proc_nb.commands:(\w+)"', (Path(__file__).parent/'../pyproject.toml').read_text(encoding='utf-8'), re.M))
+def test_help_loads_nothing_heavy(command, function, tmp_path):
     (tmp_path/command).write_text(f"""import sys
-from proc_nb.commands import {command.split('-')[-1]} as command
+from proc_nb.commands import {function} as command
 try: command()
-finally: print([m for m in ('torch', 'altair', 'ipywidgets', 'numba') if m in sys.modules])""")
+finally: print([m for m in ('torch', 'altair', 'ipywidgets', 'numba') if m in sys.modules])""", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/command, '--help'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and f'usage: {command} ' in done.stdout and done.stdout.strip().endswith('[]'), done.stdout + done.stderr
 
@@ -97,7 +97,7 @@ def test_demos_are_the_same_however_many_work(tmp_path):
     for n in '1', '2':
         done = call('proc-nb-demo', '--n-pairs', '3', '--steps', '4', '--parts', 'all', '--seeds', '2', '--workers', n, '--out', n, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path/n/'results.json').read_text()) for n in '12')
+    one, two = (json.loads((tmp_path/n/'results.json').read_text(encoding='utf-8')) for n in '12')
     for r in one['rows'] + two['rows']: r.pop('seconds')
     assert one['rows'] == two['rows'] and (one['workers'], two['workers']) == (1, 2)
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
 from proc_nb.influence import *
-from proc_nb.influence_cli import influence_cli
+from proc_nb.commands import influence as influence_cli
 
 HEARD = dict(capture_output=True, text=True, timeout=300)
 
@@ -362,7 +362,7 @@ def test_padding_changes_nothing(g):
     one, two = (EKFAC(model).fit(x, fisher='empirical').scores(x[:4], x) for x in (b, wide))
     assert torch.allclose(one, two, rtol=1e-3, atol=1e-3 * float(one.abs().max()))
 
-COMMAND = "import sys; from proc_nb.influence_cli import influence_cli; sys.exit(influence_cli())"
+COMMAND = "import sys; from proc_nb.commands import influence as influence_cli; sys.exit(influence_cli())"
 
 @pytest.fixture
 def command(tmp_path):
@@ -415,12 +415,12 @@ def test_the_command_refuses_in_words(folder, change, words):
 MESSY = ['', '{"text": null}', '{"text": "the cat saw a dog", "url": "x", "tokens": null, "meta": {"deep": [1]}}', '   ', '{"text": "red blue", "prompt": "  "}', '{"text": ""}', '{"tokens": []}', '{"text": "a house and a tree", "id": 7}', '']
 def messy(folder, *more):
     file = folder/'messy.jsonl'
-    file.write_text('\n'.join([*MESSY, *more]))
+    file.write_text('\n'.join([*MESSY, *more]), encoding='utf-8')
     return dict(model=folder/'gpt2', docs=file, queries=folder/'queries.jsonl', out=folder/'out', top=2)
 
 def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
     influence_cli(**messy(folder))
-    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text().splitlines()]
+    rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text(encoding='utf-8').splitlines()]
     assert '3 rows; lines: 5 blank or without text' in capsys.readouterr().out
     assert {r['line']: r['text'] for r in rows} == {n: json.loads(MESSY[n - 1])['text'] for n in {r['line'] for r in rows}} and {r['line'] for r in rows} <= {3, 5, 8}
 
@@ -449,15 +449,15 @@ def test_the_same_file_elsewhere_is_the_same_run(folder):
 def test_damping_equal_length_and_factors(folder):
     args = dict(model=folder/'gpt2', docs=folder/'docs.jsonl', queries=folder/'queries.jsonl', out=folder/'out')
     influence_cli(**args)
-    lines = args['docs'].read_text().splitlines()
-    (folder/'mended.jsonl').write_text('\n'.join(['{"text": "a red house and a blue tree"}', *lines[1:]]))
+    lines = args['docs'].read_text(encoding='utf-8').splitlines()
+    (folder/'mended.jsonl').write_text('\n'.join(['{"text": "a red house and a blue tree"}', *lines[1:]]), encoding='utf-8')
     influence_cli(**args | dict(docs=folder/'mended.jsonl', out=folder/'again'), factors=folder/'out/factors.safetensors', damping=.01, equal_length=True)
     from proc_nb.influence_cli import Lines, open_model
     net, encode = open_model(folder/'gpt2')
     docs, asked = (next(iter(Lines(folder/f, encode))) for f in ('mended.jsonl', 'queries.jsonl'))
     fitted = EKFAC(net, damping=.01).fit(next(iter(Lines(args['docs'], encode))))
     want = fitted.scores(asked, docs) / fitted.norms(docs)
-    rows = [json.loads(l) for l in (folder/'again/top.jsonl').read_text().splitlines()]
+    rows = [json.loads(l) for l in (folder/'again/top.jsonl').read_text(encoding='utf-8').splitlines()]
     for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
     assert {(r['query'], r['query_line']) for r in rows} == {(0, 1), (1, 2)}
     with pytest.raises(ValueError, match='damping was None and is now 0.01'): influence_cli(**args, damping=.01)
@@ -468,7 +468,7 @@ def test_a_tokenizer_of_ones_own(folder):
     for name in ('tokenizer.json', 'tokenizer_config.json'): (folder/'gpt2'/name).rename(folder/name)
     for k, tok in enumerate((folder/'tokenizer.json', folder)):
         influence_cli(**args, out=folder/f'b{k}', tokenizer=tok)
-        assert (folder/f'b{k}/top.jsonl').read_text() == (folder/'a/top.jsonl').read_text()
+        assert (folder/f'b{k}/top.jsonl').read_text(encoding='utf-8') == (folder/'a/top.jsonl').read_text(encoding='utf-8')
     with pytest.raises(FileNotFoundError, match='There is no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'nothing.json')
     with pytest.raises(ValueError, match='holds no tokenizer'): influence_cli(**args, out=folder/'c', tokenizer=folder/'docs.jsonl')
 
@@ -540,7 +540,7 @@ def test_the_forecast_knows_how_many_rows_are_fitted(g):
 def test_no_query_is_left_out(folder):
     from proc_nb.influence_cli import _files, open_model
     net, encode = open_model(folder/'gpt2')
-    (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001)
+    (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001, encoding='utf-8')
     asked = _files(net, encode, folder/'docs.jsonl', folder/'many')[1]
     assert len(asked) == len(next(iter(asked))) == 100_001
 

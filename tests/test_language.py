@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from proc_nb import language as asking, pretrain as pretraining
 from proc_nb.all import *
-from proc_nb.commands import language as language_cli
+from proc_nb.commands import language as language_cli, pretrain as pretrain_cli
 from proc_nb.corpus import *
 from proc_nb.language import *
 from proc_nb.pretrain import *
@@ -645,7 +645,7 @@ def test_practice_ends_when_the_rule_is_kept(data, tmp_path):
     recs = [r for r in pretrain(data, run_dir=tmp_path, **how) if r.phase == 'warm-up']
     seen = [r.accuracy for r in recs if r.accuracy is not None]
     assert seen[-1] >= .2 and all(x < .2 for x in seen[:-1]) and len(recs) == 10 * len(seen) < 400
-    found = json.loads((tmp_path/'results.json').read_text())
+    found = json.loads((tmp_path/'results.json').read_text(encoding='utf-8'))
     assert found['practice']['accuracy'] == pytest.approx(seen[-1]) and found['practice']['step'] == len(recs) and found['passes'] > 0
     again = list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})) # practice is not taken up again
     assert [(r.phase, r.step) for r in again] == [('language', 9)]
@@ -664,11 +664,11 @@ def test_a_checkpoint_of_version_0_1_goes_on_as_it_was_begun(data, tmp_path):
     how = small(decay='all', warm_ramp=100)
     list(pretrain(data, run_dir=tmp_path, **how))
     file = checkpoints(tmp_path/'language')[-1]/'run.json'
-    about = {k: v for k, v in json.loads(file.read_text()).items() if k != 'sum'}
+    about = {k: v for k, v in json.loads(file.read_text(encoding='utf-8')).items() if k != 'sum'}
     for k in 'floor', 'betas', 'decay': about['run'].pop(k)
     for k in 'warm_to', 'warm_ramp', 'warm_schedule', 'warm_weight_decay': about['run']['origin'].pop(k)
     about['run']['corpus'] = 'maths'
-    file.write_text(json.dumps(sealed(about)))
+    file.write_text(json.dumps(sealed(about)), encoding='utf-8')
     with pytest.raises(ValueError, match="decay was 'all' and is now 'matrices'"): list(pretrain(data, run_dir=tmp_path, resume=True, **{**small(warm_ramp=100), 'steps': 9}))
     assert [r.step for r in pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 9})] == [9]
 
@@ -676,12 +676,12 @@ def test_a_checkpoint_of_version_0_1_goes_on_as_it_was_begun(data, tmp_path):
 def test_a_signal_saves_and_says_so(uninterrupted, tmp_path, number):
     out = tmp_path/'run'
     p = subprocess.Popen(command(out, '--steps', 5000, '--eval-every', 1000), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text().splitlines()) > 4 + 12, p)
+    until(lambda: (out/'log.jsonl').exists() and len((out/'log.jsonl').read_text(encoding='utf-8').splitlines()) > 4 + 12, p)
     p.send_signal(number)
     said = p.communicate(timeout=90)[1]
     rows = [r for r in logged(out) if r['phase'] == 'language']
     assert p.returncode == 128 + number and f'stopped at step {rows[-1]["step"]:,} of language. It is saved' in said, said
-    assert json.loads((checkpoints(out/'language')[-1]/'run.json').read_text())['done'] == rows[-1]['step'] == len(rows)
+    assert json.loads((checkpoints(out/'language')[-1]/'run.json').read_text(encoding='utf-8'))['done'] == rows[-1]['step'] == len(rows)
     done = go(out, '--steps', len(rows) + 3, '--eval-every', 1000, '--resume')
     assert done.returncode == 0, done.stderr
     ours, theirs = ([r for r in logged(o) if r['phase'] == 'language'] for o in (out, uninterrupted))
@@ -818,9 +818,7 @@ def test_mistakes_on_the_command_line():
     (RuntimeError('[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer'), 'another process of this run has died .*--resume'), (RuntimeError('shapes'), None)])
 def test_what_torch_raises_is_said_in_words(monkeypatch, e, word):
     def fails(**kwargs): raise e
-    monkeypatch.setattr(pretraining, 'pretrain_cli', fails)
-    monkeypatch.setattr(pretraining, 'anno_parser', lambda *args, **kwargs: argparse.Namespace(parse_args=argparse.Namespace))
-    with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): pretrain_main()
+    with pytest.raises(SystemExit if word else RuntimeError, match=word or 'shapes'): answer_pretrain(argparse.Namespace(parse_args=argparse.Namespace), fails)
 
 # ---- options of the commands
 

@@ -29,12 +29,3 @@ def test_the_large_downloads_show_what_they_do():
     assert '--quiet' not in re.search('^SHOWN := (.*)$', make, re.M)[1]
     for line in make.splitlines():
         if '$$want' in line and 'install' in line or "'.[dev]'" in line: assert '$(PIP)' not in line, line
-
-@pytest.mark.parametrize('found, code, fails', [(0, 0, False), (3, 0, True), (3, 1, True), (0, 2, True)])
-def test_the_style_step_fails_on_what_it_reports(found, code, fails, tmp_path):
-    (tmp_path/'chkstyle').write_text(f'#!/bin/bash\necho "found {found} potential violation(s)"\nexit {code}\n', encoding='utf-8')
-    (tmp_path/'chkstyle').chmod(0o755)
-    step = re.search(r'^style\(\) \{.*?^\}', (ROOT/'tests/run.sh').read_text(encoding='utf-8'), re.M | re.S)[0]
-    done = subprocess.run(['bash', '-c', f'{step}\nstyle'], env={**os.environ, 'PATH': f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'}, capture_output=True, text=True)
-    assert bool(done.returncode) == fails and ('found 3' in done.stdout) == (found == 3)
-

@@ -214,7 +214,8 @@ def reversed_rows(step):
     class Counted(Task):
         def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
         def rows(self, n, generator):
-            x = torch.randint(1, 20, (n, 1), generator=generator) + step * torch.arange(self.seq_len)
+            x = torch.randint(1, 20, (n, 2), generator=generator)
+            x = torch.cat([x, x + step], 1)
             return x, (torch.arange(self.seq_len) < self.seq_len - 1).expand(n, -1)
     return Counted
 
@@ -392,7 +393,7 @@ def test_sums_and_subsets():
 
 def call(*args, cwd):
     "What the installed command does"
-    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n')
+    (cwd/'command.py').write_text('from proc_nb.commands import study\nstudy()\n', encoding='utf-8')
     return subprocess.run([sys.executable, 'command.py', *args], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 def test_command_plans_stops_and_refuses(tmp_path):

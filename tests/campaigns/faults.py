@@ -124,7 +124,7 @@ class Influence(Job):
         lines.size = 4
         tracer.fit(lines, rows=4, path=o/'factors.safetensors', every=1)
         with contextlib.redirect_stderr(io.StringIO()): I._finish(tracer, next(iter(asked)), lines, asked, o, 8, None, 4, 3)
-    def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text())
+    def result(self, out): return dict(tensors(out/'run/factors.safetensors'), top=(out/'run/top.jsonl').read_text(encoding='utf-8'))
     def finished(self, out): return {p.name: p.read_bytes() for p in out.rglob('top.jsonl')}
     def partly(self, out, whole):
         if self.finished(out): assert self.result(out) == whole, 'top.jsonl holds other figures'

@@ -282,8 +282,8 @@ def plan(b):
     usual = ['1', '0', '-1', '8', 'x', '99999999999', 'set', 'attn,mlp', 'bpe:512', 'bpe:', 'gpt2', 'bytes']
     args = ['--plan', '--size', b.choice(['12-12-768', '24-16-1024', b.text().replace('\x00', '')]), *(x for _ in range(b.byte() % 4) for x in (b.choice(flags), b.choice([*usual, b.text().replace('\x00', '')])))] # chkstyle: ignore
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        given = vars(anno_parser(pretrain_cli, prog='proc-nb-pretrain').parse_args(args))
-        pretrain_cli(**{k: v for k, v in given.items() if k not in ('pdb', 'xtra')})
+        given = vars(anno_parser(commands.pretrain, prog='proc-nb-pretrain').parse_args(args))
+        commands.pretrain(**{k: v for k, v in given.items() if k not in ('pdb', 'xtra')})
 
 def STUDY_MAIN(args):
     from fastcore.script import anno_parser
