@@ -132,18 +132,27 @@ def language(
 # %% ../nbs/93_commands.ipynb #73052104
 @call_parse
 def crossing(
-    seeds:int=5, # Runs of each arm
+    seeds:str='5', # 5 (how many), or 0,1,7 or 0-4 (which)
     steps:int=600, # Steps of language
-    to:float=.955, # Practise each rule until this share of its held-out answers is right
+    to:float=.96, # Practise each rule until this share of its held-out answers is right
+    most:int=8000, # Steps of practice at most
+    length:int=6, # Longest input of a rule
+    warm_lr:float=2e-3, # Learning rate of the practice
+    warm_batch:int=32, # Rows in a step of the practice
     rules:str='sort,set,union', # Rules
-    domains:str='text,code,maths', # Corpora
+    domains:str='text,code,maths', # Corpora: text, code, maths, files or folders
     size:str='tiny', # tiny, laptop, ...
-    controls:bool_arg=True, # Shuffled rows, shuffled weights and more of the target too, after the rest
-    out:str='_runs/crossing' # Folder for results
+    eval_every:int=100, # Steps between evaluations, of text and rules
+    controls:bool_arg=True, # Shuffled rows and shuffled weights too, after the rest
+    plan:bool=False, # Only say what is left to do, and how long that would take
+    measured:int=5, # With --plan: steps to time of each kind
+    out:str='_runs/crossing' # Folder for results; a stopped crossing goes on from it
 ):
-    "Is it the rule or the domain? Rules practised to equal skill, crossed with corpora"
+    "Is it the rule or the domain? Rules practised to equal skill, crossed with corpora; one thread"
     options = NS(**locals())
     from proc_nb.language import run_crossing
+    from proc_nb.study_cli import seeds_of
+    options.seeds = seeds_of(seeds)
     run_crossing(options)
 
 # %% ../nbs/93_commands.ipynb #a91b7c3e
