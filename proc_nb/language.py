@@ -10,8 +10,8 @@ __all__ = ['QUESTIONS', 'RULES', 'ALL', 'PLACE', 'PAPER_DOMAIN', 'CROSSED', 'SKI
            'substitutive', 'said_censored', 'as_markdown', 'loss_curves', 'paper', 'paper_parts', 'saved_bars',
            'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart', 'watch',
            'crossing_arms', 'crossing_controls', 'Crossing', 'Left', 'crossed_gains', 'contrasts', 'interval', 'power',
-           'seen_above', 'crossing_table', 'crossing_leads', 'crossing_verdict', 'run_language', 'run_crossing',
-           'stored_language', 'beside_paper']
+           'seen_above', 'crossing_table', 'crossing_leads', 'crossing_verdict', 'crossing_answer', 'run_language',
+           'run_crossing', 'stored_language', 'beside_paper']
 
 # %% ../nbs/52_language.ipynb #3f32b0dd
 import copy, hashlib, json, math, statistics, sys, time
@@ -672,23 +672,24 @@ def _practices(self:Crossing):
 
 # %% ../nbs/52_language.ipynb #c90d3e52
 def _pace(p, phase, every):
-    "Seconds of a step, with its share of an evaluation"
-    ends = [time.perf_counter()]
+    "Seconds of the processor for a step, with its share of an evaluation"
+    ends = [time.process_time()]
     for r in p.records():
         if r.phase != phase: break
-        ends.append(time.perf_counter())
+        ends.append(time.process_time())
     first,*steps,last = (b - a for a,b in zip(ends, ends[1:]))
     return statistics.median(steps) + max(0, last - statistics.median(steps)) / every
 
 @patch
 def pace(self:Crossing,
     measured:int=5 # Steps to time
-) -> dict: # Seconds of a step on each rule that is left, and in each domain
-    "How fast it goes, here and now"
+) -> dict: # Seconds of the processor for a step on each rule that is left, and in each domain
+    "How fast it goes here"
     n,found,left = whole('measured', measured, 1) + 2,{},self.left()
     for d,study in self.studies.items():
         how = dict(steps=n, eval_every=n, eval_rows=study.eval_rows, **study.kwargs)
-        if left.language[d]: found[d] = _pace(Pretraining(study.data, None, study.size, **how), 'language', study.eval_every)
+        if not left.language[d]: continue
+        found[d] = _pace(Pretraining(study.data, None, study.size, **how), 'language', study.eval_every)
     for r in (r for r,steps in left.practice.items() if steps):
         how = dict(steps=1, warm_steps=n, warm_batch=study.warm_batch, length=study.length, eval_rows=1, **study.kwargs)
         p = Pretraining(study.data, r, study.size, (), eval_every=n, **how)
@@ -699,15 +700,16 @@ def pace(self:Crossing,
 def plan(self:Crossing,
     measured:int=5 # Steps to time
 ) -> str: # Some lines
-    "What is left to do, and hours of it"
+    "What is left to do, and how many hours of a core it takes"
     left,pace = self.left(),self.pace(measured)
     lines,hours = [f'{left.runs} of {len(self)} runs are left.'],0
     for what,todo in dict(practice=left.practice, language=left.language).items():
         for k,steps in todo.items():
             if not steps: continue
-            hours += steps * pace[k] / 3600
-            lines.append(f'{what} {k}: at most {steps:,} steps of {pace[k] * 1000:.0f} ms, {steps * pace[k] / 3600:.2f} h')
-    return '\n'.join([*lines, f'At most {hours:.1f} hours with {torch.get_num_threads()} thread(s).'])
+            took = steps * pace[k] / 3600
+            hours += took
+            lines.append(f'{what} {k}: at most {steps:,} steps of {pace[k] * 1000:.0f} ms, {took:.2f} hours')
+    return '\n'.join([*lines, f'At most {hours:.1f} hours of a core.'])
 
 # %% ../nbs/52_language.ipynb #dbdb2a19
 def _names(rows, key): return list(dict.fromkeys(r[key] for r in rows))
@@ -805,8 +807,11 @@ def _practice_share(rows, label):
 
 def _passes(rows):
     "How often the text was read, by arms and by the run with more of the target"
-    def most(d, practised): return max((r['passes'] for r in rows if r['domain'] == d and bool(r['arm']['rule']) == practised), default=0)
-    return 'passes over the text: ' + ', '.join(f'{d} {most(d, True):.2f} (with more of it {most(d, False):.2f})' for d in _names(rows, 'domain'))
+    def most(d, practised):
+        of = [r for r in rows if r['domain'] == d and bool(r['arm']['rule']) == practised]
+        return f'{max((r["passes"] for r in of), default=0):.2f}'
+    told = [f'{d} {most(d, True)} (with more of it {most(d, False)})' for d in _names(rows, 'domain')]
+    return 'passes over the text: ' + ', '.join(told)
 
 def crossing_leads(
     rows:list # What `Crossing.records` yields
@@ -837,6 +842,13 @@ def _judged(xs):
     told,seen = f'{mean:+.3f} nats ({low:+.3f} to {high:+.3f})',seen_above(statistics.stdev(xs), len(xs))
     if low > 0 or high < 0: return f'{told}, clear.'
     return f'{told}, cannot tell; one above {seen:.3f} would have been seen four times in five.'
+
+def crossing_answer(
+    rows:list # What `Crossing.records` yields
+) -> str: # Markdown
+    "Both tables and the verdict"
+    verdict = '\n'.join(f'- {v}' for v in crossing_verdict(rows))
+    return '\n\n'.join(filter(None, [crossing_table(rows), crossing_leads(rows), verdict])) + '\n'
 
 # %% ../nbs/52_language.ipynb #50d5b9bf
 def _study(o, data, out):
@@ -896,11 +908,11 @@ def run_crossing(
 def _tell_crossing(o, rows):
     "Print tables and verdict of what is done, and write them down"
     out = Path(o.out)
-    told = [crossing_table(rows), crossing_leads(rows), '\n'.join(f'- {v}' for v in crossing_verdict(rows))]
-    text = '\n\n'.join(filter(None, told)) + '\n'
+    text = crossing_answer(rows)
     print(f'\n{text}')
     write_atomic(out/'crossing.md', lambda p: p.write_text(text, encoding='utf-8'))
-    keep(out/'crossing.json', rows, command='proc-nb-crossing', options=vars(o), verdict=crossing_verdict(rows), **machine())
+    about = dict(command='proc-nb-crossing', options=vars(o), verdict=crossing_verdict(rows))
+    keep(out/'crossing.json', rows, **about, **machine())
     print(f'Written: {out/"crossing.md"}, {out/"crossing.json"}')
 
 # %% ../nbs/52_language.ipynb #c88bc86b
