@@ -140,7 +140,7 @@ def _there(self:LanguageStudy, p, key):
 def _scrambled(self:LanguageStudy, practice, seed):
     net = copy.deepcopy(practice.net)
     perturb(net, 'shuffle', seeded(seed, 1), parts=list(ALL))
-    return practice._replace(net=net)
+    return practice._replace(net=net, accuracy=None) # nothing is left that could keep a rule
 
 # %% ../nbs/52_language.ipynb #39c234e8
 @patch
