@@ -928,7 +928,7 @@ def test_a_crossing_practises_once_for_all_domains(data, tmp_path, monkeypatch):
 def test_a_crossing_in_words(tmp_path):
     with pytest.raises(ValueError, match='must be a multiple of 100'): Crossing(tmp_path, domains=['maths'], steps=150)
     with pytest.raises(KeyError, match="Did you mean 'sort'"): Crossing(tmp_path, rules=['sorte'], domains=['maths'])
-    with pytest.raises(ValueError, match='to must be'): Crossing(tmp_path, domains=['maths'], to=1.5)
+    with pytest.raises(ValueError, match='to must lie'): Crossing(tmp_path, domains=['maths'], to=1.5)
 
 # ---- stored results
 
