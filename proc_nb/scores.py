@@ -38,7 +38,8 @@ def right_rows(
 ) -> torch.Tensor: # bool [n]
     "Which rows are answered right from the first scored position to the last"
     ok = torch.ones_like(batch.score_mask)
-    ok[batch.score_mask] = _right_tokens(model, batch)
+    with eval_mode(model): said = model(batch.tokens, at=batch.score_mask).argmax(-1)
+    ok[batch.score_mask] = said == batch.targets[batch.score_mask]
     return ok.all(1)
 
 # %% ../nbs/15_scores.ipynb #c2fcdff8
