@@ -21,7 +21,6 @@ from typing import NamedTuple
 import altair as alt, numpy as np
 import torch, torch.nn as nn, torch.nn.functional as F
 
-from .cli import pick_device
 from .draw import *
 from .ensemble import *
 from .gpt import *
@@ -42,7 +41,7 @@ class Took(NamedTuple):
 
 def now(device='cpu'):
     "Both clocks, when the work on `device` is done"
-    if 'cuda' in str(device): torch.cuda.synchronize()
+    if 'cuda' in str(device): torch.cuda.synchronize(device)
     return Took(time.perf_counter(), time.process_time())
 
 def timed(

@@ -734,14 +734,17 @@ def gauss_newton(
 ) -> torch.Tensor: # [out * in, out * in], the bias as the last input
     "The exact Gauss-Newton matrix of a layer, mean over rows: for models of a few hundred numbers in a layer"
     names = [k for k,p in model.named_parameters() if p is layer.weight or p is layer.bias]
-    def logits(w):
-        own = dict(zip(names, (w[:, :-1], w[:, -1])))
-        return answer_outputs(model, batch, lambda *args, **kwargs: torch.func.functional_call(model, own, args, kwargs))
     w = torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
-    jac,p = torch.func.jacrev(logits)(w).flatten(2),logits(w).softmax(-1).detach()
-    centred = jac - torch.einsum('mv,mvk->mk', p, jac)[:, None]
-    scaled = (centred * p.sqrt()[..., None]).flatten(0, 1) # so that the product needs no [m, v, k, k]
-    return scaled.T @ scaled / len(batch)
+    def logits(w, rows):
+        own = dict(zip(names, (w[:, :-1], w[:, -1])))
+        return answer_outputs(model, rows, lambda *args, **kwargs: torch.func.functional_call(model, own, args, kwargs))
+    def summed(rows):
+        jac,p = torch.func.jacrev(logits)(w, rows).flatten(2),logits(w, rows).softmax(-1).detach()
+        centred = jac - torch.einsum('mv,mvk->mk', p, jac)[:, None]
+        scaled = (centred * p.sqrt()[..., None]).flatten(0, 1) # so that the product needs no [m, v, k, k]
+        return scaled.T @ scaled
+    few = [batch[i:i+8] for i in range(0, len(batch), 8)] # memory grows with the square of the rows at once
+    with eval_mode(model): return sum(map(summed, few)) / len(batch)
 
 # %% ../nbs/60_influence.ipynb #3a2b403a
 class Estimate(dict):
@@ -929,9 +932,9 @@ def row_losses(
     rows:Batch, # Rows, on any device
     loss=answer_cross_entropy # A loss per answer
 ) -> torch.Tensor: # [n], nats, summed over each row's `loss_mask`; on the CPU
-    "The loss of each row, in the mode the model is in"
+    "The loss of each row, without dropout"
     rows = rows.to(device_of(model))
-    each = _each_loss(loss, answer_outputs(model, rows), rows.targets[rows.loss_mask])
+    with eval_mode(model): each = _each_loss(loss, answer_outputs(model, rows), rows.targets[rows.loss_mask])
     return each.new_zeros(len(rows)).index_add(0, rows.loss_mask.nonzero()[:, 0], each).cpu()
 
 # %% ../nbs/60_influence.ipynb #f7915745

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from fastcore.basics import ifnone, patch
 
+from .gpt import *
 from .influence import *
 from .influence_study import *
 from .results import *
@@ -219,7 +220,8 @@ def _looked_at(scores, lengths, library, nats):
 def right_words(model, batch):
     "Share of right words, 0 to 1, teacher-forced; None if nothing is asked"
     if not batch.loss_mask.any(): return None
-    return float((model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]).float().mean())
+    with eval_mode(model): right = model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]
+    return float(right.float().mean())
 
 def format_run(
     seed:int=0, # Seed of library and reader

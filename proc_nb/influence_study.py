@@ -330,7 +330,7 @@ def answered(
 ) -> dict: # Family -> share of questions, 0 to 1
     "Which share of the questions is answered in full"
     b = library.held
-    wrong = model(b.tokens, at=b.loss_mask).argmax(-1) != b.targets[b.loss_mask]
+    with eval_mode(model): wrong = model(b.tokens, at=b.loss_mask).argmax(-1) != b.targets[b.loss_mask]
     bad = torch.zeros(len(b)).index_add(0, b.loss_mask.nonzero()[:, 0], wrong.float()) > 0
     return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean()) for f in dict.fromkeys(library.families)}
 

@@ -24,7 +24,7 @@ from .train import *
 # %% ../nbs/53_language_speed.ipynb #d745604e
 def _now(device):
     "The time, once the device has done what it was given"
-    if 'cuda' in str(device): torch.cuda.synchronize()
+    if 'cuda' in str(device): torch.cuda.synchronize(device)
     return time.perf_counter()
 
 def _between(ends): return [b - a for a,b in zip(ends, ends[1:])]

@@ -455,7 +455,7 @@ def right_by_place(
     batch:Batch # Rows of a `Lego` task
 ) -> torch.Tensor: # float [n_vars]: share of right answers at each place
     "Accuracy along the chain on given rows"
-    right = (model(batch.tokens, at=batch.score_mask).argmax(-1) == batch.targets[batch.score_mask]).float()
+    with eval_mode(model): right = (model(batch.tokens, at=batch.score_mask).argmax(-1) == batch.targets[batch.score_mask]).float()
     place = batch.task.places(batch.tokens)[batch.score_mask]
     zero = right.new_zeros(batch.task.n_vars)
     return zero.index_add(0, place, right) / zero.index_add(0, place, torch.ones_like(right))
@@ -471,10 +471,7 @@ def accuracy_by_place(
     """Held-out accuracy by place in the chain.
 
     Shows how often answers are right. Cannot show how they were found: the rule of the root is right at the first two places, the product of all signs at the last."""
-    was,g = model.training,seeded(seed, device=device_of(model))
-    out = right_by_place(model.eval(), task.sample(n, g, split)).tolist()
-    model.train(was)
-    return out
+    return right_by_place(model, task.sample(n, seeded(seed, device=device_of(model)), split)).tolist()
 
 # %% ../nbs/40_lego.ipynb #29b8564c
 def _smooth(x, eps=1e-3): return (x + eps) / (x + eps).sum(-1, keepdim=True)
@@ -640,7 +637,9 @@ def ablation(
     """What each head is worth, silenced alone.
 
     Shows heads that nothing replaces. Cannot show heads that do the same work twice: without either of them the other goes on, and both look worthless."""
-    def accuracy(): return float((model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]).float().mean())
+    def accuracy():
+        with eval_mode(model): right = model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]
+        return float(right.float().mean())
     full,out = accuracy(),torch.zeros(len(model.h), model.config.n_head)
     for l in range(len(out)):
         for h in range(out.shape[1]):
@@ -732,7 +731,8 @@ def flip_effect(
     b = task.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
     place,first = (x[b.score_mask] for x in (task.places(b.tokens), task.chains(b.tokens) == 0))
     zero,counted = torch.zeros(task.n_vars, device=device_of(model)),first != across
-    def said(b): return model(b.tokens, at=b.score_mask).argmax(-1)
+    def said(b):
+        with eval_mode(model): return model(b.tokens, at=b.score_mask).argmax(-1)
     def per_place(hit): return zero.index_add(0, place, (hit & counted).float())
     before,total = said(b),per_place(torch.ones_like(counted))
     return torch.stack([per_place(said(flip(b, j, _other(task.group))) != before) / total for j in range(task.n_vars)])
@@ -772,7 +772,8 @@ def count_or_follow(
     rows = _beside(task)
     b = rows.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
     end = b.score_mask & (rows.places(b.tokens) == rows.n_vars - 1)
-    said,row = model(b.tokens, at=end).argmax(-1),end.nonzero()[:, 0]
+    with eval_mode(model): said = model(b.tokens, at=end).argmax(-1)
+    row = end.nonzero()[:, 0]
     chance = 1 / len(task.group)
     def share(x): return float((said == x).float().mean())
     right,counted = share(b.targets[end]),share(_product(rows, b.tokens)[row])

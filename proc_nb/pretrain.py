@@ -35,6 +35,7 @@ from .task import *
 from .train import *
 from .train import _sha256
 from .transfer import *
+from .workers import pick_device
 
 # %% ../nbs/51_pretrain.ipynb #26613910
 @dataclass
@@ -294,12 +295,14 @@ def engine(
     bf16:bool=False, # Half precision?
     run_dir=None # Where TensorBoard's files go, if it is installed
 ): # An `accelerate.Accelerator`
-    "The engine this process trains on; raises ValueError if a launcher was asked for several processes and started one"
+    "The engine this process trains on; raises ValueError for a device that is not there, or if a launcher was asked for several processes and started one"
     try: from accelerate import Accelerator
     except ImportError: raise ImportError("Pretraining needs accelerate: pip install 'proc-nb[pretrain]'") from None
     from accelerate.state import AcceleratorState
-    cpu = str(device or ('cuda' if torch.cuda.is_available() else 'cpu')) == 'cpu'
+    device = pick_device(device)
+    if device.index: raise ValueError(f'A run takes the first GPU it sees. For {str(device)!r} set CUDA_VISIBLE_DEVICES={device.index} and leave the device out.')
     _all_there(os.environ)
+    cpu = device.type == 'cpu'
     if cpu: _give_back_at_once()
     if AcceleratorState._shared_state: AcceleratorState._reset_state()
     board = run_dir and importlib.util.find_spec('tensorboard')
@@ -495,9 +498,8 @@ def measure(self:LMRun,
     split:str='validation' # Which documents
 ) -> dict: # loss (nats a token), perplexity, bits_per_byte, and accuracy where there are problems
     "What the network is worth on held-out documents; raises ValueError if there is not a row of them"
-    self.model.eval()
     c,most = self.task,ifnone(self.micro, self.batch_size // self.acc.num_processes)
-    sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(most))
+    with eval_mode(self.model): sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(most))
     nll,count,size = self.total(sums).tolist()
     out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1, size) / math.log(2))
     if c.about.get('problems') and problems:
@@ -514,11 +516,10 @@ def skill(self:LMRun,
     split:str='validation' # Which rows
 ) -> float: # Share of answers that is right
     "How well the rule is kept"
-    self.model.eval()
     b = self.task.sample(rows, seeded(0), split)
     parts = [b[p].to(self.acc.device) for p in torch.arange(len(b)).split(ifnone(self.micro, self.batch_size // self.acc.num_processes))]
-    right = [(self.model(p.tokens, at=p.score_mask).argmax(-1) == p.targets[p.score_mask]).float() for p in parts]
-    return float(torch.cat(right).mean())
+    with eval_mode(self.model): right = [self.model(p.tokens, at=p.score_mask).argmax(-1) == p.targets[p.score_mask] for p in parts]
+    return float(torch.cat(right).float().mean())
 
 # %% ../nbs/51_pretrain.ipynb #26b44d29
 def peak_memory(
@@ -1129,7 +1130,7 @@ def circumstances(
     p:Pretraining # A run
 ) -> dict: # JSON
     "What a run was made with"
-    chip = torch.cuda.get_device_name() if p.acc.device.type == 'cuda' else platform.processor() or platform.machine()
+    chip = torch.cuda.get_device_name(p.acc.device) if p.acc.device.type == 'cuda' else platform.processor() or platform.machine()
     data = dict(corpus=p.data.about['source'], sha256=p.data.sha256, tokenizer=p.data.tokenizer.about)
     where = dict(device=p.acc.device.type, hardware=chip, processes=p.acc.num_processes, threads=torch.get_num_threads())
     how = dict(size=p.size, rule=repr(p.task), parts=_listed(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)

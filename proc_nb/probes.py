@@ -82,11 +82,11 @@ def _shade(x, among):
 # %% ../nbs/22_probes.ipynb #a17cc62c
 @torch.no_grad()
 def probe(
-    model:GPT, # The network; it is put into evaluation mode
+    model:GPT, # The network
     batch:Batch # Rows of its task
 ) -> Probes: # 'previous', 'answer', 'after', 'distance', 'entropy'
     "What every head does on these rows"
-    maps,real = model.eval().maps(batch.tokens),batch.tokens != batch.task.pad
+    maps,real = model.maps(batch.tokens),batch.tokens != batch.task.pad
     return Probes(previous=previous_score(maps, real), answer=answer_score(maps, batch), after=answer_score(maps, batch, 1),
         distance=mean_distance(maps, real), entropy=entropy(maps, real))
 

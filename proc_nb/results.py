@@ -26,7 +26,7 @@ def machine(
     device='cpu' # Where was trained
 ) -> dict: # Hardware and versions, for a results file
     "What a figure was measured on"
-    name = torch.cuda.get_device_name() if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
+    name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
     return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
 # %% ../nbs/17_results.ipynb #a98cc74f

@@ -11,22 +11,23 @@ __all__ = ['generate', 'right_rows', 'score']
 import torch
 
 from .draw import *
+from .gpt import *
 from .task import *
 from .train import *
 
 # %% ../nbs/15_scores.ipynb #b8ed66df
 @torch.no_grad()
 def generate(
-    model, # The model to ask; it is put into evaluation mode
+    model, # The model to ask; it answers in evaluation mode
     batch:Batch # Rows whose answered positions (`score_mask`) are to be written
 ) -> torch.Tensor: # int64 [n, T]: the rows, with the model's answers
     "Fill in each answer greedily, one token at a time"
-    model.eval()
     tokens,mask = batch.tokens.clone(),batch.score_mask[:, :-1]
-    for t in mask.any(0).nonzero().flatten().tolist():
-        at = torch.zeros_like(batch.score_mask[:, :t+1])
-        at[:, t] = mask[:, t]
-        tokens[at[:, t], t + 1] = model(tokens[:, :t+1], at=at).argmax(-1)
+    with eval_mode(model):
+        for t in mask.any(0).nonzero().flatten().tolist():
+            at = torch.zeros_like(batch.score_mask[:, :t+1])
+            at[:, t] = mask[:, t]
+            tokens[at[:, t], t + 1] = model(tokens[:, :t+1], at=at).argmax(-1)
     return tokens
 
 # %% ../nbs/15_scores.ipynb #083cdfab
@@ -36,9 +37,9 @@ def right_rows(
     batch:Batch # Rows to answer
 ) -> torch.Tensor: # bool [n]
     "Which rows are answered right from the first scored position to the last"
-    model.eval()
     ok = torch.ones_like(batch.score_mask)
-    ok[batch.score_mask] = model(batch.tokens, at=batch.score_mask).argmax(-1) == batch.targets[batch.score_mask]
+    with eval_mode(model): said = model(batch.tokens, at=batch.score_mask).argmax(-1)
+    ok[batch.score_mask] = said == batch.targets[batch.score_mask]
     return ok.all(1)
 
 # %% ../nbs/15_scores.ipynb #c2fcdff8
@@ -52,12 +53,11 @@ def score(
 ) -> float: # Share that is right, 0 to 1
     "Share of right tokens ('corrected', 'paper') or of right answers ('exact')"
     choose('metric', metric, [*METRICS, 'exact'])
-    was,g = model.training,seeded(seed, device=device_of(model))
-    b = task.sample(n, g, split).rescored('corrected' if metric == 'exact' else metric)
-    right = right_rows(model, b) if metric == 'exact' else _right_tokens(model.eval(), b)
-    model.train(was)
+    b = task.sample(n, seeded(seed, device=device_of(model)), split).rescored('corrected' if metric == 'exact' else metric)
+    right = right_rows(model, b) if metric == 'exact' else _right_tokens(model, b)
     return float(right.float().mean())
 
 # %% ../nbs/15_scores.ipynb #77c1deb6
 @torch.no_grad()
-def _right_tokens(model, b): return model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
+def _right_tokens(model, b):
+    with eval_mode(model): return model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]

@@ -881,7 +881,7 @@ class Work:
         members:int=None # Most networks in a group
     ):
         if members is not None: whole('members', members, 1)
-        self.device = str(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+        self.device = str(pick_device(device))
         self.store,self.done = store,store.of(study.runs)
         have = {r['id'] for r in self.done}
         self.runs = [r for r in study.runs if key(r) not in have]
@@ -1017,7 +1017,7 @@ def step_seconds(
     models = [GPT(sizes(task, shape), seed=i).to(device) for i in range(members)]
     if members > 1: run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
     else: run = Run(models[0], task, batch_size, 1e-3, None, (), 0, 1e-3, 1., 100, 'constant', None)
-    wait = torch.cuda.synchronize if 'cuda' in str(device) else lambda: None
+    wait = (lambda: torch.cuda.synchronize(device)) if 'cuda' in str(device) else lambda: None
     for _ in range(3 if 'cuda' in str(device) else 1): run.step()
     wait()
     start = time.perf_counter()

@@ -11,11 +11,11 @@ __all__ = ['STUDIES', 'PROTOCOLS', 'OPTIONS', 'named', 'seeds_of', 'run_study']
 import json, re, signal
 from threading import current_thread, main_thread
 
-from .cli import pick_device
 from .reference import *
 from .study import *
 from .study import PAPERS
 from .task import *
+from .workers import pick_device
 
 # %% ../nbs/92_study_cli.ipynb #8e089e6f
 STUDIES = dict(tour=tour, lengths=lengths, spoilt=spoilt, published=published, modular=modular, diagnostic=diagnostic)

@@ -114,7 +114,7 @@ def guesses(
     k:int=3 # How many
 ) -> list: # [(token, probability)], the most likely first
     "The most likely next tokens after position `at`"
-    p = model(tokens[None])[0, at].float().softmax(-1).topk(k)
+    with eval_mode(model): p = model(tokens[None])[0, at].float().softmax(-1).topk(k)
     return list(zip(p.indices.tolist(), p.values.tolist()))
 
 def _verdict(names, found, right):
@@ -130,12 +130,10 @@ def look(
     row:int=0 # Which of them
 ) -> Html: # The row, where each head looks from its question, and the answer
     "One example: its picture, the attention from its question, and what is answered"
-    task,(at,want),was = batch.task,asked(batch, row),model.training
+    task,(at,want) = batch.task,asked(batch, row)
     tokens = task.trim(batch.tokens[row]).to(model.wte.weight.device)
-    model.eval()
     att = model.attention(tokens[None])[:, 0, :, at].cpu()
     said = _verdict(task.token_names, guesses(model, tokens, at), int(batch.targets[row, at]))
-    model.train(was)
     return Task.picture(task, batch.tokens[row].cpu(), batch.loss_mask[row].cpu()) + strip(att, want) + said
 
 # %% ../nbs/21_views.ipynb #39481153

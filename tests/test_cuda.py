@@ -3,12 +3,14 @@ import copy, gc, threading, warnings, weakref
 import pytest, torch, torch.nn as nn
 from contextlib import contextmanager
 from pretend_cuda import Gpu
-from proc_nb import ensemble, gpt
+from proc_nb import bench, ensemble, gpt, language_speed
 from proc_nb.all import *
 from proc_nb.cuda_graph import Captured, replayed
 from proc_nb.ensemble import ManyRun
-from proc_nb.pretrain import LM, LMConfig, LMRun, own_document
+from proc_nb.pretrain import LM, LMConfig, LMRun, engine, own_document
+from proc_nb.study import Store, Work, step_seconds
 from proc_nb.train import Run
+from proc_nb.workers import pick_device
 from proc_nb.zoo import practise
 
 @pytest.fixture
@@ -125,6 +127,26 @@ def test_the_clock_waits_for_the_gpu_that_works(gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
     seconds(lambda: None, 'cuda:1', 2)
     assert waited == ['cuda:1'] * 3
+
+CLOCKS = {'the bench': lambda: bench.now('cuda:1'), 'a study': lambda: step_seconds(NEEDLE, 4, dict(n_layer=1), 1, 'cuda:1'), 'language': lambda: language_speed._now('cuda:1')}
+@pytest.mark.parametrize('name', CLOCKS)
+def test_every_clock_waits_for_the_gpu_that_works(name, gpu, monkeypatch):
+    waited = []
+    def synchronize(device=None): waited.append(str(device))
+    monkeypatch.setattr(torch.cuda, 'synchronize', synchronize)
+    CLOCKS[name]()
+    assert waited and set(waited) == {'cuda:1'}
+
+def test_what_is_named_is_the_gpu_that_works(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device=None: f'card of {device}')
+    assert machine('cuda:1')['hardware'] == 'card of cuda:1'
+
+@pytest.mark.parametrize('gone', ['cuda:7', 'cuda:2', 'cpu:1', 'meta'])
+def test_a_gpu_that_is_not_there(gone, gpu, tmp_path):
+    for ask in pick_device, lambda d: engine(d), lambda d: Work(Study('identity', steps=1), Store(tmp_path), d):
+        with pytest.raises(ValueError, match='not available here'): ask(gone)
+    assert str(pick_device('cuda:1')) == 'cuda:1'
+    with pytest.raises(ValueError, match='CUDA_VISIBLE_DEVICES=1'): engine('cuda:1')
 
 def test_stopped_on_a_gpu_and_gone_on_with(gpu, tmp_path):
     once, twice = GPT(cfg(NEEDLE)).to('cuda'), GPT(cfg(NEEDLE)).to('cuda')

@@ -307,13 +307,37 @@ def test_an_answer_that_changes_its_input_is_told_so(name, answer, what):
     out = exercises[name].check(answer, 0)
     assert out.status == 'wrong' and f'it changes `{what}`' in out.words
 
-def test_the_way_without_fork(monkeypatch):
-    "What Windows and macOS have"
+def no_way(*args): raise AssertionError('not this way')
+def hung(row): return re.match('(k*)*b', 'k' * 60)
+MOST = 1
+def share(m): return MOST / m
+def by_a_helper(n):
+    print('asked')
+    return sum(share(m) for m in range(1, n + 1)) / n
+
+@pytest.mark.parametrize('name, answer, said', [('guess_rate', by_a_helper, 'nothing to object to'), ('needle_answer', hung, 'still running after 0.3 s')])
+def test_the_way_without_fork(name, answer, said, monkeypatch, capsys):
+    "What Windows and macOS have: a new Python, which also ends what never comes back from C"
     monkeypatch.setattr(sys, 'platform', 'win32')
-    e = exercises['guess_rate']
+    for way in '_apart', '_beside': monkeypatch.setattr(f'proc_nb.exercises.{way}', no_way)
+    monkeypatch.setattr(exercises[name], 'limit', .3)
+    out = exercises[name].check(answer, 0)
+    assert said in out.words and ('asked' in capsys.readouterr().out) == out.right
+
+def test_without_fork_and_without_a_source(monkeypatch):
+    "A lambda runs in a thread, and nothing is drawn from, or put back into, the global generator"
+    monkeypatch.setattr(sys, 'platform', 'win32')
+    for way in '_apart', '_elsewhere': monkeypatch.setattr(f'proc_nb.exercises.{way}', no_way)
+    monkeypatch.setattr(torch.random, 'fork_rng', no_way)
+    e, never = exercises['guess_rate'], lambda n: endless(n)
     monkeypatch.setattr(e, 'limit', .3)
-    assert e.check(e.answer).right and e.check(lambda n: 1.).status == 'wrong'
-    for answer in (endless, endless_and_stubborn): assert 'never ends' in e.check(answer).words
+    assert e.check(lambda n: 1.).status == 'wrong' and 'never ends' in e.check(never).words
+
+def test_a_program_makes_an_answer_once_more():
+    def inner(n): return share(n)
+    def closed(n): return inner(n)
+    assert [l.split('=')[0].strip() for l in as_program(inner).splitlines() if l] == ['from test_exercises import share as share', 'def inner(n): return share(n)']
+    assert as_program(closed) == '' and as_program(lambda n: n) == '' and as_program(3) == ''
 
 @pytest.mark.parametrize('end', [SystemExit, KeyboardInterrupt, MemoryError, RecursionError, GeneratorExit])
 def test_ends_of_the_world(end):

@@ -877,6 +877,59 @@ def test_a_second_corpus_has_the_tokens_of_the_first(monkeypatch, tmp_path):
 def test_seeds_of_a_question(tmp_path):
     with pytest.raises(ValueError, match='seeds must be a whole number of at least 1'): language_cli('additive', 'maths', seeds=0, out=str(tmp_path))
 
+# ---- rules crossed with domains
+
+CROSSED_SMALL = ['--seeds', '0-1', '--steps', '2', '--eval-every', '1', '--to', '.1', '--most', '40', '--length', '2', '--rules', 'identity', '--controls', '0']
+
+def crossing(out, *more):
+    "The command as a process"
+    code = "from proc_nb.commands import crossing; import sys; sys.argv[0] = 'proc-nb-crossing'; sys.exit(crossing())"
+    script = Path(out).parent/'proc-nb-crossing'
+    script.write_text(code, encoding='utf-8')
+    command = [sys.executable, str(script), *CROSSED_SMALL, '--out', str(out), *map(str, more)]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+def runs_in(path): return json.loads(path.read_text(encoding='utf-8'))['runs'] if path.exists() else []
+
+def test_a_crossing_that_is_killed_goes_on(tmp_path):
+    path, out = jsonl(tmp_path/'d.jsonl', [prose(i) for i in range(400)]), tmp_path/'out'
+    told, _ = crossing(out, '--domains', path, '--plan', '--measured', 1).communicate(timeout=170)
+    assert told.startswith('4 of 4 runs are left.\npractice identity: at most 80 steps') and 'hours of a core' in told
+    p = crossing(out, '--domains', path)
+    until(lambda: len(runs_in(out/'d.jsonl.json')) >= 2, p)
+    p.send_signal(signal.SIGKILL)
+    p.communicate()
+    before, nets = runs_in(out/'d.jsonl.json'), {f: f.stat().st_mtime_ns for f in (out/'practised').iterdir()}
+    told, err = crossing(out, '--domains', path).communicate(timeout=170)
+    runs = runs_in(out/'d.jsonl.json')
+    assert len(runs) == 4 and runs[:len(before)] == before, err # none is made twice
+    assert all(f.stat().st_mtime_ns == t for f, t in nets.items())
+    assert '| identity |' in told and '| more, for identity |' in told and '- worth: ' in told
+    assert (out/'crossing.md').read_text(encoding='utf-8') in told
+    assert {(r['label'], r['seed']) for r in load_rows(out/'crossing.json')} == {(l, s) for l in ('no warm-up', 'identity') for s in (0, 1)}
+
+def load_rows(path): return json.loads(path.read_text(encoding='utf-8'))['rows']
+
+def test_a_crossing_practises_once_for_all_domains(data, tmp_path, monkeypatch):
+    other = corpus('maths', block_size=32, n=2500, seed=1, progress=False)
+    other.about = {**other.about, 'source': 'other'}
+    made, how = [], asking.LanguageStudy._practised
+    def counted(self, p, key):
+        made.append(key)
+        return how(self, p, key)
+    monkeypatch.setattr(asking.LanguageStudy, '_practised', counted)
+    small = dict(rules=['identity'], seeds=1, steps=2, eval_every=1, to=.1, most=40, length=2, eval_rows=4)
+    rows = list(Crossing(tmp_path, domains=[data, other], **small).records())
+    assert len(rows) == 8 and len(made) == len(set(made)) == 2 # the rule and its shuffled rows
+    for d in 'maths', 'other': # each arm reads the same text from the same fresh embeddings: they differ in what is carried over
+        ends = {r['label']: r['curve']['validation'][-1] for r in rows if r['domain'] == d and r['arm']['rule']}
+        assert len(set(ends.values())) == 3
+
+def test_a_crossing_in_words(tmp_path):
+    with pytest.raises(ValueError, match='must be a multiple of 100'): Crossing(tmp_path, domains=['maths'], steps=150)
+    with pytest.raises(KeyError, match="Did you mean 'sort'"): Crossing(tmp_path, rules=['sorte'], domains=['maths'])
+    with pytest.raises(ValueError, match='to must lie'): Crossing(tmp_path, domains=['maths'], to=1.5)
+
 # ---- stored results
 
 def test_stored_runs_say_where_they_come_from():

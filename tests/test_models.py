@@ -3,7 +3,9 @@ import copy, math
 import numpy as np, pytest, torch
 from proc_nb.all import *
 from proc_nb.ensemble import ManyRun
+from proc_nb.influence_format import right_words
 from proc_nb.pretrain import LM, LMConfig
+from proc_nb.scores import generate
 from proc_nb.train import Run
 
 TEST = Haystack(n_pairs=3)
@@ -180,3 +182,35 @@ def test_large_seeds_and_numbers_of_numpy():
     assert type(model.config.dropout) is float and model.config.tied is True
     recs = list(fit(model, TEST, np.int64(2), np.int64(8), np.float32(1e-3), clip=np.float64(1), warmup=np.int8(1), eval_rows=np.int64(20), run_dir=None))
     assert len(recs) == 2 and math.isfinite(recs[-1].loss)
+
+# ---- what measures a network leaves dropout out, and the network as it was
+
+def dropping(task, cls=GPT): return cls(cfg(task, n_layer=2, dropout=.5))
+def rows_of(task, n=12): return task.sample(n, seeded(1))
+SIDE = tasks['lego'](n_vars=3, n_supervised=3, n_distractors=1)
+MEASURES = dict(evaluate=lambda m, t: evaluate(m, t, 60), score=lambda m, t: score(m, t, 'exact', 60), right_rows=lambda m, t: right_rows(m, rows_of(t)), written=lambda m, t: generate(m, rows_of(t)),
+    probe=lambda m, t: probe(m, rows_of(t)), ablate=lambda m, t: ablate(m, t, 40), look=lambda m, t: look(m, rows_of(t)).markup, guesses=lambda m, t: guesses(m, rows_of(t).tokens[0], 2),
+    row_losses=lambda m, t: row_losses(m, rows_of(t)), gradients=lambda m, t: GradDot(m).scores(rows_of(t, 3), rows_of(t)), curvature=lambda m, t: gauss_newton(m, m.h[0].attn.c_proj, rows_of(t, 2)),
+    right_words=lambda m, t: right_words(m, rows_of(t)), writes=lambda m, t: m.generate(rows_of(t).tokens[:, :3], 4), heads=lambda m, t: head_scores(m, rows_of(t)).association)
+LEGO_MEASURES = dict(places=lambda m, t: right_by_place(m, rows_of(t)), accuracy=lambda m, t: accuracy_by_place(m, t, 40), flips=lambda m, t: flip_effect(m, t, 40), ablation=lambda m, t: ablation(m, rows_of(t)),
+    counts=lambda m, t: count_or_follow(m, t, 40))
+
+def same(a, b):
+    if isinstance(a, torch.Tensor): return torch.equal(a, b) or torch.equal(a.nan_to_num(), b.nan_to_num())
+    if isinstance(a, dict): return all(same(v, b[k]) for k, v in a.items())
+    return a == b
+
+@pytest.mark.parametrize('name', [*MEASURES, *LEGO_MEASURES])
+def test_measuring_is_without_dropout(name):
+    task = TEST if name in MEASURES else SIDE
+    model, measure = dropping(task, GPT if name in MEASURES else Reader), {**MEASURES, **LEGO_MEASURES}[name]
+    for m in model.modules(): m.training = True
+    model.ln_f.eval()
+    before = [m.training for m in model.modules()]
+    now = measure(model, task)
+    assert [m.training for m in model.modules()] == before
+    assert same(now, measure(copy.deepcopy(model).eval(), task))
+
+def test_an_ensemble_is_measured_without_dropout():
+    net = Ensemble([dropping(TEST), dropping(TEST)]).train()
+    assert evaluate_many(net, TEST, 40) == evaluate_many(net, TEST, 40) and net.training
