@@ -62,7 +62,7 @@ def published(
 
 # %% ../nbs/31_reference.ipynb #fda9e9eb
 COMMANDS = dict(tour='proc-nb-study tour', lengths='proc-nb-study lengths --seeds 3 --practice-steps 10000', spoilt='proc-nb-study spoilt --seeds 3',
-    published='proc-nb-study published --practice zoo --seeds 3 --steps 2000 --batch-size 200 --rates fresh --warmup 100 --schedule hold')
+    published='proc-nb-study published --protocol paper --seeds 0-4', rescaled='proc-nb-study published --protocol paper --seeds 0-4 --rescale')
 
 def stored_table(
     name:str, # A name in `COMMANDS`
