@@ -108,7 +108,7 @@ def test_no_door_for_code(path):
         last = name.rsplit('.', 1)[-1]
         assert name not in ('eval', 'exec', 'compile', '__import__') or (path.stem, name) in ALLOWED, where
         assert not re.match(r'import (pickle|dill|cloudpickle|marshal|shelve|joblib|yaml)\b', name), where
-        assert last != 'system' and kwargs.get('shell') != 'True', where
+        assert (last != 'system' or name == 'platform.system') and kwargs.get('shell') != 'True', where
         assert kwargs.get('trust_remote_code') in (None, 'False'), where
         if name == 'torch.load': assert kwargs.get('weights_only') == 'True', where
         if last in ('load', 'loads') and name.split('.')[0] in ('np', 'numpy', 'pd', 'pickle'): assert kwargs.get('allow_pickle') == 'False', where
