@@ -1,4 +1,6 @@
 "What the tests share."
+import os
+os.environ["HF_HUB_OFFLINE"] = "1" # no test looks anything up on the hub
 import pytest, torch
 from hypothesis import HealthCheck, settings
 
