@@ -291,7 +291,8 @@ def STUDY_MAIN(args):
     given = vars(anno_parser(f, prog='proc-nb-study').parse_args([*args]))
     given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget', 'measured')}
     study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
-    study_cli.named(**{**given, 'seeds': min(given['seeds'] or 1, 3)})
+    seeds = study_cli.seeds_of(given['seeds']) or 1
+    study_cli.named(**{**given, 'seeds': min(seeds, 3) if isinstance(seeds, int) else seeds[:3]})
 
 TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, jsonl_corpus, lm_checkpoint, released, about, definition, arguments, table, answer, line, words, command, plan)} # chkstyle: ignore
 
