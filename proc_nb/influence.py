@@ -574,8 +574,7 @@ class EKFAC(GradDot):
         **kwargs # `loss` and `draw` of `GradDot`
     ):
         super().__init__(model, modules, **kwargs)
-        if damping is not None and not 0 <= damping < float('inf'):
-            raise ValueError(f'damping must be at least 0 and finite, or None for a tenth of the mean eigenvalue, not {damping!r}.')
+        if damping is not None: damping = between('damping (None is a tenth of the mean eigenvalue)', damping, 0, ends=True)
         self.damping,self.state,self.about = damping,{},dict(stage='covariance', done=0)
 
 # %% ../nbs/60_influence.ipynb #61a1085e

@@ -32,7 +32,7 @@ def environment(path, *packages):
 def test_wheel_and_sdist_are_whole(built):
     wheel = zipfile.ZipFile(built['.whl'])
     assert built['.whl'].stat().st_size < 2 * 2**20
-    have = {f'proc_nb/{p.relative_to(ROOT/"proc_nb")}' for p in (ROOT/'proc_nb').rglob('*') if p.is_file() and p.suffix != '.pyc'}
+    have = {f'proc_nb/{p.relative_to(ROOT/"proc_nb")}' for p in (ROOT/'proc_nb').rglob('*') if p.is_file() and '__pycache__' not in p.parts}
     assert have <= set(wheel.namelist())
     tops = {n.split('/')[0] for n in wheel.namelist()}
     assert len(tops) == 2 and all(t == 'proc_nb' or t.endswith('.dist-info') for t in tops), tops

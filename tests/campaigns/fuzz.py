@@ -257,7 +257,7 @@ def words(b):
     k = b.byte() % 9
     if k == 0: study.seconds(b.value())
     elif k == 1: study.control(b.choice([b.text(), 'noise ' + b.text()]))
-    elif k == 2: cli.pick_device(b.choice([b.text(), 'cuda:99', 'cpu:1']))
+    elif k == 2: cli.pick_device(b.choice([b.text(), 'cuda:99', 'cpu', 'cpu:1']))
     elif k == 3: transfer(V.model, copy.deepcopy(V.model), b.value())
     elif k == 4: warm_task(b.choice([b.text(), b.text() + '+set', 'shuffled ' + b.text(), '+']), b.value())
     elif k == 5: corpora.document(b.choice([{}, {'text': b.value()}, {'question': b.value(), 'answer': b.value()}]))
