@@ -169,7 +169,8 @@ def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: dict(CPU=1), wait=wait, cancel=lambda ref, force: ended.append((ref, force)),
         remote=lambda **kwargs: lambda f: SimpleNamespace(remote=lambda job: job['name']))
     monkeypatch.setitem(sys.modules, 'ray', ray)
-    with pytest.raises(KeyboardInterrupt): list(module.on_ray([dict(name=n, device='cpu') for n in 'abc'], None))
+    jobs = [dict(name=n, device='cpu') for n in 'abc']
+    with pytest.raises(KeyboardInterrupt): list(module.on_ray(lambda: jobs.pop(0) if jobs else None, None))
     assert ended == [('a', True), ('b', True)]
 
 @pytest.mark.parametrize('kwargs,words', [
