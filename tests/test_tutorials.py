@@ -44,13 +44,15 @@ def test_solved(book, tmp_path):
 
 def a_row(seed, control, accuracy, parts='attn + pos', practice_steps=None, practice='fresh'):
     own = dict(rule='none', parts='nothing', practice_steps=None) if control == 'random' else dict(rule='identity', parts=parts, practice_steps=practice_steps)
+    sources = [] if control == 'random' else [dict(practice=dict(steps=practice_steps or 20_000))]
+    settings = dict(seed=seed, control=control, sources=sources)
     return dict(test='haystack(n_pairs=5)', **own, embed='random', control=control, practice=practice, rates='fresh', steps=450, batch_size=200,
-        seed=seed, accuracy=accuracy, found=None, hardware='a machine', torch='2')
+        seed=seed, accuracy=accuracy, found=None, hardware='a machine', torch='2', settings=settings)
 
 def reported(rows, folder, monkeypatch):
     "What the cells of tutorial 09, from the names of settings to the page, make of a table"
     code = [''.join(c.source) for c in nbformat.read(ROOT/'tutorials/09_your_study.ipynb', 4).cells if c.cell_type == 'code']
-    first, last = ([i for i, c in enumerate(code) if w in c] for w in ('def name_of', 'report.save'))
+    first, last = ([i for i, c in enumerate(code) if w in c] for w in ('def short', 'report.save'))
     (folder/'_runs/my_study').mkdir(parents=True)
     monkeypatch.chdir(folder)
     env = dict(table=Table(rows), question='Which?', expected='This one.')
@@ -63,7 +65,7 @@ def test_a_study_of_your_own_is_reported_as_it_is(tmp_path, monkeypatch):
     rows += [a_row(s, c, None if (s, n, c) == (9, 4000, 'sharpened') else .5 + n / 10_000, practice_steps=n) for s in range(10) for n in (1000, 4000) for c in ('practised', 'sharpened')]
     env, page = reported(rows, tmp_path, monkeypatch)
     assert env['seeds'] == list(range(10)) and len(env['names']) == 5 and len(env['by']) == 49
-    assert 'Mean accuracy of 10 seeds: random weights 20%; attn + pos, practice steps 1000 60%; attn + pos, sharpened, practice steps 1000 60%;' in page
+    assert 'Median accuracy of 10 seeds: random weights 20%; attn + pos, practice steps 1,000 60%; attn + pos, sharpened, practice steps 1,000 60%;' in page
     assert '50 runs (1 diverged), seeds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, a practised network for each seed, 450 steps of 200 rows' in page
     assert not any(w in page for w in ('shuffled', 'mlp', 'MLP', 'five', '5 seeds', 'One practised'))
     names = env['names']
