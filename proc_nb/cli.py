@@ -7,22 +7,25 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 # %% auto #0
 __all__ = ['SUREST', 'GRADES', 'summary', 'as_text', 'needle_table', 'run_demo', 'run_practise', 'list_rules']
 
-# %% ../nbs/90_cli.ipynb #b5dfffad
+# %% ../nbs/90_cli.ipynb #e7b77685
 import json, shutil, sys
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-import torch
 from fastcore.basics import ifnone
 
-from .ready import *
+from .checks import whole
+from .files import sealed, write_atomic
+from .env import writable_folder
 from .results import *
-from .study import alone
-from .task import *
-from .train import *
-from .workers import pick_device, progress, workers_on
-from .zoo import *
+from .tasks.core import tasks
+from .models.checkpoint import save_model
+from .train.workers import pick_device, progress, workers_on
+from .train.loop import evaluate
+from .train.zoo import *
+from .train.practice import RATES, practise, race
+from .study.run import alone
 
 # %% ../nbs/90_cli.ipynb #336f6e61
 def summary(
@@ -109,7 +112,7 @@ def _often(about):
 # %% ../nbs/90_cli.ipynb #5c601cb8
 GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
 def _finish(rows, out, about):
-    from proc_nb.plots import curves, save_chart
+    from proc_nb.viz.plots import curves, save_chart
     if not rows:
         with suppress(OSError): out.rmdir() # unless something else is in it
         return print('Stopped before the first evaluation: nothing to show.')

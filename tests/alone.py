@@ -16,7 +16,7 @@ records = list(fit(model, needle, steps=20, batch_size=16, eval_every=10))
 assert len(records) == 20 and records[-1].accuracy is not None
 assert len(zoo) == 10 and all('<svg' in cls()._repr_html_() for cls in list(tasks.rules.values())[:3])
 assert stored('needle')['runs']
-from proc_nb.lab import TransferLab
+from proc_nb.lab.transfer_lab import TransferLab
 lab = TransferLab(n_pairs=3, steps=10, batch_size=8)
 lab.run()
 assert lab.state == 'stopped' and '<svg' in lab.static().markup

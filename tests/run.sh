@@ -16,8 +16,8 @@ step() {
 offline() { PYTHONPATH="$PWD/tests/offline${PYTHONPATH:+:$PYTHONPATH}" "$@"; } # a tutorial needs no network
 
 in_step() { # notebooks and modules agree, and the notebooks are clean
-  local before; before=$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)
-  nbdev-clean && nbdev-export && [ "$before" = "$(sha256sum proc_nb/*.py nbs/*.ipynb tutorials/*.ipynb | sha256sum)" ] \
+  local before; before=$(sha256sum $(find proc_nb -name "*.py" | sort) nbs/*.ipynb tutorials/*.ipynb | sha256sum)
+  nbdev-clean && nbdev-export && [ "$before" = "$(sha256sum $(find proc_nb -name "*.py" | sort) nbs/*.ipynb tutorials/*.ipynb | sha256sum)" ] \
     || { echo "nbdev-clean or nbdev-export changed files: look at git diff, then commit"; return 1; }
 }
 

@@ -3,8 +3,17 @@ import contextlib, os, sys
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from proc_nb.corpus import *
-from proc_nb.pretrain import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
+from proc_nb.tasks.mixture import *
+from proc_nb.language.corpus import *
+from proc_nb.language.model import *
+from proc_nb.language.plan import *
+from proc_nb.language.pretrain import *
+from proc_nb.language.released import *
+from proc_nb.language.cli import *
 
 class Engine:
     "What `LMRun` asks of an engine"

@@ -62,7 +62,7 @@ def test_practise_can_be_stopped_and_resumed(tmp_path):
 
 def test_two_practices_do_not_meet(tmp_path, monkeypatch):
     from proc_nb.commands import practise as practise_cli
-    from proc_nb.train import load_tensors
+    from proc_nb.files import load_tensors
     import proc_nb.cli as module
     monkeypatch.chdir(tmp_path)
     real = module.practise
@@ -132,13 +132,13 @@ def test_a_terminal_with_few_characters(tmp_path):
     few = dict(PYTHONIOENCODING='ascii', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', LC_ALL='C')
     done = subprocess.run([BIN/'proc-nb-rules'], cwd=tmp_path, capture_output=True, timeout=300, env={**os.environ, **few})
     assert done.returncode == 0 and b'haystack' in done.stdout, done.stderr
-    (tmp_path/'proc-nb-x').write_text("import proc_nb.ready; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
+    (tmp_path/'proc-nb-x').write_text("import proc_nb.env; print('3 \u00d7 4'); raise ValueError('\u00e4')", encoding='utf-8')
     done = subprocess.run([sys.executable, tmp_path/'proc-nb-x'], capture_output=True, text=True, env={**os.environ, **few})
     assert (done.stdout, done.stderr) == ('3 ? 4\n', 'proc-nb-x: ?\n')
 
 def test_no_home_is_told_in_words(monkeypatch):
     "A process of a user whom the system does not know, and no HOME: there was a traceback"
-    from proc_nb import corpus
+    from proc_nb.language import corpus
     def homeless(): raise RuntimeError('Could not determine home directory.')
     monkeypatch.setattr(corpus.Path, 'home', homeless)
     for k in ('PROC_NB_CACHE', 'XDG_CACHE_HOME'): monkeypatch.delenv(k, raising=False)

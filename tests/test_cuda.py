@@ -3,15 +3,20 @@ import copy, gc, threading, warnings, weakref
 import pytest, torch, torch.nn as nn
 from contextlib import contextmanager
 from pretend_cuda import Gpu
-from proc_nb import bench, ensemble, gpt, language_speed
+from proc_nb.dev import bench, language_speed
+from proc_nb.dev.sampling import seconds
+from proc_nb.train import ensemble
+from proc_nb.models import attention as gpt
 from proc_nb.all import *
 from proc_nb.cuda_graph import Captured, replayed
-from proc_nb.ensemble import ManyRun
-from proc_nb.pretrain import LM, LMConfig, LMRun, engine, own_document
-from proc_nb.study import Store, Work, step_seconds
-from proc_nb.train import Run
-from proc_nb.workers import pick_device
-from proc_nb.zoo import practise
+from proc_nb.train.ensemble import ManyRun
+from proc_nb.language.model import LM, LMConfig, own_document
+from proc_nb.language.plan import engine
+from proc_nb.language.pretrain import LMRun
+from proc_nb.study.run import Store, Work, step_seconds
+from proc_nb.train.loop import Run
+from proc_nb.train.workers import pick_device
+from proc_nb.train.practice import practise
 
 @pytest.fixture
 def gpu():
@@ -317,7 +322,7 @@ def test_a_study_and_a_race_on_a_gpu(gpu, tmp_path):
     assert len(ends) == 4 and gpu.captures > 3
 
 def test_a_lab_on_a_gpu(gpu, tmp_path):
-    from proc_nb.lab import TransferLab
+    from proc_nb.lab.transfer_lab import TransferLab
     def lab(device, **kw): return TransferLab('identity', 'haystack', device=device, steps=3, batch_size=8, out=tmp_path/device, **kw)
     assert [lab(d).args.task().n_pairs for d in ('cpu', 'cuda')] == [10, 10] # the same lesson, found within its steps
     labs = [lab(d, n_pairs=3) for d in ('cpu', 'cuda')]

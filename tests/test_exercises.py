@@ -2,8 +2,8 @@
 import json, os, random, re, signal, sys, threading, time
 from pathlib import Path
 import pytest, torch
-from proc_nb.exercises import *
-from proc_nb.exercises import exercises
+from proc_nb.course.exercises import *
+from proc_nb.course.exercises import exercises
 
 LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='answers have a process of their own on Linux')
 
@@ -22,19 +22,19 @@ def values_in_text_order(clauses):
     return known
 
 def transfer_all(target, a, b):
-    from proc_nb.transfer import transfer
+    from proc_nb.models.transfer import transfer
     transfer(a, target, 'attn')
     transfer(b, target, ['mlp', 'ln'])
     return target
 
 def swapped(target, a, b):
-    from proc_nb.transfer import transfer
+    from proc_nb.models.transfer import transfer
     transfer(b, target, 'attn')
     transfer(a, target, 'mlp')
     return target
 
 def first_layer_only(before, after):
-    from proc_nb.gpt import part_of, layer_of
+    from proc_nb.models.gpt import part_of, layer_of
     new = dict(after.named_parameters())
     return {part_of(n) for n, p in before.named_parameters() if layer_of(n) in (None, 0) and not torch.equal(p, new[n])}
 
@@ -319,7 +319,7 @@ def by_a_helper(n):
 def test_the_way_without_fork(name, answer, said, monkeypatch, capsys):
     "What Windows and macOS have: a new Python, which also ends what never comes back from C"
     monkeypatch.setattr(sys, 'platform', 'win32')
-    for way in '_apart', '_beside': monkeypatch.setattr(f'proc_nb.exercises.{way}', no_way)
+    for way in '_apart', '_beside': monkeypatch.setattr(f'proc_nb.course.exercises.{way}', no_way)
     monkeypatch.setattr(exercises[name], 'limit', .3)
     out = exercises[name].check(answer, 0)
     assert said in out.words and ('asked' in capsys.readouterr().out) == out.right
@@ -327,7 +327,7 @@ def test_the_way_without_fork(name, answer, said, monkeypatch, capsys):
 def test_without_fork_and_without_a_source(monkeypatch):
     "A lambda runs in a thread, and nothing is drawn from, or put back into, the global generator"
     monkeypatch.setattr(sys, 'platform', 'win32')
-    for way in '_apart', '_elsewhere': monkeypatch.setattr(f'proc_nb.exercises.{way}', no_way)
+    for way in '_apart', '_elsewhere': monkeypatch.setattr(f'proc_nb.course.exercises.{way}', no_way)
     monkeypatch.setattr(torch.random, 'fork_rng', no_way)
     e, never = exercises['guess_rate'], lambda n: endless(n)
     monkeypatch.setattr(e, 'limit', .3)

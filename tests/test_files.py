@@ -4,7 +4,7 @@ from hypothesis import given, strategies as st
 from proc_nb.all import *
 from proc_nb.commands import practise as practise_cli
 from proc_nb.results import RESULTS
-from proc_nb.train import sealed, unsealed
+from proc_nb.files import sealed, unsealed
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
@@ -59,7 +59,7 @@ def test_resumed_equals_uninterrupted(tmp_path_factory, stop, seed):
 @pytest.mark.parametrize('when', ['before', 'after', 'evaluating'])
 @pytest.mark.parametrize('many', [False, True])
 def test_an_interrupt_within_a_step_spoils_nothing(tmp_path, when, many, monkeypatch):
-    import proc_nb.ensemble as E, proc_nb.train as T
+    import proc_nb.train.ensemble as E, proc_nb.train.loop as T
     kind, module = (E.ManyRun, E) if many else (T.Run, T)
     kw = dict(warmup=2, eval_every=5, eval_rows=20, **(dict(seeds=[4]) if many else dict(seed=4)))
     def new(): return [GPT(GPTConfig(vocab_size=12, block_size=11), seed=1)]
@@ -109,7 +109,7 @@ def test_results_of_the_package_carry_their_sums(file):
         assert unsealed(text, file)
 
 def test_a_digit_turned_in_a_stored_study_is_noticed(tmp_path, monkeypatch):
-    import proc_nb.reference as module
+    import proc_nb.study.reference as module
     data = (RESULTS/'tour.jsonl').read_text(encoding='utf-8')
     (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.9', '"accuracy": 0.8', 1), encoding='utf-8')
     assert (tmp_path/'tour.jsonl').read_text(encoding='utf-8') != data

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb import train
+from proc_nb.train import loop as train
 
 pytest.importorskip('numba')
-from proc_nb import fused
-from proc_nb.fused import fits, fused_step
+from proc_nb.train import fused
+from proc_nb.train.fused import fits, fused_step
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -170,11 +170,11 @@ def test_without_numba():
         "from proc_nb.all import *\n"
         "task = tasks['haystack'](n_pairs=3)\n"
         "model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len))\n"
-        "print([r.loss > 0 for r in fit(model, task, 2, 8)], 'proc_nb.fused' in sys.modules)")
+        "print([r.loss > 0 for r in fit(model, task, 2, 8)], 'proc_nb.train.fused' in sys.modules)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.strip() == '[True, True] False', done.stdout + done.stderr
 
-COMPILE = "import proc_nb.fused as f; s = f.compiled(); print(sum(s.stats.cache_hits.values()))"
+COMPILE = "import proc_nb.train.fused as f; s = f.compiled(); print(sum(s.stats.cache_hits.values()))"
 
 @pytest.mark.full
 def test_processes_compile_once_between_them(tmp_path):

@@ -2,10 +2,10 @@
 import json, re
 from pathlib import Path
 import pytest
-from proc_nb.draw import esc
-from proc_nb.gallery import *
-from proc_nb.gallery import _arm
-from proc_nb.language import additive, stored_language
+from proc_nb.viz.draw import esc
+from proc_nb.dev.gallery import *
+from proc_nb.dev.gallery import _arm
+from proc_nb.language.experiments import additive, stored_language
 
 PAGE = Path(__file__).parent.parent/'nbs/explain/gallery.ipynb'
 OUTPUTS = '\n'.join(''.join(t) for c in json.loads(PAGE.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' for o in c['outputs'] for t in o.get('data', {}).values())

@@ -3,9 +3,12 @@ import contextlib, io, math, os, platform, subprocess, sys
 from itertools import islice, product
 import pytest, torch
 from proc_nb.all import *
-from proc_nb import influence_study, language, study
-from proc_nb.lego_study import STUDIES
-from proc_nb.zoo import *
+from proc_nb.influence import experiments as influence_study
+from proc_nb.language import experiments as language
+from proc_nb.study import table as study_table, grid as study
+from proc_nb.lego.experiments import STUDIES
+from proc_nb.train.zoo import *
+from proc_nb.train.practice import *
 
 RUNS = stored('needle')['runs']
 def record(**kw): return next(r for r in RUNS if all(r[k] == v for k, v in kw.items()))
@@ -60,7 +63,7 @@ def test_practised_networks_score_what_they_say():
 def test_tables_say_what_the_rows_say():
     for name in 'tour', 'lengths':
         for s in stored_table(name).summary():
-            xs = [r['accuracy'] for r in stored_table(name) if tuple(r[k] for k in study.CELL) == tuple(s[k] for k in study.CELL)]
+            xs = [r['accuracy'] for r in stored_table(name) if tuple(r[k] for k in study_table.CELL) == tuple(s[k] for k in study_table.CELL)]
             assert s['runs'] == len(xs) and abs(s['mean'] - sum(xs) / len(xs)) < 1e-12 and (s['lowest'], s['highest'], s['accuracies']) == (min(xs), max(xs), sorted(xs))
 
 @pytest.mark.parametrize('n', range(2, 41))
@@ -286,7 +289,7 @@ def test_the_loss_is_the_mean_over_answers(g):
     b = task.sample(20, g)
     logp = model(b.tokens).log_softmax(-1)
     want = [-float(logp[i, t, b.targets[i, t]]) for i in range(20) for t in range(b.tokens.shape[1]) if b.loss_mask[i, t]]
-    from proc_nb.train import backward
+    from proc_nb.train.loop import backward
     assert abs(float(backward(model, b)) - sum(want) / len(want)) < 1e-5
 
 def test_means_and_intervals_by_hand():

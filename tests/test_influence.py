@@ -4,7 +4,11 @@ from copy import deepcopy
 from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
-from proc_nb.influence import *
+from proc_nb.influence.gradients import *
+from proc_nb.influence.ekfac import *
+from proc_nb.influence.baselines import *
+from proc_nb.influence.retrain import *
+from proc_nb.influence.estimate import *
 from proc_nb.commands import influence as influence_cli
 
 HEARD = dict(capture_output=True, text=True, timeout=300)
@@ -425,7 +429,7 @@ def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
     assert {r['line']: r['text'] for r in rows} == {n: json.loads(MESSY[n - 1])['text'] for n in {r['line'] for r in rows}} and {r['line'] for r in rows} <= {3, 5, 8}
 
 def test_all_lines_are_looked_at_before_the_fit(folder, monkeypatch):
-    from proc_nb import influence
+    from proc_nb.influence import ekfac as influence
     monkeypatch.setattr(influence.EKFAC, 'fit', lambda *a, **k: pytest.fail('the fit began'))
     monkeypatch.setattr(influence.EKFAC, 'estimate', lambda *a, **k: pytest.fail('the estimate began'))
     args = messy(folder, *['{"text": "the cat saw"}'] * 300, '{"text": "the"}', '{"text": 7}', '{"text": ')
@@ -452,7 +456,7 @@ def test_damping_equal_length_and_factors(folder):
     lines = args['docs'].read_text(encoding='utf-8').splitlines()
     (folder/'mended.jsonl').write_text('\n'.join(['{"text": "a red house and a blue tree"}', *lines[1:]]), encoding='utf-8')
     influence_cli(**args | dict(docs=folder/'mended.jsonl', out=folder/'again'), factors=folder/'out/factors.safetensors', damping=.01, equal_length=True)
-    from proc_nb.influence_cli import Lines, open_model
+    from proc_nb.influence.cli import Lines, open_model
     net, encode = open_model(folder/'gpt2')
     docs, asked = (next(iter(Lines(folder/f, encode))) for f in ('mended.jsonl', 'queries.jsonl'))
     fitted = EKFAC(net, damping=.01).fit(next(iter(Lines(args['docs'], encode))))
@@ -538,7 +542,7 @@ def test_the_forecast_knows_how_many_rows_are_fitted(g):
     assert 0 < few < all_rows / 10**4
 
 def test_no_query_is_left_out(folder):
-    from proc_nb.influence_cli import _files, open_model
+    from proc_nb.influence.cli import _files, open_model
     net, encode = open_model(folder/'gpt2')
     (folder/'many').write_text('{"tokens": [1, 2]}\n' * 100_001, encoding='utf-8')
     asked = _files(net, encode, folder/'docs.jsonl', folder/'many')[1]
@@ -556,7 +560,7 @@ def rows_of_removal(library, seed, rise, questions=20):
     return [dict(family='f', method=m, library=library, seed=seed, losses=[x + q / 10 for q in range(questions)]) for m, x in (('random', 1.), ('EK-FAC', 1. + rise))]
 
 def test_questions_of_one_network_are_one_measurement():
-    from proc_nb.influence_study import damage
+    from proc_nb.influence.experiments import damage
     (one,) = damage(rows_of_removal(0, 0, 2.))
     assert one['mean'] == pytest.approx(2) and one['lo'] is None and one['n'] == 1
     (starts,) = damage(rows_of_removal(0, 0, 2.) + rows_of_removal(0, 1, 3.))
@@ -589,7 +593,7 @@ HOSTILE = ['·', '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', 
 
 def test_hostile_words_stay_text(g):
     from html.parser import HTMLParser
-    from proc_nb.influence_panel import Explorer, Traced
+    from proc_nb.influence.panel import Explorer, Traced
     rows = ragged([[1, 2, 3, 2, 1, 5, 8], *torch.randint(1, 9, (11, 7), generator=g).tolist()], [3] * 12)
     rows.task = Rows(rows)
     rows.task.token_names = HOSTILE

@@ -4,8 +4,10 @@ from pathlib import Path
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb.lab import AttentionView, RuleExplorer, TransferLab
-from proc_nb.study import Store, as_table
+from proc_nb.lab.explorer import AttentionView, RuleExplorer
+from proc_nb.lab.transfer_lab import TransferLab
+from proc_nb.study.table import as_table
+from proc_nb.study.run import Store
 
 sys.path.insert(0, str(Path(__file__).parent/'campaigns'))
 import fuzz
@@ -53,7 +55,7 @@ def test_a_header_that_claims_terabytes(tmp_path):
         with pytest.raises(ValueError, match='its header says'): load_model(tmp_path/'m.safetensors')
     (tmp_path/'s.safetensors').write_bytes((2**42).to_bytes(8, 'little') + b'{"weights":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}')
     with pytest.raises(ValueError, match='not a whole safetensors file'): load_model(tmp_path/'s.safetensors')
-    from proc_nb.corpus import _memory
+    from proc_nb.language.corpus import _memory
     with pytest.raises(ValueError, match='no token file'): _memory(tmp_path/'s.safetensors', 'weights')
     at = tmp_path/'lm/language/step-00000001'
     at.mkdir(parents=True)
@@ -101,7 +103,7 @@ def calls(path):
         if isinstance(n, (ast.Import, ast.ImportFrom)):
             for a in n.names: yield f'import {getattr(n, "module", None) or a.name}', {}, n.lineno
 
-@pytest.mark.parametrize('path', sorted((ROOT/'proc_nb').glob('*.py')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', sorted((ROOT/'proc_nb').rglob('*.py')), ids=lambda p: p.stem)
 def test_no_door_for_code(path):
     for name, kwargs, line in calls(path):
         where = f'{path.name}:{line}: {name}'
@@ -112,7 +114,7 @@ def test_no_door_for_code(path):
         assert kwargs.get('trust_remote_code') in (None, 'False'), where
         if name == 'torch.load': assert kwargs.get('weights_only') == 'True', where
         if last in ('load', 'loads') and name.split('.')[0] in ('np', 'numpy', 'pd', 'pickle'): assert kwargs.get('allow_pickle') == 'False', where
-ALLOWED = {('corpus', '__import__')} # a requirement by its name
+ALLOWED = {('tokenizers', '__import__')} # a requirement by its name
 
 # ---- what is shown is text
 
@@ -196,7 +198,7 @@ def test_a_rule_explorer_of_evil(evil):
     harmless(ex.page.value)
 
 def test_half_a_character_is_a_question_mark(tmp_path):
-    from proc_nb.corpus import Bytes, train_bpe
+    from proc_nb.language.tokenizers import Bytes, train_bpe
     for tokenizer in Bytes(), train_bpe(['half a character'], 260): assert tokenizer.decode(tokenizer.encode('a\ud800b')) == 'a?b'
 
 @pytest.mark.parametrize('last', ['{"text": ', '[1]', '{"text": {"a": 1}}', '{"words": "b"}'])
@@ -206,7 +208,7 @@ def test_a_spoilt_line_of_a_corpus_is_told_with_its_file(last, tmp_path):
 
 def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
     import json
-    from proc_nb.corpus import stored_tokenizer
+    from proc_nb.language.tokenizers import stored_tokenizer
     t = json.loads(fuzz.V.tokenizer)
     t['model']['continuing_subword_prefix'] = 'x' * 3000
     (tmp_path/'tokenizer.json').write_text(json.dumps(t), encoding='utf-8')
@@ -214,7 +216,7 @@ def test_a_tokenizer_that_makes_its_library_panic_is_refused(tmp_path):
 
 def test_problems_that_fit_into_no_row_are_told_before_any_training(tmp_path):
     data = corpus('maths', block_size=4, n=400, cache=tmp_path, progress=False)
-    from proc_nb.pretrain import Pretraining
+    from proc_nb.language.pretrain import Pretraining
     with pytest.raises(ValueError, match='No problem .* fits into a row of 4 tokens'): Pretraining(data, None, 'tiny', steps=1, run_dir=tmp_path/'run')
 
 def test_a_vocabulary_beyond_measure_is_refused(tmp_path):

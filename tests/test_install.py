@@ -61,7 +61,7 @@ def test_changes_nothing_in_a_set_like_colab(built, tmp_path):
 def test_old_grammar():
     "Every module can be read by the oldest Python that is promised (its grammar; whether it runs there is for the public workflow)"
     oldest = tuple(map(int, CONFIG['DEFAULT']['min_python'].split('.')))
-    for p in (ROOT/'proc_nb').glob('*.py'): ast.parse(p.read_text(encoding='utf-8'), feature_version=oldest)
+    for p in (ROOT/'proc_nb').rglob('*.py'): ast.parse(p.read_text(encoding='utf-8'), feature_version=oldest)
 
 @pytest.mark.full
 @pytest.mark.parametrize('version, packages', [('3.10', LOWEST), ('3.11', LOWEST), ('3.10', NEEDED), ('3.12', NEEDED), ('3.13', NEEDED), ('3.14', NEEDED)])

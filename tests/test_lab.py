@@ -3,8 +3,13 @@ import importlib, re, signal, sys, threading, time, types
 import IPython, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-import proc_nb.lab as L
-from proc_nb.lab import *
+import proc_nb.lab.panel as L_panel, proc_nb.lab.explorer as L_explorer, proc_nb.lab.transfer_lab as L, proc_nb.lab.composer as L_composer, proc_nb.lab.cli as L_cli
+from proc_nb.lab.runner import *
+from proc_nb.lab.panel import *
+from proc_nb.lab.explorer import *
+from proc_nb.lab.transfer_lab import *
+from proc_nb.lab.composer import *
+from proc_nb.lab.cli import *
 
 NEXT = dict(start=dict(idle='running', paused='running', stopped='running', failed='running', running='running'),
     pause=dict(running='paused'), stop=dict(running='stopped', paused='stopped'), spoil=dict(running='failed'))
@@ -120,7 +125,7 @@ def test_labs_with_names_of_their_own_live_side_by_side(monkeypatch):
     made = []
     for i, code in enumerate(['a = TransferLab()', 'b = TransferLab()', 'RuleExplorer()']):
         in_cell(monkeypatch, code, i)
-        made.append(small(steps=10**6) if i < 2 else L.RuleExplorer())
+        made.append(small(steps=10**6) if i < 2 else L_explorer.RuleExplorer())
         if i < 2: made[-1].start()
     assert [l.state for l in made[:2]] == ['running', 'running']
     for l in made: l.close()
@@ -201,14 +206,14 @@ def test_every_test_can_be_learnt(name):
 def test_no_dead_buttons_in_colab(monkeypatch):
     monkeypatch.setitem(sys.modules, 'google.colab', types.ModuleType('google.colab'))
     lab = small()
-    shown = [w.description for w in L._within(lab.box) if type(w).__name__ == 'Button']
-    assert not {'Train', 'Pause', 'Stop'} & set(shown) and any('lab.run()' in getattr(w, 'value', '') for w in L._within(lab.box) if type(w).__name__ == 'HTML')
+    shown = [w.description for w in L_panel._within(lab.box) if type(w).__name__ == 'Button']
+    assert not {'Train', 'Pause', 'Stop'} & set(shown) and any('lab.run()' in getattr(w, 'value', '') for w in L_panel._within(lab.box) if type(w).__name__ == 'HTML')
     lab.run()
     assert lab.state == 'stopped'
 
 def test_every_control_has_a_label():
     for panel in (small(), RuleExplorer(), Composer(), AttentionView(load_zoo('identity'))):
-        for w in L._within(panel.box):
+        for w in L_panel._within(panel.box):
             if hasattr(w, 'disabled') and type(w).__name__ not in ('Textarea', 'ToggleButtons'): assert w.description, w
 
 def test_panels_let_go_of_their_widgets():
@@ -226,8 +231,8 @@ def test_panels_let_go_of_their_widgets():
 def test_jupyterlab_is_rooted_where_the_links_lead(tmp_path, monkeypatch):
     "Tutorials link to pages in `nbs/`, which JupyterLab cannot reach from a root beside the notebook"
     seen = []
-    monkeypatch.setattr(L, '_serve', seen.append)
-    monkeypatch.setattr(L, 'find_spec', lambda name: name)
+    monkeypatch.setattr(L_cli, '_serve', seen.append)
+    monkeypatch.setattr(L_cli, 'find_spec', lambda name: name)
     (tmp_path/'tutorials').mkdir()
     (tmp_path/'tutorials/02_lab.ipynb').write_text('{}', encoding='utf-8')
     run_lab(str(tmp_path))
@@ -242,11 +247,11 @@ def test_every_lab_saves_into_a_folder_of_its_own(tmp_path, monkeypatch):
     assert [load_model(f'_runs/{n}/model.safetensors').meta['seed'] for n in ('lab', 'lab-2')] == [0, 1]
 
 def test_a_composer_says_who_diverged(monkeypatch):
-    real, begun = L.fit, []
+    real, begun = L_composer.fit, []
     def second_diverges(*args, **kw):
         begun.append(args)
         return real(*args, **{**kw, **(dict(lr=1e30, clip=1e9, warmup=0) if len(begun) == 2 else {})})
-    monkeypatch.setattr(L, 'fit', second_diverges)
+    monkeypatch.setattr(L_composer, 'fit', second_diverges)
     comp = Composer(steps=12, batch_size=8, settings=dict(haystack=dict(n_pairs=3)))
     comp.run()
     assert comp.state == 'stopped' and [n for _, n in comp.lost] == ['attention giver, whole']

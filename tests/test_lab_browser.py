@@ -3,7 +3,7 @@ import time, pytest
 from lab_page import LabPage, chromium, jupyterlab
 
 pytestmark = pytest.mark.browser
-CELLS = ['import threading\nfrom proc_nb.all import *\nfrom proc_nb.lab import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
+CELLS = ['import threading\nfrom proc_nb.all import *\nfrom proc_nb.lab.runner import *\nfrom proc_nb.lab.panel import *\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.cli import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
 SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp')
 

@@ -13,8 +13,13 @@ sys.modules.update(mods)
 import ipywidgets, altair, anywidget
 assert (ipywidgets.__version__, altair.__version__, anywidget.__version__) == ('7.7.1', '5.5.0', '0.9.21')
 from proc_nb.all import *
-from proc_nb.lab import *
-import proc_nb.lab as L
+from proc_nb.lab.runner import *
+from proc_nb.lab.panel import *
+from proc_nb.lab.explorer import *
+from proc_nb.lab.transfer_lab import *
+from proc_nb.lab.composer import *
+from proc_nb.lab.cli import *
+import proc_nb.lab.panel as L
 
 lab = TransferLab(n_pairs=3, steps=20, batch_size=8)
 kinds = [(type(w).__name__, getattr(w, 'description', ''), getattr(w, 'value', '')) for w in L._within(lab.box)]

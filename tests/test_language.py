@@ -3,12 +3,21 @@ import argparse, gzip, inspect, json, math, os, re, shutil, signal, subprocess, 
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
-from proc_nb import language as asking, pretrain as pretraining
+from proc_nb.language import experiments as asking, corpus as pretraining_corpus, plan as pretraining_plan, pretrain as pretraining, cli as pretraining_cli
 from proc_nb.all import *
 from proc_nb.commands import language as language_cli, pretrain as pretrain_cli
-from proc_nb.corpus import *
-from proc_nb.language import *
-from proc_nb.pretrain import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
+from proc_nb.language.experiments import *
+from proc_nb.tasks.mixture import *
+from proc_nb.language.corpus import *
+from proc_nb.language.model import *
+from proc_nb.language.plan import *
+from proc_nb.language.pretrain import *
+from proc_nb.language.released import *
+from proc_nb.language.cli import *
 
 pytest.importorskip('accelerate')
 ENV = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
@@ -185,7 +194,7 @@ def test_lines_that_only_look_odd(tmp_path):
 
 @pytest.mark.parametrize('bad', ['{"text": "cut', 'null', '[]', '{"title": "t"}', '{"text": 3}'])
 def test_a_bad_line_late_in_a_file_is_named_before_anything_is_learnt(tmp_path, monkeypatch, bad):
-    from proc_nb import corpus as corpora
+    from proc_nb.language import corpus as corpora
     monkeypatch.setattr(corpora, 'train_bpe', lambda *args: pytest.fail('the encoding was learnt first'))
     folder(tmp_path/'d', ['\n'.join(json.dumps(dict(text=prose(i))) for i in range(20))], 'a.jsonl')
     (tmp_path/'d/b.jsonl').write_text('\n'.join([*(json.dumps(dict(text=prose(i))) for i in range(20, 320)), '', bad, '{"text": "last"}']), encoding='utf-8')
@@ -281,8 +290,17 @@ def test_files_are_written_and_read_in_utf8_whatever_the_machine_says(tmp_path):
     code = rf"""
 import warnings
 warnings.filterwarnings('error', category=EncodingWarning, module=r'proc_nb\.(corpus|pretrain)|pathlib')
-from proc_nb.corpus import *
-from proc_nb.pretrain import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
+from proc_nb.tasks.mixture import *
+from proc_nb.language.corpus import *
+from proc_nb.language.model import *
+from proc_nb.language.plan import *
+from proc_nb.language.pretrain import *
+from proc_nb.language.released import *
+from proc_nb.language.cli import *
 data = corpus('maths', 'bpe:300', 32, n=500, cache={str(tmp_path)!r})
 *_, last = pretrain(data, size='tiny', steps=2, eval_every=1, eval_rows=2, batch_size=2, run_dir={str(tmp_path/'run')!r}, device='cpu')
 list(pretrain(data, size='tiny', steps=3, eval_every=1, eval_rows=2, batch_size=2, run_dir={str(tmp_path/'run')!r}, device='cpu', resume=True))
@@ -364,7 +382,7 @@ def test_a_broken_token_file(tmp_path, how, word):
 def small(**kwargs): return dict(rule='set', size='tiny', length=6, steps=8, warm_steps=4, warm_batch=8, batch_size=8, eval_every=4, eval_rows=8, device='cpu', **kwargs)
 
 def command(out, *more, processes=1, launcher='torch'):
-    own = ['-m', 'proc_nb.pretrain', '--corpus', 'maths', '--rule', 'set', '--size', 'tiny', '--length', '6', '--warm-steps', '4', '--batch-size', '8', '--device', 'cpu', '--block', '32', '--out', str(out), *map(str, more)]
+    own = ['-m', 'proc_nb.language.cli', '--corpus', 'maths', '--rule', 'set', '--size', 'tiny', '--length', '6', '--warm-steps', '4', '--batch-size', '8', '--device', 'cpu', '--block', '32', '--out', str(out), *map(str, more)]
     if processes == 1: return [sys.executable, *own]
     if launcher == 'accelerate': return [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes', str(processes), '--main_process_port', '0', *own]
     return [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), *own]
@@ -471,8 +489,17 @@ def test_an_interrupt_within_a_checkpoint_is_an_interrupt(data, tmp_path, monkey
 def test_a_full_disk_keeps_what_was_saved(data, tmp_path):
     code = f'''
 import resource, signal, sys
-from proc_nb.corpus import *
-from proc_nb.pretrain import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
+from proc_nb.tasks.mixture import *
+from proc_nb.language.corpus import *
+from proc_nb.language.model import *
+from proc_nb.language.plan import *
+from proc_nb.language.pretrain import *
+from proc_nb.language.released import *
+from proc_nb.language.cli import *
 data = corpus('maths', block_size=32, n=3000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
@@ -489,7 +516,10 @@ except OSError as e: sys.exit(str(e))
 def test_a_corpus_on_a_full_disk(tmp_path):
     code = f'''
 import resource, signal, sys
-from proc_nb.corpus import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try: corpus('maths', cache={str(tmp_path)!r})
@@ -706,9 +736,9 @@ def settings(plan): return plan.cfg, plan.steps, plan.batch_size, plan.micro, pl
 
 @pytest.mark.parametrize('how', [dict(), dict(bf16=True), dict(micro=4, remat=True), dict(batch_size=32, dropout=.1, joined=True), dict(size='12-12-768')])
 def test_the_plan_is_that_of_the_same_command(monkeypatch, how):
-    from proc_nb.pretrain import _pretraining
+    from proc_nb.language.cli import _pretraining
     defaults = {k: v.default for k, v in inspect.signature(pretrain_cli).parameters.items()}
-    monkeypatch.setattr(pretraining, '_shared', lambda device, **what: Unread(what['name'], what['tokenizer'], what['block']))
+    monkeypatch.setattr(pretraining_cli, '_shared', lambda device, **what: Unread(what['name'], what['tokenizer'], what['block']))
     plan, run = (_pretraining(argparse.Namespace(**{**defaults, 'rule': 'set', 'device': 'cpu', 'corpus': 'c4', 'plan': k, **how})) for k in (True, False))
     assert settings(plan.plan()) == settings(run.plan()) and settings(plan.plan().warm) == settings(run.plan().warm)
     assert plan.plan().bf16 == bool(how.get('bf16')) and plan.plan().micro == how.get('micro', plan.batch_size)
@@ -731,7 +761,7 @@ def test_recomputation_costs_time_and_bf16_keeps_a_second_copy():
     assert twice.hours > 1.25 * plain.hours and 'weights in bf16' in half.memory and 'weights in bf16' not in plain.memory
 
 def test_a_cpu_without_units_for_bf16_is_held_against_its_float32(monkeypatch):
-    monkeypatch.setattr(pretraining, '_matmul_speed', lambda device, kind: {torch.float32: 2e11, torch.bfloat16: 2e10}[kind])
+    monkeypatch.setattr(pretraining_plan, '_matmul_speed', lambda device, kind: {torch.float32: 2e11, torch.bfloat16: 2e10}[kind])
     assert peak_flops('cpu', True) == peak_flops('cpu') == 2e11
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='measured with glibc')
@@ -740,8 +770,17 @@ def test_planned_memory_is_what_is_used(how, tmp_path):
     code = f"""
 import torch
 torch.set_num_threads(1)
-from proc_nb.corpus import *
-from proc_nb.pretrain import *
+from proc_nb.files import *
+from proc_nb.language.tokenizers import *
+from proc_nb.language.sources import *
+from proc_nb.language.corpus import *
+from proc_nb.tasks.mixture import *
+from proc_nb.language.corpus import *
+from proc_nb.language.model import *
+from proc_nb.language.plan import *
+from proc_nb.language.pretrain import *
+from proc_nb.language.released import *
+from proc_nb.language.cli import *
 p = Pretraining(corpus('maths', block_size=256, n=8000, progress=False), None, 'laptop', steps=2, eval_every=2, eval_rows=16, device='cpu', {how}).start()
 planned = p.plan().peak
 for r in p.records(): pass
@@ -811,7 +850,7 @@ def test_the_largest_plan(capsys):
     assert '1,315,723,264' in said and 'memory per device' in said and 'minutes at 40%' in said
 
 def test_mistakes_on_the_command_line():
-    done = subprocess.run([sys.executable, '-m', 'proc_nb.pretrain', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, '-m', 'proc_nb.language.cli', '--size', 'labtop'], env=ENV, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Did you mean 'laptop'?" in done.stderr and 'Traceback' not in done.stderr
 
 @pytest.mark.parametrize('e,word', [(KeyboardInterrupt(), 'stopped.*--resume'), (torch.OutOfMemoryError('CUDA out of memory.'), 'memory is too small.*--micro.*--remat.*--bf16'),
@@ -840,7 +879,7 @@ def stopped_before(monkeypatch, module, name):
             if module is pretraining: raise Told(vars(self))
         def last(self, other, steps): raise Told({**vars(self), 'other': other})
     monkeypatch.setattr(module, name, Fake)
-    monkeypatch.setattr(pretraining, '_open', opened)
+    monkeypatch.setattr(pretraining_corpus, '_open', opened)
 
 def settings_of(cli, **how):
     "What the run and its corpora are told, in one dict"

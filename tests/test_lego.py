@@ -2,9 +2,9 @@
 import numpy as np, pytest, time, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
-from proc_nb.lego import group_fault
-from proc_nb.lego_attention import Sight, associate, same_weights
-from proc_nb.lego_study import STUDIES, make_study, runs_of
+from proc_nb.lego.task import group_fault
+from proc_nb.models.wired import Sight, associate, same_weights
+from proc_nb.lego.experiments import STUDIES, make_study, runs_of
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 

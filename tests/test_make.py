@@ -12,7 +12,9 @@ def test_an_installed_clone_starts_without_a_network(tmp_path):
     clone.mkdir()
     for name in ('Makefile', 'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE', 'constraints-dev.txt'): shutil.copy(ROOT/name, clone)
     (clone/'proc_nb').mkdir()
-    (clone/'proc_nb/__init__.py').touch()
+    (clone/'proc_nb/train').mkdir()
+    for name in ('proc_nb', 'proc_nb/train'): (clone/name/'__init__.py').touch()
+    (clone/'proc_nb/train/fused.py').write_text('def compiled(): pass\n', encoding='utf-8')
     settings = (clone/'settings.ini').read_text(encoding='utf-8')
     few = re.sub('^requirements = .*$', 'requirements = fastcore>=1.9', settings, flags=re.M).partition('[extras]')[0] + '[extras]\nfast = fastcore>=1.9\n'
     (clone/'settings.ini').write_text(few, encoding='utf-8')

@@ -2,11 +2,11 @@
 import copy, math
 import numpy as np, pytest, torch
 from proc_nb.all import *
-from proc_nb.ensemble import ManyRun
-from proc_nb.influence_format import right_words
-from proc_nb.pretrain import LM, LMConfig
-from proc_nb.scores import generate
-from proc_nb.train import Run
+from proc_nb.train.ensemble import ManyRun
+from proc_nb.influence.format import right_words
+from proc_nb.language.model import LM, LMConfig
+from proc_nb.train.scores import generate
+from proc_nb.train.loop import Run
 
 TEST = Haystack(n_pairs=3)
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)

@@ -50,14 +50,15 @@ def test_what_is_published_has_worked_alone():
 
 def test_one_name_one_thing():
     homes = {}
-    for module in re.findall(r'^from \.(\w+) import \*', (ROOT/'proc_nb/all.py').read_text(encoding='utf-8'), re.M):
-        names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f'proc_nb/{module}.py').read_text(encoding='utf-8'), re.M | re.S)
+    for module in re.findall(r'^from \.([\w.]+) import \*', (ROOT/'proc_nb/all.py').read_text(encoding='utf-8'), re.M):
+        names = re.search(r'^__all__ = (\[.*?\])', (ROOT/f"proc_nb/{module.replace('.', '/')}.py").read_text(encoding='utf-8'), re.M | re.S)
         for n in ast.literal_eval(names[1]): homes.setdefault(n, []).append(module)
     assert not {n: m for n, m in homes.items() if len(m) > 1}
 
 def test_what_stays_on_the_cpu_unless_one_says_so():
     "What `ready` says of a GPU: a network that a page makes itself is not moved there by itself"
-    from proc_nb.all import practise, race, start
+    from proc_nb.train.zoo import start
+    from proc_nb.train.practice import practise, race
     assert {inspect.signature(f).parameters['device'].default for f in (start, race, practise)} == {'cpu'}
 
 def test_import_is_quick_and_quiet():
@@ -73,14 +74,49 @@ def test_altair_settings_are_left_alone():
     subprocess.run([sys.executable, '-c', code], check=True)
 
 def test_modules_need_no_development_tool():
-    for p in (ROOT/'proc_nb').glob('*.py'):
+    for p in (ROOT/'proc_nb').rglob('*.py'):
         if p.name != '_modidx.py': assert not re.search(r'^\s*(from|import) (nbdev|execnb|pytest|jupyterlab)\b', p.read_text(encoding='utf-8'), re.M), p
 
-def test_modules_import_downward():
+def imports_of(p):
+    "Modules that a module of ours imports at its top, and the names"
+    here = p.relative_to(ROOT).with_suffix('').parts
+    for dots, module, names in re.findall(r'^from (\.+)([\w.]*) import (.+)', p.read_text(encoding='utf-8'), re.M):
+        yield '.'.join([*here[1:len(here) - len(dots)], module]), names
+
+MODULES = [p for p in sorted((ROOT/'proc_nb').rglob('*.py')) if p.name not in ('__init__.py', '_modidx.py')]
+def name_of(p): return '.'.join(p.relative_to(ROOT/'proc_nb').with_suffix('').parts)
+
+@pytest.mark.parametrize('path', MODULES, ids=name_of)
+def test_modules_import_downward(path):
+    "The numbers of the pages are the order of the house: a page stands on those before it"
     order = {re.sub(r'^\d+_', '', p.stem): p.stem for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
-    for p in (ROOT/'proc_nb').glob('*.py'):
-        for m in re.findall(r'^from \.(\w+) import', p.read_text(encoding='utf-8'), re.M):
-            if p.stem in order: assert order[m] < order[p.stem], f'{p.stem} imports {m}'
+    above = [m for m, _ in imports_of(path) if not order[m] < order[name_of(path)]]
+    assert not above
+
+@pytest.mark.parametrize('path', MODULES, ids=name_of)
+def test_private_names_stay_at_home(path):
+    taken = [n for _, names in imports_of(path) for n in re.split(r', *', names) if n.startswith('_')]
+    assert not taken
+
+def late_methods():
+    "Classes with methods that stand in another module: where the class is, its name, their names"
+    trees = {name_of(p): ast.parse(p.read_text(encoding='utf-8')).body for p in MODULES}
+    classes = {(m, c.name) for m, body in trees.items() for c in body if isinstance(c, ast.ClassDef)}
+    late = {}
+    for m, body in trees.items():
+        for f in body:
+            if not isinstance(f, ast.FunctionDef) or not any('patch' in ast.unparse(d) for d in f.decorator_list): continue
+            name = ast.unparse(f.args.args[0].annotation)
+            if (m, name) in classes: continue
+            home, = [h for h, c in classes if c == name and h.split('.')[0] == m.split('.')[0]]
+            late.setdefault((home, name), []).append(f.name)
+    return [(*k, v) for k, v in late.items()]
+
+@pytest.mark.parametrize('home, name, methods', late_methods())
+def test_methods_are_there_wherever_a_class_is_taken_from(home, name, methods):
+    code = f'from proc_nb.{home} import {name}; print(*[n for n in {methods} if not hasattr({name}, n)])'
+    said = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not said.strip()
 
 @pytest.mark.parametrize('book', BOOKS, ids=lambda p: p.stem)
 def test_notebook_is_clean(book):
@@ -99,7 +135,7 @@ def test_tutorial_begins_and_ends_alike(book):
     title, box, setup, *_ = [source(c) for c in cells(book)]
     last = [source(c) for c in cells(book) if c['cell_type'] == 'markdown'][-1]
     assert re.fullmatch('# .+', title) and 'colab.research.google.com' in box and book.name in box and 'Minutes** |' in box
-    assert setup == '#| eval: false\n%pip install -q proc-nb\nfrom proc_nb.ready import ready\nready()'
+    assert setup == '#| eval: false\n%pip install -q proc-nb\nfrom proc_nb.env import ready\nready()'
     assert 'What to try next' in last
     assert not any(re.search(r'https?://', source(c)) for c in cells(book) if c['cell_type'] == 'code'), 'a tutorial needs no network'
 
@@ -164,7 +200,7 @@ def opened(path):
         if name.endswith(('.read_text', '.write_text')): yield n.lineno, named or len(n.args) > (not name.endswith('read_text'))
         if name == 'open' and 'b' not in (ast.unparse(n.args[1]) if len(n.args) > 1 else 'r'): yield n.lineno, named
 
-@pytest.mark.parametrize('path', sorted([*(ROOT/'proc_nb').glob('*.py'), *(ROOT/'tests').rglob('*.py'), *(ROOT/'tutorials').rglob('*.py'), ROOT/'setup.py']), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', sorted([*(ROOT/'proc_nb').rglob('*.py'), *(ROOT/'tests').rglob('*.py'), *(ROOT/'tutorials').rglob('*.py'), ROOT/'setup.py']), ids=lambda p: p.stem)
 def test_text_is_read_and_written_as_utf8_everywhere(path):
     "Windows takes another encoding where none is named"
     assert not [line for line, named in opened(path) if not named]

@@ -5,10 +5,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from torch.utils._python_dispatch import TorchDispatchMode
 from proc_nb.all import *
-from proc_nb import bench, lego_attention
-from proc_nb.ensemble import ManyRun
-from proc_nb.pretrain import LM, LMConfig, LMRun, Plan, engine, peak_flops
-from proc_nb.zoo import practise, race
+from proc_nb.dev import bench
+from proc_nb.models import wired as lego_attention
+from proc_nb.train.ensemble import ManyRun
+from proc_nb.language.model import LM, LMConfig
+from proc_nb.language.plan import Plan, engine, peak_flops
+from proc_nb.language.pretrain import LMRun
+from proc_nb.train.practice import practise, race
 
 ROOT = Path(__file__).parent.parent
 TEST = Haystack(n_pairs=3)
@@ -73,7 +76,7 @@ def test_the_watch_sees_what_it_should(monkeypatch):
 def test_the_source_names_no_global_generator():
     "Exceptions: course.py tries answers of learners, which may draw as they like; rivals in the benchmark are other people's programs"
     found = []
-    for file in sorted((ROOT/'proc_nb').glob('*.py')):
+    for file in sorted((ROOT/'proc_nb').rglob('*.py')):
         for i, line in enumerate(file.read_text('utf-8').splitlines(), 1):
             draws = re.search(r'torch\.(rand|randn|randint|randperm|multinomial)\(|\.(normal_|uniform_|bernoulli_|random_|multinomial)\(', line)
             if draws and 'generator' not in line and '**rand' not in line and 'draw' not in line: found.append((file.name, i, line.strip()))

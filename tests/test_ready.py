@@ -2,10 +2,10 @@
 import ast, os, re, subprocess, sys
 from pathlib import Path
 import pytest
-from proc_nb import ready
+from proc_nb import env as ready
 
 ROOT = Path(__file__).parent.parent
-SETUP = 'from proc_nb.ready import ready\nready()'
+SETUP = 'from proc_nb.env import ready\nready()'
 
 def run(code, *path, cwd=None):
     env = {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, [*path, ROOT])), 'CUDA_VISIBLE_DEVICES': ''}
@@ -41,7 +41,7 @@ def test_no_torch(monkeypatch):
 @pytest.mark.parametrize('version', [(3, 8), (3, 9)])
 def test_old_python(version, monkeypatch):
     "The two files that are read first can be read by an old Python, and say that it is old"
-    for name in ('__init__', 'ready'): ast.parse((ROOT/f'proc_nb/{name}.py').read_text(encoding='utf-8'), feature_version=version)
+    for name in ('__init__', 'env'): ast.parse((ROOT/f'proc_nb/{name}.py').read_text(encoding='utf-8'), feature_version=version)
     monkeypatch.setattr(sys, 'version_info', (*version, 1))
     with pytest.raises(RuntimeError, match=r'Python 3\.\d\.1 is too old: proc-nb needs 3\.10 or newer'): ready.check_versions()
 

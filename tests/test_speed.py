@@ -2,7 +2,7 @@
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb.train import Run
+from proc_nb.train.loop import Run
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -104,7 +104,7 @@ def test_a_compiled_model_learns_the_same():
 
 @pytest.mark.full
 def test_faster_than_what_one_would_write():
-    from proc_nb.bench import in_turns, ours, plain, sizes_for
+    from proc_nb.dev.bench import in_turns, ours, plain, sizes_for
     task = tasks['haystack']()
     cfg = sizes_for(task)
     found = in_turns(dict(ours=ours(task, cfg, 400), plain=plain(task, cfg, 400)), rounds=5, steps=2)

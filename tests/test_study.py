@@ -2,12 +2,16 @@
 import os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
-from proc_nb import study as module
+from proc_nb.study import table as module_table, grid as module, run as module_run
 from proc_nb.all import *
-from proc_nb.study import *
-from proc_nb.study import key
-from proc_nb.train import Run, load_tensors
-from proc_nb.study_cli import named, seeds_of
+from proc_nb.study.table import *
+from proc_nb.study.grid import *
+from proc_nb.study.run import *
+from proc_nb.study.named import *
+from proc_nb.study.table import key
+from proc_nb.files import load_tensors
+from proc_nb.train.loop import Run
+from proc_nb.study.cli import named, seeds_of
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
 def small(**kwargs): return Study([RULE], **{**dict(parts=['attn', 'all'], tests=[TEST], seeds=2, steps=30, batch_size=16, practice_steps=40, warmup=5), **kwargs})
@@ -67,7 +71,10 @@ def test_a_mixture_is_practised_too(tmp_path):
 
 SCRIPT = '''import sys
 from proc_nb.all import *
-from proc_nb.study import *
+from proc_nb.study.table import *
+from proc_nb.study.grid import *
+from proc_nb.study.run import *
+from proc_nb.study.named import *
 Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
 
 def test_killed_and_continued(tmp_path):
@@ -90,7 +97,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (module, 'save_model', 1), (module, '_keep_rows', 1), (module.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (module_run, 'save_model', 1), (module_run, '_keep_rows', 1), (module_run.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
@@ -100,13 +107,13 @@ def test_death_between_any_two_writes_changes_nothing(where, name, after, done, 
     with monkeypatch.context() as m:
         m.setattr(where, name, dies)
         with pytest.raises(Died): small().run(tmp_path, progress=False)
-    before = figures(module.Store(tmp_path).rows())
+    before = figures(module_run.Store(tmp_path).rows())
     table = small().run(tmp_path, progress=False)
     assert figures(table) == figures(done[0]) and before.items() <= figures(table).items()
 
 def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
     clock, ticks = time.time, iter(range(10**9))
-    monkeypatch.setattr(module.time, 'time', lambda: clock() + next(ticks))
+    monkeypatch.setattr(module_run.time, 'time', lambda: clock() + next(ticks))
     sizes = [len(small().run(tmp_path, budget='40s', progress=False)) for _ in range(12)]
     assert sizes[0] < 6 and sizes[-1] == 6 and sizes == sorted(sizes)
     assert figures(small().run(tmp_path, progress=False)) == figures(done[0])
@@ -122,11 +129,11 @@ def test_torn_last_line(done, tmp_path):
     with pytest.raises(ValueError, match='line 1'): small().run(tmp_path, progress=False)
 
 def test_a_group_too_large_is_split(done, tmp_path, monkeypatch):
-    real = module.fit_many
+    real = module_run.fit_many
     def narrow(models, *args, **kwargs):
         if len(models) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
         return real(models, *args, **kwargs)
-    monkeypatch.setattr(module, 'fit_many', narrow)
+    monkeypatch.setattr(module_run, 'fit_many', narrow)
     with pytest.warns(UserWarning, match='half of them'): table = small().run(tmp_path, progress=False, members=4)
     assert {r['members'] for r in table} <= {1, 2}
     for r, s in zip(table, done[0]): assert r['id'] == s['id'] and abs(r['accuracy'] - s['accuracy']) < .004
@@ -139,11 +146,11 @@ def test_ray_equals_local(done, tmp_path, monkeypatch):
     assert figures(table) == figures(done[0]) and {r['threads'] for r in table} == {r['threads'] for r in done[0]}
 
 def test_a_practice_that_diverged_blocks_nothing(tmp_path, monkeypatch):
-    real = module._practice_job
+    real = module_run._practice_job
     def one_diverges(group):
         job = real(group)
         return dict(job, fit=dict(job['fit'], lr=[1e30 if p['seed'] == 0 else 1e-3 for p in group], warmup=0, clip=1e9))
-    monkeypatch.setattr(module, '_practice_job', one_diverges)
+    monkeypatch.setattr(module_run, '_practice_job', one_diverges)
     with pytest.warns(UserWarning, match='diverged'): table = small(parts=['attn']).run(tmp_path, progress=False)
     for r in table: assert (r['accuracy'] is None) == (None in r['practised']) == (r['rule'] != 'none' and r['seed'] == 0)
     assert str(table).count('1 of 2, 1 diverged') == 1
@@ -152,15 +159,15 @@ def test_a_practice_that_diverged_blocks_nothing(tmp_path, monkeypatch):
 def test_a_reader_changes_nothing(done, tmp_path):
     half = (done[1]/'rows.jsonl').read_bytes()[:-40]
     (tmp_path/'rows.jsonl').write_bytes(half)
-    assert len(module.Store(tmp_path).rows()) == 5 and '5 of them done' in str(small().plan(tmp_path)) and (tmp_path/'rows.jsonl').read_bytes() == half
+    assert len(module_run.Store(tmp_path).rows()) == 5 and '5 of them done' in str(small().plan(tmp_path)) and (tmp_path/'rows.jsonl').read_bytes() == half
 
 def test_what_another_finished_while_one_waited_is_not_made_again(done, tmp_path, monkeypatch):
-    real = module.alone
+    real = module_run.alone
     def late(out):
         (tmp_path/'rows.jsonl').write_bytes((done[1]/'rows.jsonl').read_bytes())
         return real(out)
-    monkeypatch.setattr(module, 'alone', late)
-    assert figures(small().run(tmp_path, progress=False)) == figures(done[0]) and len(module.Store(tmp_path).rows()) == 6
+    monkeypatch.setattr(module_run, 'alone', late)
+    assert figures(small().run(tmp_path, progress=False)) == figures(done[0]) and len(module_run.Store(tmp_path).rows()) == 6
 
 def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
     from types import SimpleNamespace
@@ -170,7 +177,7 @@ def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
         remote=lambda **kwargs: lambda f: SimpleNamespace(remote=lambda job: job['name']))
     monkeypatch.setitem(sys.modules, 'ray', ray)
     jobs = [dict(name=n, device='cpu') for n in 'abc']
-    with pytest.raises(KeyboardInterrupt): list(module.on_ray(lambda: jobs.pop(0) if jobs else None, None))
+    with pytest.raises(KeyboardInterrupt): list(module_run.on_ray(lambda: jobs.pop(0) if jobs else None, None))
     assert ended == [('a', True), ('b', True)]
 
 @pytest.mark.parametrize('kwargs,words', [
@@ -186,7 +193,7 @@ def test_impossible_grids_are_refused_by_name(kwargs, words, tmp_path):
 
 def rows_of(study, accuracy=.5):
     "Rows as a study writes them, without the training"
-    return Table(dict({**in_words(r), **{k: r[k] for k in module.TIDY}}, id=key(r), settings=r, accuracy=accuracy, found=None) for r in study.runs)
+    return Table(dict({**in_words(r), **{k: r[k] for k in module_run.TIDY}}, id=key(r), settings=r, accuracy=accuracy, found=None) for r in study.runs)
 
 ONE = dict(rules=['identity'], parts=['attn'], tests=[TEST], seeds=1, controls=[])
 OTHERS = [dict(lr=3e-2), dict(schedule='cosine'), dict(warmup=7), dict(weight_decay=.1), dict(shape=dict(n_embd=32)), dict(practice_lr=.1), dict(practice_with=dict(dropout=.1)),
@@ -197,7 +204,7 @@ def test_what_differs_is_another_cell_and_every_chart_says_so(other):
     table = Table([*rows_of(Study(**ONE), .9), *rows_of(Study(**{**ONE, **other}), .1)])
     cells = table.summary()
     assert len(cells) == 2 and len({module.start_said(c) for c in cells} | set(module.labels(cells))) >= 2 and len(set(module.labels(cells))) == 2
-    assert len({tuple(l[:7]) for l in module.lines_of(table)}) == 2, 'the lines of the table look alike'
+    assert len({tuple(l[:7]) for l in module_table.lines_of(table)}) == 2, 'the lines of the table look alike'
     name = cells[0]['test']
     for figure in heat_map(table), dot_chart(table, name): assert figure.table.markup.count('90.0 (one run)') == figure.table.markup.count('10.0 (one run)') == 1
     assert len({(d['rule'], d['parts']) for d in heat_map(table).chart.data.values}) == 2
@@ -229,7 +236,7 @@ def test_a_task_defined_anew_is_another_task(tmp_path):
         rows = first.run(tmp_path, progress=False)
         assert key(study().runs[0]) == rows[0]['id'], 'the same code is the same run'
         reversed_rows(2)
-        assert key(study().runs[0]) != rows[0]['id'] and not module.Store(tmp_path).of(study().runs)
+        assert key(study().runs[0]) != rows[0]['id'] and not module_run.Store(tmp_path).of(study().runs)
         with pytest.raises(ValueError, match='defined anew'): first.run(tmp_path, progress=False)
         new = study().run(tmp_path, progress=False)
         assert new[0]['nets'] != rows[0]['nets'] and len(Table([*rows, *new]).summary()) == 2
@@ -240,7 +247,7 @@ def test_a_task_defined_anew_is_another_task(tmp_path):
 def test_code_counts_what_it_uses_and_nothing_else():
     space = dict(__name__='__main__')
     def define(helper, comment=''):
-        exec(f'from proc_nb.task import Task\nSHIFT = 1\n{helper}\nclass Own(Task):\n    def rows(self, n, generator): return shift(n) {comment}', space)
+        exec(f'from proc_nb.tasks.core import Task\nSHIFT = 1\n{helper}\nclass Own(Task):\n    def rows(self, n, generator): return shift(n) {comment}', space)
         return module.code_of(space['Own']())
     first = define('def shift(n): return n + SHIFT')
     assert first and first == define('def shift(n): return n + SHIFT', '# said otherwise') != define('def shift(n): return n - SHIFT')
@@ -256,7 +263,7 @@ def test_a_network_of_the_zoo_is_known_by_its_weights(tmp_path, monkeypatch):
         net = real(name)
         with torch.no_grad(): net.wte.weight.add_(1)
         return net
-    monkeypatch.setattr(module, 'load_zoo', other)
+    for m in module, module_run: monkeypatch.setattr(m, 'load_zoo', other)
     assert key(study().runs[0]) != rows[0]['id']
     with pytest.raises(ValueError, match='not the one that this study was made with'): Study.run(before, tmp_path/'new', progress=False)
 
@@ -282,8 +289,8 @@ def test_a_named_study_hands_on_what_it_is_given():
 @pytest.mark.parametrize('recipe', ['own', 'paper'])
 @pytest.mark.parametrize('steps', [50, 100, 500, 20_000])
 def test_a_short_practice_reaches_the_full_rate(steps, recipe):
-    from proc_nb.train import rate
-    from proc_nb.zoo import recipe_for
+    from proc_nb.train.loop import rate
+    from proc_nb.train.practice import recipe_for
     how = recipe_for('identity', recipe, steps=steps)
     factors = [rate(s, how['warmup'], how['schedule'], steps) for s in range(steps)]
     assert max(factors) == 1 and factors[-1] < .02 and abs(sum(factors) / steps - .5) < .03
@@ -291,17 +298,17 @@ def test_a_short_practice_reaches_the_full_rate(steps, recipe):
 def test_the_papers_practice_is_tied_and_drops(tmp_path):
     study = Study(['identity'], ['attn'], [TEST], seeds=1, controls=[], steps=4, batch_size=8, recipe='paper', practice_steps=5, eval_every=4, test_rows=10)
     row, = study.run(tmp_path, progress=False)
-    net = module.Store(tmp_path).net(study.runs[0]['sources'][0], study.runs[0])
+    net = module_run.Store(tmp_path).net(study.runs[0]['sources'][0], study.runs[0])
     assert (net.config.tied, net.config.dropout) == (True, .1) and repr(net.task) == "Identity(length=20, lengths='fixed', n_symbols=20)"
     assert row['settings']['sources'][0]['practice'] == dict(steps=5, batch_size=64, lr=5e-5, weight_decay=.01, warmup=1, schedule='cosine', dropout=.1, tied=True)
     assert not assemble(study.runs[0], lambda s: net).config.tied
 
 def test_published_is_the_papers_protocol_seed_by_seed(tmp_path):
     study = named('published', 'paper', seeds=[3, 7], rescale=True)
-    assert {tuple(r[k] for k in module.PAPERS) for r in study.runs} == {tuple(module.PAPERS.values())}
-    assert module.PAPERS == dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
-    assert all(r['practice'] == 'fresh' and r['rescale'] == bool(r['sources']) and r['shape'] == module.SMALL for r in study.runs)
-    work = module.Work(study, module.Store(tmp_path), 'cpu')
+    assert {tuple(r[k] for k in module_table.PAPERS) for r in study.runs} == {tuple(module_table.PAPERS.values())}
+    assert module_table.PAPERS == dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
+    assert all(r['practice'] == 'fresh' and r['rescale'] == bool(r['sources']) and r['shape'] == module_table.SMALL for r in study.runs)
+    work = module_run.Work(study, module_run.Store(tmp_path), 'cpu')
     assert [g[0]['seed'] for g in work.tests] == [3] * (len(study.runs) // 2) + [7] * (len(study.runs) // 2) and {len(g) for g in work.todo} == {1}
 
 class Told(BaseException): "Somebody stopped it"
@@ -309,14 +316,14 @@ class Told(BaseException): "Somebody stopped it"
 def test_stopped_in_the_middle_it_goes_on_from_there(tmp_path, monkeypatch):
     def study(): return small(parts=['attn'], seeds=1, steps=40, eval_every=20, controls=[])
     whole = study().run(tmp_path/'whole', progress=False, workers=1)
-    real, ticks = module.learn, []
+    real, ticks = module_run.learn, []
     def stopped(job, tick):
         def count(n):
             ticks.append(n)
             if len(ticks) == 40 + 13: job['deadline'] = 0
             tick(n)
         return real(job, count)
-    monkeypatch.setitem(module.ENGINES, 'local', lambda take, tick, workers: ((j, stopped(j, tick)) for j in iter(take, None)))
+    monkeypatch.setitem(module_run.ENGINES, 'local', lambda take, tick, workers: ((j, stopped(j, tick)) for j in iter(take, None)))
     assert len(study().run(tmp_path/'cut', progress=False)) == 0
     flying, = (tmp_path/'cut'/'flying').iterdir()
     assert load_tensors(flying/'checkpoint.safetensors')[1]['done'] == 13
@@ -340,7 +347,7 @@ def test_seeds_of_any_size_and_a_task_without_init(tmp_path):
 SENDER = """import sys
 from ray import cloudpickle
 from proc_nb.all import *
-from proc_nb.study import Work, Store
+from proc_nb.study.run import Work, Store
 @register('rule')
 class Mine(Task):
     def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
@@ -354,13 +361,13 @@ def test_a_worker_need_not_know_the_task(tmp_path):
     sent = subprocess.run([sys.executable, '-c', 'import torch\n' + SENDER, str(tmp_path/'out'), str(tmp_path/'job')], capture_output=True, text=True, timeout=300)
     assert sent.returncode == 0, sent.stderr
     assert 'mine' not in tasks
-    models, results = module.learn(cloudpickle.loads((tmp_path/'job').read_bytes()))
+    models, results = module_run.learn(cloudpickle.loads((tmp_path/'job').read_bytes()))
     assert results[0]['curve'][-1][0] == 2 and models[0].config.vocab_size == 30
 
 # ---- verdicts
 
 def line(accuracies, rule='set', parts='attn', control='practised', test='haystack', **settings):
-    own = {**module.PAPERS, **module.SMALL, 'embed': 'mean' if parts == 'all' else 'random', **settings}
+    own = {**module_table.PAPERS, **module_table.SMALL, 'embed': 'mean' if parts == 'all' else 'random', **settings}
     return [dict(test=test, rule=rule, parts=parts, control=control, practice='fresh', practice_steps=9, rescale=own.get('rescale', False), found=500 if a > .5 else None, accuracy=a, seed=i,
         settings=dict(own, sources=[]), **{k: own[k] for k in ('embed', 'rates', 'steps', 'batch_size')}) for i, a in enumerate(accuracies)]
 
@@ -440,7 +447,7 @@ def test_stored_cells_stand_beside_published_ones():
 @pytest.mark.parametrize('error, words', [('WorkerCrashedError', 'died before it was done'), ('OutOfMemoryError', 'for want of memory')])
 def test_a_worker_that_dies_is_told_in_words(error, words):
     from types import SimpleNamespace
-    from proc_nb.study import _got
+    from proc_nb.study.run import _got
     kinds = {n: type(n, (Exception,), {}) for n in ('WorkerCrashedError', 'OutOfMemoryError')}
     def get(ref): raise kinds[error]()
     with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
@@ -449,7 +456,7 @@ def test_a_ray_that_does_not_start_is_told_in_words(monkeypatch):
     ray = pytest.importorskip('ray')
     def init(**kwargs): raise Exception('The current node timed out during startup.')
     monkeypatch.setattr(ray, 'init', init)
-    with pytest.raises(OSError, match="Ray did not start: The current node timed out during startup. .*engine='local'"): next(module.on_ray([], None))
+    with pytest.raises(OSError, match="Ray did not start: The current node timed out during startup. .*engine='local'"): next(module_run.on_ray([], None))
 
 def test_a_grid_beyond_measure_is_refused():
     with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=100_000)

@@ -201,5 +201,5 @@ def test_shuffled_keeps_the_tokens_of_each_row(name):
 
 def test_what_draws_nothing_loads_no_altair():
     "Altair takes as long to load as torch; commands whose work ends in files and tables start without it"
-    code = 'import sys, proc_nb.cli, proc_nb.pretrain, proc_nb.influence_cli; proc_nb.cli.tasks["identity"]; print("altair" in sys.modules, "torch" in sys.modules)'
+    code = 'import sys, proc_nb.cli, proc_nb.language.pretrain, proc_nb.influence.cli; proc_nb.tasks.core.tasks["identity"]; print("altair" in sys.modules, "torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split() == ['False', 'True']

@@ -4,8 +4,9 @@ from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
 import proc_nb.all as everything
-from proc_nb.all import Table, tasks
-from proc_nb.exercises import exercises
+from proc_nb.tasks.core import tasks
+from proc_nb.study.table import Table
+from proc_nb.course.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
 BOOKS = sorted((ROOT/'tutorials').glob('0*.ipynb'))

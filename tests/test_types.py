@@ -40,7 +40,7 @@ class Plain(ast.NodeTransformer):
         return ast.AnnAssign(a.targets[0], ast.Name('dict'), a.value, simple=1)
 
 def write(package, out):
-    trees = {p: ast.parse(p.read_text(encoding='utf-8')) for p in sorted(package.glob('*.py'))}
+    trees = {p: ast.parse(p.read_text(encoding='utf-8')) for p in sorted(package.rglob('*.py'))}
     classes = {c.name: (p, c) for p, t in trees.items() for c in t.body if isinstance(c, ast.ClassDef)}
     for p, tree in trees.items():
         for f in [f for f in tree.body if isinstance(f, ast.FunctionDef) and name_of(f)]:
@@ -54,7 +54,10 @@ def write(package, out):
             tree.body.remove(a)
             cls.body.append(ast.parse(f'{a.targets[0].attr} = eval("anything")').body[0])
     out.mkdir(parents=True, exist_ok=True)
-    for p, tree in trees.items(): (out/p.name).write_text(ast.unparse(ast.fix_missing_locations(Plain().visit(tree))), encoding='utf-8')
+    for p, tree in trees.items():
+        file = out/p.relative_to(package)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(ast.unparse(ast.fix_missing_locations(Plain().visit(tree))), encoding='utf-8')
     (out/'py.typed').touch()
 
 def check():
@@ -70,7 +73,7 @@ def test_a_mistake_is_found():
     "A patched method with a wrong call in it: the checker sees methods, stored attributes and their types"
     write(ROOT/'proc_nb', OUT/'proc_nb')
     wrong = ["wilson('a', 3)", "Exercise.check(1, 2, 3, 4)", "Arithmetic(3).read(1, 2)", "Arithmetic(3).no_such_name"]
-    lines = ['from proc_nb.results import wilson', 'from proc_nb.exercises import Exercise', 'from proc_nb.arithmetic import Arithmetic', *wrong]
+    lines = ['from proc_nb.results import wilson', 'from proc_nb.course.exercises import Exercise', 'from proc_nb.tasks.arithmetic import Arithmetic', *wrong]
     (OUT/'wrong.py').write_text('\n'.join(lines), encoding='utf-8')
     said = subprocess.run([sys.executable, '-m', 'mypy', '--config-file', ROOT/'pyproject.toml', '--cache-dir', '.mypy_cache', 'wrong.py'], cwd=OUT, capture_output=True, text=True).stdout
     assert {int(l.split(':')[1]) for l in said.splitlines() if ': error:' in l} == {4, 5, 6, 7}, said

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import pytest, torch
 from proc_nb.all import *
-from proc_nb.sequences import Identity
-from proc_nb.workers import in_step, one_by_one, set_threads, side_by_side, threads_for, threads_of, workers_on
+from proc_nb.tasks.sequences import Identity
+from proc_nb.train.workers import in_step, one_by_one, set_threads, side_by_side, threads_for, threads_of, workers_on
 
 COPY = Identity(length=3, n_symbols=6)
 
@@ -100,9 +100,14 @@ def test_a_large_network_keeps_its_threads():
 def test_no_team_of_threads_is_ever_made():
     code = '''import os, torch
 torch.set_num_threads(6)
-from proc_nb.gpt import *
-from proc_nb.haystack import Haystack
-from proc_nb.train import *
+from proc_nb.models.attention import *
+from proc_nb.models.gpt import *
+from proc_nb.models.hf import *
+from proc_nb.tasks.haystack import Haystack
+from proc_nb.files import *
+from proc_nb.models.gpt import *
+from proc_nb.models.checkpoint import *
+from proc_nb.train.loop import *
 task = Haystack(n_pairs=10)
 before = len(os.listdir('/proc/self/task'))
 for rec in fit(GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)), task, 3, 400): pass
@@ -153,11 +158,16 @@ def test_who_stops_asking_ends_all_runs_with_their_checkpoints(tmp_path):
 
 MAIN = '''import sys, torch
 from functools import partial
-from proc_nb.gpt import *
-from proc_nb.train import *
-from proc_nb.task import Task
-from proc_nb.sequences import Identity
-from proc_nb.workers import side_by_side
+from proc_nb.models.attention import *
+from proc_nb.models.gpt import *
+from proc_nb.models.hf import *
+from proc_nb.files import *
+from proc_nb.models.gpt import *
+from proc_nb.models.checkpoint import *
+from proc_nb.train.loop import *
+from proc_nb.tasks.core import Task
+from proc_nb.tasks.sequences import Identity
+from proc_nb.train.workers import side_by_side
 class Mine(Identity):
     "A task of a notebook or a script, which no other process knows"
 task = Mine(length=3, n_symbols=6)

@@ -6,7 +6,7 @@ import argparse, ast, contextlib, io, json, os, sys, time, warnings
 from pathlib import Path
 import coverage
 sys.path.insert(0, str(Path(__file__).parent))
-from mutate import BOOKS, ROOT, cells
+from mutate import BOOKS, ROOT, cells, file_of
 
 TESTS = 'test_transfer test_samplers test_tasks test_files test_input test_honest test_exercises test_study test_ensemble test_commands test_lab test_lego test_influence test_language'.split()
 
@@ -18,7 +18,7 @@ def functions(path, lines):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--modules', default=','.join(m for m in BOOKS if (ROOT/f'proc_nb/{m}.py').exists() and m != 'all'))
+    p.add_argument('--modules', default=','.join(m for m in BOOKS if (ROOT/file_of(m)).exists() and m != 'all'))
     p.add_argument('--seconds', type=float, default=3000)
     p.add_argument('--out')
     a = p.parse_args()
@@ -47,7 +47,7 @@ if __name__ == '__main__':
     cov.stop()
     rows = []
     for m in names:
-        path = ROOT/f'proc_nb/{m}.py'
+        path = ROOT/file_of(m)
         found = cov._analyze(str(path))
         n, branches = found.numbers, sorted({l for l, ends in found.missing_branch_arcs().items()} | set(found.missing))
         rows.append(dict(module=m, percent=round(n.pc_covered), lines=n.n_statements, missing=', '.join(functions(path, branches)), cut=sorted(cut)))

@@ -11,9 +11,10 @@ import argparse, contextlib, errno, faulthandler, hashlib, io, json, os, random,
 from pathlib import Path
 import torch
 from proc_nb.all import *
-from proc_nb import influence_cli, study
+from proc_nb.influence import cli as influence_cli
+from proc_nb.study import run as study
 from proc_nb.commands import demo, practise as practise_cli
-from proc_nb.lab import TransferLab
+from proc_nb.lab.transfer_lab import TransferLab
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError # an error of these kinds is an answer in words; anything else is a crash
 SHARED = Path(os.environ.get('PROC_NB_CAMPAIGN') or Path(tempfile.gettempdir())/f'proc-nb-campaign-{os.getuid()}')
@@ -87,7 +88,8 @@ class Language(Job):
     def setup(self): corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
     def run(self, out, rank=0):
         data = corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
-        from proc_nb.pretrain import Pretraining, _end, _watch
+        from proc_nb.language.pretrain import Pretraining
+        from proc_nb.language.cli import _end, _watch
         p = Pretraining(data, 'set', 'tiny', steps=12, warm_steps=4, warm_batch=8, length=6, batch_size=8, eval_every=3, eval_rows=8, device='cpu', run_dir=out/'run', resume=True)
         p.start()
         self.kept = p # gloo's own end may hang in a forked child, long after everything is written
@@ -149,7 +151,7 @@ class Lab(Job):
 class Kernel(Job):
     "A lab in a kernel of its own, driven as JupyterLab drives it"
     faults = 'kill term int'.split()
-    CODE = "from proc_nb.lab import TransferLab; lab = TransferLab(n_pairs=3, steps=60, batch_size=32); lab.run()"
+    CODE = "from proc_nb.lab.transfer_lab import TransferLab; lab = TransferLab(n_pairs=3, steps=60, batch_size=32); lab.run()"
     AGAIN = f"if 'lab' not in globals(): {CODE}\nelif lab.state != 'stopped': lab.run()" # a cell that was interrupted before its lab was there is run again
     def drive(self, strike=None):
         "Losses of a lab in a fresh kernel; None if it died"
@@ -160,7 +162,7 @@ class Kernel(Job):
         kc.start_channels()
         try:
             kc.wait_for_ready(timeout=60)
-            self.ask(kc, 'import proc_nb.lab')
+            self.ask(kc, 'import proc_nb.lab.transfer_lab')
             mine = kc.execute(self.CODE)
             if strike:
                 time.sleep(strike[1])

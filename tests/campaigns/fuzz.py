@@ -14,7 +14,10 @@ guided = atheris is not None and '--plain' not in sys.argv and __name__ == '__ma
 with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.nullcontext():
     import torch
     from proc_nb.all import *
-    from proc_nb import cli, commands, corpus as corpora, influence_cli, pretrain as lm, study, study_cli
+    from proc_nb import cli, commands
+    from proc_nb.language import tokenizers as corpora_tokenizers, sources as corpora_sources, corpus as corpora, plan as lm_plan, pretrain as lm
+    from proc_nb.influence import cli as influence_cli
+    from proc_nb.study import grid as study, run as study_run, cli as study_cli
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError
 LIMIT, MEMORY = 10, 2**31
@@ -141,7 +144,7 @@ def zoo_sums(b):
     repr(z), [z[k] for k in z]
 
 def rows(b):
-    s = study.Store(ROOT/'s')
+    s = study_run.Store(ROOT/'s')
     s.out.mkdir(exist_ok=True)
     row = b.spoil(V.row)
     if b.byte() & 1 and isinstance(row, dict): row.pop('sum', None)
@@ -172,7 +175,7 @@ def tokenizer(b):
     d = ROOT/'tok'
     d.mkdir(exist_ok=True)
     (d/'tokenizer.json').write_bytes(b.mutate(V.tokenizer) if b.byte() & 1 else dumps(b.spoil(json.loads(V.tokenizer))))
-    t = corpora.stored_tokenizer(d)
+    t = corpora_tokenizers.stored_tokenizer(d)
     t.encode(b.text())
 
 def jsonl_corpus(b):
@@ -255,13 +258,13 @@ def line(b):
 def words(b):
     "Small texts that users give"
     k = b.byte() % 9
-    if k == 0: study.seconds(b.value())
+    if k == 0: study_run.seconds(b.value())
     elif k == 1: study.control(b.choice([b.text(), 'noise ' + b.text()]))
     elif k == 2: cli.pick_device(b.choice([b.text(), 'cuda:99', 'cpu', 'cpu:1']))
     elif k == 3: transfer(V.model, copy.deepcopy(V.model), b.value())
     elif k == 4: warm_task(b.choice([b.text(), b.text() + '+set', 'shuffled ' + b.text(), '+']), b.value())
-    elif k == 5: corpora.document(b.choice([{}, {'text': b.value()}, {'question': b.value(), 'answer': b.value()}]))
-    elif k == 6: lm.lm_config(b.text(), b.value(), b.value())
+    elif k == 5: corpora_sources.document(b.choice([{}, {'text': b.value()}, {'question': b.value(), 'answer': b.value()}]))
+    elif k == 6: lm_plan.lm_config(b.text(), b.value(), b.value())
     elif k == 7: tasks[b.text()]
     elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False) # chkstyle: ignore
 
@@ -290,7 +293,7 @@ def STUDY_MAIN(args):
     f = commands.study.__wrapped__
     given = vars(anno_parser(f, prog='proc-nb-study').parse_args([*args]))
     given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget', 'measured')}
-    study.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
+    study_run.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
     seeds = study_cli.seeds_of(given['seeds']) or 1
     study_cli.named(**{**given, 'seeds': min(seeds, 3) if isinstance(seeds, int) else seeds[:3]})
 

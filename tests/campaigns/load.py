@@ -9,9 +9,9 @@ import argparse, contextlib, io, json, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
-from proc_nb import study
+from proc_nb.study import grid as study, run as study_run
 from proc_nb.commands import demo
-from proc_nb.lab import TransferLab
+from proc_nb.lab.transfer_lab import TransferLab
 
 torch.set_num_threads(1)
 ME = psutil.Process()
@@ -44,7 +44,7 @@ def runs(n):
     for k in sorted({max(1, n * i // 10) for i in range(1, 11)}):
         grid(k).run(d, progress=False)
         yield now(k, d)
-    assert len(study.Store(d).rows()) == n and not any((d/'flying').glob('*'))
+    assert len(study_run.Store(d).rows()) == n and not any((d/'flying').glob('*'))
     shutil.rmtree(d)
 
 def lab(seconds):

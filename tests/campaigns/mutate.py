@@ -10,11 +10,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 BOOKS = {re.sub(r'^\d+_', '', p.stem): p for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
-MODULES = dict(task='test_tasks test_samplers', brackets='test_tasks test_samplers', sequences='test_tasks test_samplers', stack='test_tasks test_samplers', automata='test_tasks test_samplers',
-    haystack='test_tasks test_samplers', arithmetic='test_tasks test_samplers', controls='test_tasks', transfer='test_transfer', gpt='test_hf', scores='test_honest', results='test_honest')
-PICK = dict(task='split or contract or nonsense or generator or impossible', brackets='dyck', sequences='identity or reverse or sort or set or union or delete', stack='stack', automata='eca', haystack='haystack',
-    arithmetic='addition or multiplication', controls='shuffled or random or mixture', scores='hand', results='hand or interval or tables_say or quantiles')
+MODULES = {'tasks.core': 'test_tasks test_samplers', 'tasks.brackets': 'test_tasks test_samplers',
+    'tasks.sequences': 'test_tasks test_samplers', 'tasks.stack': 'test_tasks test_samplers',
+    'tasks.automata': 'test_tasks test_samplers', 'tasks.haystack': 'test_tasks test_samplers',
+    'tasks.arithmetic': 'test_tasks test_samplers', 'tasks.controls': 'test_tasks',
+    'models.transfer': 'test_transfer', 'models.gpt': 'test_hf', 'train.scores': 'test_honest',
+    'results': 'test_honest'}
+PICK = {'tasks.core': 'split or contract or nonsense or generator or impossible', 'tasks.brackets': 'dyck',
+    'tasks.sequences': 'identity or reverse or sort or set or union or delete', 'tasks.stack': 'stack',
+    'tasks.automata': 'eca', 'tasks.haystack': 'haystack', 'tasks.arithmetic': 'addition or multiplication',
+    'tasks.controls': 'shuffled or random or mixture', 'train.scores': 'hand',
+    'results': 'hand or interval or tables_say or quantiles'}
 LIMIT = 90
+
+def file_of(module): return f"proc_nb/{module.replace('.', '/')}.py"
 
 SWAP = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Add, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.Pow: ast.Mult, # chkstyle: ignore
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And} # chkstyle: ignore
@@ -87,9 +96,12 @@ def _noticed(module, text):
     warnings.simplefilter('ignore')
     folder = Path(tempfile.mkdtemp())
     for d in ('proc_nb', 'tests'): (folder/d).mkdir()
-    for p in (ROOT/'proc_nb').glob('*.py'): (folder/'proc_nb'/p.name).write_text(p.read_text(encoding='utf-8'), encoding='utf-8')
+    for p in (ROOT/'proc_nb').rglob('*.py'):
+        copy = folder/p.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(p.read_text(encoding='utf-8'), encoding='utf-8')
     os.symlink(ROOT/'proc_nb/data', folder/'proc_nb/data')
-    (folder/f'proc_nb/{module}.py').write_text(text, encoding='utf-8')
+    (folder/file_of(module)).write_text(text, encoding='utf-8')
     for k in [k for k in sys.modules if k.split('.')[0] == 'proc_nb']: del sys.modules[k]
     sys.path.insert(0, str(folder))
     os.chdir(ROOT/'nbs')
@@ -119,7 +131,7 @@ if __name__ == '__main__':
     import torch, numpy, altair, fastcore.all, fastcore.test, pytest, hypothesis, ipywidgets, safetensors.torch, tqdm.auto, IPython.display # once, for all children # chkstyle: ignore
     survived = total = 0
     for m in MODULES if a.module == 'all' else [a.module]:
-        text = (ROOT/f'proc_nb/{m}.py').read_text(encoding='utf-8')
+        text = (ROOT/file_of(m)).read_text(encoding='utf-8')
         n = len(list(places(ast.parse(text))))
         if why := killed(m, text): sys.exit(f'{m}: the unchanged module is not accepted: {why}')
         for i in [a.only] if a.only is not None else random.Random(f'{m} {a.seed}').sample(range(n), min(n, a.count)):
