@@ -111,7 +111,7 @@ def test_results_of_the_package_carry_their_sums(file):
 def test_a_digit_turned_in_a_stored_study_is_noticed(tmp_path, monkeypatch):
     import proc_nb.study.reference as module
     data = (RESULTS/'tour.jsonl').read_text(encoding='utf-8')
-    (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.9', '"accuracy": 0.8', 1), encoding='utf-8')
+    (tmp_path/'tour.jsonl').write_text(data.replace('"accuracy": 0.', '"accuracy": 0.1', 1), encoding='utf-8')
     assert (tmp_path/'tour.jsonl').read_text(encoding='utf-8') != data
     monkeypatch.setattr(module, 'RESULTS', tmp_path)
     with pytest.raises(ValueError, match='tour.jsonl, line .* is damaged'): stored_table('tour')
