@@ -1,5 +1,5 @@
 "Language models after a warm-up: many processes, kills, broken files and foreign formats."
-import argparse, gzip, inspect, json, math, os, re, shutil, signal, subprocess, sys, threading, time
+import argparse, gzip, importlib, inspect, json, math, os, re, shutil, signal, subprocess, sys, threading, time
 import numpy as np, pytest, torch
 from itertools import islice
 from pathlib import Path
@@ -878,7 +878,8 @@ def stopped_before(monkeypatch, module, name):
             self.__dict__.update(real.bind(*args, **kwargs).arguments)
             if module is pretraining: raise Told(vars(self))
         def last(self, other, steps): raise Told({**vars(self), 'other': other})
-    monkeypatch.setattr(module, name, Fake)
+    for used in module, importlib.import_module('proc_nb.language.cli'):
+        if hasattr(used, name): monkeypatch.setattr(used, name, Fake)
     monkeypatch.setattr(pretraining_corpus, '_open', opened)
 
 def settings_of(cli, **how):
