@@ -36,7 +36,6 @@ help: ## what there is to make
 	@echo "==> installing proc-nb and what it needs"
 	@$(PY) -c "$(BUILD)" 2>/dev/null || $(PIP) install 'setuptools>=77'
 	@$(PIP) install --no-build-isolation -c constraints-dev.txt -e '.[fast]'
-	@$(PY) -c 'from proc_nb.train.fused import compiled; compiled()'
 	@$(PY) -c 'from proc_nb.train.fused import compiled; compiled()' # once, so that the first run does not wait for it
 	@touch $@
 
