@@ -44,7 +44,7 @@ from .viz.plots import *
 from .viz.views import *
 from .viz.probes import *
 from .study.table import Table
-from .study.grid import Study # chkstyle: ignore
+from .study.grid import Study
 from .study.reference import *
 
 # %% ../nbs/92_all.ipynb #9583bfeb
@@ -66,7 +66,7 @@ from .language.plan import *
 from .language.pretrain import *
 from .language.released import *
 from .language.cli import *
-from .course.exercises import Exercise, exercise, exercises # chkstyle: ignore
+from .course.exercises import Exercise, exercise, exercises
 
 # %% ../nbs/92_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent/'campaigns'
-def campaign(script, *args): return subprocess.run([sys.executable, HERE/script, *map(str, args)], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1')) # chkstyle: ignore
+def campaign(script, *args): return subprocess.run([sys.executable, HERE/script, *map(str, args)], capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
 

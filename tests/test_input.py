@@ -160,7 +160,7 @@ def test_tokens_stay_text(evil, net, g):
 
 def test_names_and_labels_stay_text(tmp_path):
     rows = [dict(setting=e, seed=0, step=s, accuracy=.5, loss=1.) for e in EVIL for s in (1, 2)]
-    for shown in (legend(rows), show(curves(rows, EVIL[0]), EVIL[1]), as_table(EVIL, [EVIL, EVIL]), Group([[0, 1], [1, 0]], EVIL[:2]), Presets({EVIL[0]: Preset(EVIL[1], x=EVIL[2])})): harmless(shown) # chkstyle: ignore
+    for shown in (legend(rows), show(curves(rows, EVIL[0]), EVIL[1]), as_table(EVIL, [EVIL, EVIL]), Group([[0, 1], [1, 0]], EVIL[:2]), Presets({EVIL[0]: Preset(EVIL[1], x=EVIL[2])})): harmless(shown)
     row = {**fuzz.V.row, **dict.fromkeys('test rule parts embed control practice rates'.split(), EVIL[0])}
     harmless(Table([row]))
     page = save_chart(curves(rows, '</script><script>alert(1)</script>'), tmp_path/'c')[1]
@@ -184,7 +184,7 @@ def test_a_file_with_an_evil_name(tmp_path):
 
 def test_an_answer_that_is_markup():
     for name, e in exercises.items():
-        for bad in (lambda *a, **k: EVIL[0], lambda *a, **k: [EVIL[1]]): # chkstyle: ignore
+        for bad in (lambda *a, **k: EVIL[0], lambda *a, **k: [EVIL[1]]):
             harmless(e.check(bad, seed=0))
         harmless(e)
         break

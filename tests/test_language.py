@@ -889,7 +889,7 @@ def settings_of(cli, **how):
     found = {f'{k} {n}': v for k in ('data', 'other') if k in told for n, v in told[k].found.items()}
     return {**{k: v for k, v in told.items() if k not in ('data', 'other', 'kwargs')}, **told['kwargs'], **found}
 
-OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate', kind='data kind', beta1='betas', beta2='betas') # chkstyle: ignore
+OWN = dict(corpus='data source', tokenizer='data tokenizer', block='data block_size', max_tokens='data max_tokens', shuffle='data shuffle', packages='data packages', other='other source', out='run_dir', joined='isolate', kind='data kind', beta1='betas', beta2='betas')
 PRETRAIN = dict(corpus='text', rule='set', parts='mlp', size='tiny', tokenizer='gpt2', schedule='cosine', warm_schedule='linear', init='a/folder', device='cpu', out='other', kind='code', decay='all',
     **dict.fromkeys('lr warm_lr warm_to weight_decay warm_weight_decay clip floor dropout beta1 beta2'.split(), .7),
     **dict.fromkeys('steps warm_steps warm_batch warm_ramp length block max_tokens shuffle batch_size micro warmup decay_steps seed eval_every eval_rows save_every keep'.split(), 7), **dict.fromkeys('packages bf16 remat compile joined resume'.split(), True))

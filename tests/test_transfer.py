@@ -90,7 +90,7 @@ def test_put_together():
     (a, b), target = models(sizes=((60, 20), (60, 20))), GPT(GPTConfig(vocab_size=60, block_size=20), seed=9)
     before = copied(target)
     compose(target, {'attn': a, ('mlp', 'ln'): b})
-    for k, v in target.state_dict().items(): assert torch.equal(v, dict(attn=a, mlp=b, ln=b).get(part_of(k), target).state_dict()[k] if part_of(k) in ('attn', 'mlp', 'ln') else before[k]) # chkstyle: ignore
+    for k, v in target.state_dict().items(): assert torch.equal(v, dict(attn=a, mlp=b, ln=b).get(part_of(k), target).state_dict()[k] if part_of(k) in ('attn', 'mlp', 'ln') else before[k])
     with pytest.raises(ValueError, match='same part: attn'): compose(target, {'attn': a, ('attn', 'mlp'): b})
 
 def test_perturbed(g):

@@ -101,7 +101,7 @@ class Language(Job):
     def partly(self, out, whole): assert self.log(out) == whole['log'][:len(self.log(out))], 'log.jsonl holds other figures'
     def result(self, out):
         last = json.loads((out/'run/results.json').read_text(encoding='utf-8'))['last']
-        return dict(log=self.log(out), last=without(last, *self.odd), net={n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in load_lm(out/'run').named_parameters()}) # chkstyle: ignore
+        return dict(log=self.log(out), last=without(last, *self.odd), net={n: hashlib.sha256(p.detach().numpy().tobytes()).hexdigest() for n, p in load_lm(out/'run').named_parameters()})
     def files(self, out): return [p for p in super().files(out) if 'tfevents' not in p.name]
 
 class Language2(Language):
@@ -142,7 +142,7 @@ class Lab(Job):
         if lab.state == 'failed': raise lab.runner.error
         assert [r.step for r in lab.history] == list(range(1, 11)), "steps are missing"
         lab.save()
-    def result(self, out): # chkstyle: ignore
+    def result(self, out):
         return dict(tensors(out/'run/model.safetensors'), rows=(out/'run/records.csv').read_text(encoding='utf-8'))
     def partly(self, out, whole):
         p = out/'run/records.csv'
@@ -215,7 +215,7 @@ def child(job, out, status, rank=0, port=0, strike=None, at=None, plain=False):
         faulthandler.register(signal.SIGUSR1)
         os.chdir(out)
         if plain and os.getuid() == 0: os.setuid(NOBODY)
-        if job.processes > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.processes), LOCAL_WORLD_SIZE=str(job.processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)) # chkstyle: ignore
+        if job.processes > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job.processes), LOCAL_WORLD_SIZE=str(job.processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
         def interrupted(*args):
             told['struck'] = 'done' not in told
             signal.default_int_handler(*args)
@@ -224,7 +224,7 @@ def child(job, out, status, rank=0, port=0, strike=None, at=None, plain=False):
         hook(out, strike or (lambda: None), at, count)
         try: job.run(out, rank)
         finally: told.update(events=count[0], done=True)
-    except BaseException as e: code, told['error'] = 1, [type(e).__name__, str(e)[:2000], isinstance(e, WORDS) or isinstance(e, (KeyboardInterrupt, SystemExit)) or _peer(e)] # chkstyle: ignore
+    except BaseException as e: code, told['error'] = 1, [type(e).__name__, str(e)[:2000], isinstance(e, WORDS) or isinstance(e, (KeyboardInterrupt, SystemExit)) or _peer(e)]
     finally:
         with contextlib.suppress(OSError): Path(f'{status}.{rank}').write_text(json.dumps(told), encoding='utf-8')
         os._exit(code)

@@ -244,7 +244,7 @@ class Sly:
 
 def answer(b):
     name, k = b.choice([*exercises]), b.byte()
-    given = [Sly(b.byte()), b.value(), lambda *a: b.value(), lambda *a: a[0] if a else None, lambda: 1, Sly, int, len, torch.nn.Linear, hash, lambda *a: (_ for _ in ()).throw(SystemExit(3))][k % 11] # chkstyle: ignore
+    given = [Sly(b.byte()), b.value(), lambda *a: b.value(), lambda *a: a[0] if a else None, lambda: 1, Sly, int, len, torch.nn.Linear, hash, lambda *a: (_ for _ in ()).throw(SystemExit(3))][k % 11]
     out = exercises[name].check(given, seed=0) # must raise nothing at all
     assert out.status in ('right', 'wrong', 'not tried') and '<script>alert' not in (out._repr_html_() or ''), out.status
     str(out)
@@ -266,7 +266,7 @@ def words(b):
     elif k == 5: corpora_sources.document(b.choice([{}, {'text': b.value()}, {'question': b.value(), 'answer': b.value()}]))
     elif k == 6: lm_plan.lm_config(b.text(), b.value(), b.value())
     elif k == 7: tasks[b.text()]
-    elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False) # chkstyle: ignore
+    elif k == 8: corpus(b.choice([b.text(), 'maths']), b.choice(['bytes', 'bpe:' + b.text(), b.text()]), b.choice([16, b.value()]), n=b.choice([3, 0, -1]), cache=ROOT/'w', progress=False)
 
 def command(b):
     "Command lines of the study, as far as they only plan"
@@ -283,7 +283,7 @@ def plan(b):
     from fastcore.script import anno_parser
     flags = '--rule --parts --steps --warm-steps --length --tokenizer --block --batch-size --micro --devices --lr'.split()
     usual = ['1', '0', '-1', '8', 'x', '99999999999', 'set', 'attn,mlp', 'bpe:512', 'bpe:', 'gpt2', 'bytes']
-    args = ['--plan', '--size', b.choice(['12-12-768', '24-16-1024', b.text().replace('\x00', '')]), *(x for _ in range(b.byte() % 4) for x in (b.choice(flags), b.choice([*usual, b.text().replace('\x00', '')])))] # chkstyle: ignore
+    args = ['--plan', '--size', b.choice(['12-12-768', '24-16-1024', b.text().replace('\x00', '')]), *(x for _ in range(b.byte() % 4) for x in (b.choice(flags), b.choice([*usual, b.text().replace('\x00', '')])))]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         given = vars(anno_parser(commands.pretrain, prog='proc-nb-pretrain').parse_args(args))
         commands.pretrain(**{k: v for k, v in given.items() if k not in ('pdb', 'xtra')})
@@ -297,7 +297,7 @@ def STUDY_MAIN(args):
     seeds = study_cli.seeds_of(given['seeds']) or 1
     study_cli.named(**{**given, 'seeds': min(seeds, 3) if isinstance(seeds, int) else seeds[:3]})
 
-TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, jsonl_corpus, lm_checkpoint, released, about, definition, arguments, table, answer, line, words, command, plan)} # chkstyle: ignore
+TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, jsonl_corpus, lm_checkpoint, released, about, definition, arguments, table, answer, line, words, command, plan)}
 
 # ---- running them
 

@@ -16,7 +16,7 @@ from proc_nb.lab.transfer_lab import TransferLab
 torch.set_num_threads(1)
 ME = psutil.Process()
 def disk(folder): return sum(p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()) if folder else 0
-def now(done, folder=None): return dict(done=done, mib=round(ME.memory_info().rss / 2**20, 1), threads=ME.num_threads(), handles=ME.num_fds(), disk=disk(folder), seconds=round(time.time() - BEGUN, 1)) # chkstyle: ignore
+def now(done, folder=None): return dict(done=done, mib=round(ME.memory_info().rss / 2**20, 1), threads=ME.num_threads(), handles=ME.num_fds(), disk=disk(folder), seconds=round(time.time() - BEGUN, 1))
 BEGUN = time.time()
 
 def updates(n):
