@@ -181,7 +181,7 @@ def test_a_file_with_an_evil_name(tmp_path):
     lab = TransferLab(n_pairs=3, steps=2, batch_size=8, rule=str(path))
     lab.run()
     assert lab.state == 'failed'
-    for w in (lab.message, lab.rule_note, lab.status, lab.picture): harmless(w.value)
+    for w in (lab.message, lab.rule_note, lab.status, lab.carried): harmless(w.value)
     harmless(lab.static())
     z = Zoo(tmp_path)
     model = GPT(GPTConfig(vocab_size=12, block_size=11))

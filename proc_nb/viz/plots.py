@@ -113,11 +113,21 @@ def curves(
 # %% ../../nbs/06_viz.plots.ipynb #bdc8b4be
 def _rule(y):
     if not y: return []
-    return _ruled(alt.Chart(alt.Data(values=[dict(y=y, said=f'published for random weights: {y:.1%}')])))
+    return _ruled(alt.Chart(alt.Data(values=_said_apart([(y, f'published for random weights: {y:.1%}')]))))
+
+def _said_apart(figures, gap=.06):
+    "Rules with the height `at` which each is named: just above it, or above the name of the one below"
+    out,low = [],0
+    for y,said in sorted(figures):
+        low = max(y, low)
+        out.append(dict(y=y, said=said, at=low))
+        low += gap
+    return out
 
 def _ruled(data):
-    at = data.encode(y='y:Q')
-    return [at.mark_rule(strokeDash=[5, 4], color='#888'), at.mark_text(align='left', dx=4, dy=-7).encode(x=alt.value(0), text='said:N')]
+    x = alt.value(0)
+    rule = data.mark_rule(strokeDash=[5, 4], color='#888').encode(y='y:Q')
+    return [rule, data.mark_text(align='left', dx=4, dy=-7).encode(y='at:Q', x=x, text='said:N')]
 
 # %% ../../nbs/06_viz.plots.ipynb #3d184209
 N_ROWS = 3000
@@ -129,7 +139,7 @@ def given_rows(name, *fields, n=N_ROWS):
 def _growing(width, height):
     "A chart whose rows, published figures, length and marked step are parameters"
     rows = given_rows('rows', 'setting', 'seed', 'step', 'accuracy', 'style')
-    paper = given_rows('paper', 'y', 'said', n=9)
+    paper = given_rows('paper', 'y', 'said', 'at', n=9)
     span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(x='datum.i * steps').mark_point(opacity=0).encode(x='x:Q')
     now = given_rows('at', 'step', n=1).mark_rule(color='#888', strokeWidth=1.5).encode(x='step:Q')
     chart = alt.layer(*_ruled(paper), span, now, *_lines(rows, None, None))
@@ -170,7 +180,7 @@ class LiveChart(alt.JupyterChart):
         "Show these rows"
         looks = styles(dict.fromkeys(r['setting'] for r in rows))
         rows = [dict(r, style=looks[r['setting']] % N_STYLES) for r in thin(one_line_each(rows))[:N_ROWS] if r['setting'] in looks]
-        given = dict(rows=rows, paper=[dict(y=y, said=s) for y,s in paper], steps=steps, at=[] if at is None else [dict(step=at)])
+        given = dict(rows=rows, paper=_said_apart(paper), steps=steps, at=[] if at is None else [dict(step=at)])
         self.now = {k: v for k,v in given.items() if k in self.now}
         self._tell()
 
