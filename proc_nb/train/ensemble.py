@@ -24,7 +24,7 @@ from ..checks import choose, whole
 from ..files import load_tensors, save_tensors
 from ..cuda_graph import Captured
 from ..tasks.core import Batch, Task, seeded
-from ..models.attention import one_each, pick
+from ..models.attention import one_each, pick, standard
 from ..models.gpt import *
 from .workers import threads_for
 from .loop import *
@@ -81,7 +81,7 @@ def check_members(
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
-        if not m.keeps(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
+        if not m.ordinary(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
         check_tied(m)
 
 # %% ../../nbs/33_train.ensemble.ipynb #51985fd7
