@@ -14,7 +14,7 @@ from proc_nb.language.model import language_model, own_document
 from proc_nb.language.plan import engine
 from proc_nb.language.pretrain import LMRun
 from proc_nb.study.run import Store, Work, step_seconds
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 from proc_nb.train.workers import pick_device
 from proc_nb.train.practice import practise
 
