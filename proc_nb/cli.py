@@ -171,8 +171,9 @@ def run_demo(
     whole('steps', o.steps, 1)
     whole('seeds', o.seeds, 1)
     for p,embed in starts.values(): start(o.rule, test, p, embed)
-    about = dict(rule=o.rule, n_pairs=o.n_pairs, steps=o.steps, seeds=o.seeds, equal=o.equal, workers=workers, **rates, **machine(dev))
-    recs = race(o.rule, _in_turn(starts), test, o.steps, range(o.seeds), dev, workers, **rates)
+    scaled = not o.equal # the papers leave fresh embeddings as they are
+    about = dict(rule=o.rule, n_pairs=o.n_pairs, steps=o.steps, seeds=o.seeds, equal=o.equal, scaled=scaled, workers=workers, **rates, **machine(dev))
+    recs = race(o.rule, _in_turn(starts), test, o.steps, range(o.seeds), dev, workers, scaled, **rates)
     with _folder(o.out) as out:
         print(_heading(o, starts, about, at))
         with closing(recs), progress(recs, total=len(starts) * o.seeds * o.steps, unit='step') as bar:

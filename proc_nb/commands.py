@@ -20,9 +20,9 @@ def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
     parts:str=None, # Only this start beside random weights: some of attn,mlp,ln,tok,pos, or all
     n_pairs:int=30, # Most pairs in a row
-    steps:int=2000, # Training steps for each start
+    steps:int=3000, # Training steps for each start
     seeds:int=1, # Runs of each start, with seeds 0, 1, ...
-    equal:bool=False, # One learning rate for everything, as in the papers
+    equal:bool=False, # As in the papers: one learning rate for everything, fresh embeddings as they are
     workers:int=None, # Runs at once; as many as there are cores if left out
     device:str=None, # cpu or cuda; what there is if left out
     out:str=None # Folder for results; _runs/demo if left out, then _runs/demo-2, ...

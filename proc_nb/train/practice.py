@@ -151,13 +151,14 @@ def race(
     seeds, # Seeds of fresh weights and data
     device='cpu', # Where to train
     workers:int=None, # Runs at once; as many as there are cores if None, one on a GPU
+    scaled:bool=False, # Bring fresh embeddings to the practised scale?
     **kwargs # Arguments of `fit`, over `RATES` and `fresh_rates`
 ): # Yields (label, seed, record) per step, as they come
     "Train from each start with each seed, side by side"
     def run(label, seed):
         "The records of one run"
         parts,embed = starts[label]
-        model = start(rule, test, parts, embed, seed, device)
+        model = start(rule, test, parts, embed, seed, device, scaled)
         scale = fresh_rates(parts, embed, report=model.report)
         rates = {**RATES, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': steps, **kwargs}
         return fit(model, test, steps, seed=seed, **rates)

@@ -19,7 +19,7 @@ from ..files import unsealed
 from ..viz.draw import esc
 from ..tasks.core import Task
 from ..models.gpt import GPT, GPTConfig
-from ..models.transfer import transfer
+from ..models.transfer import rescale, transfer
 from ..models.checkpoint import load_model
 from .loop import evaluate
 
@@ -82,11 +82,14 @@ def start(
     parts, # What to carry over, as in `transfer`
     embed:str='random', # What to do with embeddings, as in `transfer`
     seed:int=0, # Seed of the fresh weights
-    device='cpu' # Where to train
+    device='cpu', # Where to train
+    scaled:bool=False # Bring fresh embeddings to the practised scale? See `rescale`
 ) -> GPT: # A network ready for `fit`
     "A network for `test` with `parts` of the practised `rule` carried over; `.report` says what moved"
     source = load_zoo(rule) if isinstance(rule, str) else rule
     c = source.config
     model = GPT(GPTConfig(test.vocab_size, test.seq_len, c.n_layer, c.n_head, c.n_embd), seed=seed)
-    model.task,model.report = test,transfer(source, model, parts, embed)
+    model.task = test
+    model.report = transfer(source, model, parts, embed)
+    if scaled: rescale(source, model, model.report)
     return model.to(device)
