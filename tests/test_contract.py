@@ -149,7 +149,7 @@ def test_parts_are_carried(kind):
     assert torch.equal(target.h[-1].attn.c_attn.weight, source.h[-1].attn.c_attn.weight) and torch.equal(target.lm_head.weight, head)
     plain = GPT(GPTConfig(LEGO.vocab_size, LEGO.seq_len, n_head=source.config.n_head), seed=3)
     if source.config.wired:
-        with pytest.raises(ValueError, match='same heads'): transfer(source, plain, 'attn')
+        with pytest.raises(ValueError, match='same heads|target has no h.0.attn.kernel'): transfer(source, plain, 'attn')
     else: assert transfer(source, plain, {'attn': [0]}).shares()['attn'] == .5
 
 @every
