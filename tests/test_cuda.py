@@ -14,7 +14,7 @@ from proc_nb.language.model import language_model, own_document
 from proc_nb.language.plan import engine
 from proc_nb.language.pretrain import LMRun
 from proc_nb.study.run import Store, Work, step_seconds
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 from proc_nb.train.workers import pick_device
 from proc_nb.train.practice import practise
 
@@ -329,8 +329,8 @@ def test_a_lab_on_a_gpu(gpu, tmp_path):
     labs[0].run()
     labs[1].start() # in a thread of its own
     labs[1].runner.thread.join(120)
-    assert [(l.state, l.runner.error) for l in labs] == [('stopped', None)] * 2
-    a, b = ([(r['setting'], r['step'], r['accuracy']) for r in l.runs[-1].rows] for l in labs)
+    assert [(l.state, l.runner.error) for l in labs] == [('finished', None)] * 2
+    a, b = ([(k, r['step'], r['accuracy']) for k, rows in l.runs[-1].lines.items() for r in rows] for l in labs)
     assert [x[:2] for x in a] == [x[:2] for x in b] and all(abs(x[2] - y[2]) < .02 for x, y in zip(a, b))
 
 def test_reading_lego_on_a_gpu(gpu):

@@ -6,7 +6,7 @@ from proc_nb.train.ensemble import ManyRun
 from proc_nb.influence.format import right_words
 from proc_nb.language.model import language_model
 from proc_nb.train.scores import generate
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 
 TEST = Haystack(n_pairs=3)
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)

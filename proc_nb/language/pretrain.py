@@ -103,7 +103,8 @@ class LMRun:
         store_attr(but='model')
         check_fit(model, task)
         shared_by(acc.num_processes, batch_size=batch_size)
-        vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
+        checked = TrainConfig(batch_size=batch_size, lr=lr, lr_scale=lr_scale, seed=seed, weight_decay=weight_decay, clip=clip, warmup=warmup, schedule=schedule, decay_steps=decay_steps)
+        for k in 'batch_size lr lr_scale seed weight_decay clip warmup schedule decay_steps'.split(): setattr(self, k, getattr(checked, k))
         self.floor,self.betas = between('floor', floor, 0, 1, ends=True),[between('betas', b, 0, 1, ends=True) for b in betas]
         self.micro = None if micro is None else whole('micro', micro, 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
