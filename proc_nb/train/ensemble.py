@@ -82,6 +82,7 @@ def check_members(
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
+        if not m.causal and not m.config.wired: raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which only changes nothing for networks that look back.')
         if not m.ordinary(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
         check_tied(m)
 
