@@ -60,7 +60,7 @@ def carried_said(
     mean = " Every token's embedding starts at the source's mean." if embed == 'mean' else ''
     return f'Carried over: {moved:,} of {total:,} numbers ({said}).{mean}'
 
-# %% ../../nbs/83_lab.transfer_lab.ipynb #11962465
+# %% ../../nbs/83_lab.transfer_lab.ipynb #16a1959d
 class TransferLab(Trainable):
     "Pick a rule and parts to carry over, train, and watch the accuracy"
     SAID = {**Trainable.SAID, 'finished': 'Finished. Change something and train again: runs are drawn over one another.',
@@ -207,6 +207,7 @@ class TransferLab(Trainable):
         self.presets.value = name if name in PRESETS else None
         self.busy = False
         self.parts.write(self.c['embed'].value)
+        if self.state == 'failed': self.message.value = note_html(self.SAID['idle']) # it may be mended now
         self.report = None
         self.say(self.carried, self._fits)
         self.say(self.rule_note, lambda: note_html(esc(self._about_rule())))
