@@ -28,7 +28,7 @@ from ..models.checkpoint import load_model, save_model
 from ..train.background import Runner, turn_lock
 from ..train.zoo import *
 from ..train.practice import practise
-from ..viz.views import Sight, network
+from ..viz.views import RowView, network
 from .runner import *
 from .panel import *
 
@@ -224,7 +224,7 @@ class TransferLab(Trainable):
             if isinstance(source, tuple): return note_html('Seen when it has practised.')
             model = start(source, task, c.parts, c.embed, c.seed)
             self.report = model.report
-            if not self._last(): self._show(Sight(model, example_rows(task, self.example)), 'before training')
+            if not self._last(): self._show(RowView(model, example_rows(task, self.example)), 'before training')
         return note_html(esc(carried_said(model.report, c.embed)))
 
     def _about_rule(self):
@@ -350,7 +350,7 @@ class TransferLab(Trainable):
         self.example += 1
         run = self._last()
         if not run: return self._chosen()
-        with turn_lock: self._show(Sight(run.model, example_rows(run.task, self.example).to(run.choices.device)), 'after training')
+        with turn_lock: self._show(RowView(run.model, example_rows(run.task, self.example).to(run.choices.device)), 'after training')
 
     def _clear(self):
         "Forget all runs"
