@@ -34,7 +34,9 @@ from ..tasks.haystack import Haystack
 from ..models.gpt import GPT, GPTConfig, use_generator
 from ..models.hf import to_hf
 from ..train.workers import *
-from ..train.loop import Run, backward, fit
+from ..train.loss import backward
+from ..train.run import Run
+from ..train.loop import fit
 from ..train.ensemble import fit_many
 
 # %% ../../nbs/95_dev.bench.ipynb #0945cc4c
@@ -329,7 +331,7 @@ def fused_peaks(
 # %% ../../nbs/95_dev.bench.ipynb #17aa42be
 def step_parts(task, cfg, batch, tries=15):
     "Milliseconds of the processor's work for the rows, the gradient and the update of one step: medians of `tries`"
-    run = Run(GPT(cfg), task, batch, seed=0, **SETTINGS)
+    run = Run(GPT(cfg), task, batch_size=batch, **SETTINGS)
     b = task.sample(batch, run.generator)
     def update():
         nn.utils.clip_grad_norm_(run.params, 1.)
@@ -421,7 +423,7 @@ def busy_cores():
 # %% ../../nbs/95_dev.bench.ipynb #c80e5d17
 def in_default_threads(task, cfg, batch):
     "A step without numba in as many threads as there are cores"
-    run = Run(GPT(cfg), task, batch, seed=0, **SETTINGS)
+    run = Run(GPT(cfg), task, batch_size=batch, **SETTINGS)
     run.model.register_forward_hook(lambda *_: None)
     return within(lambda: threads_of(cores()), lambda n: timed(run.step, n))
 

@@ -40,7 +40,7 @@ class Leaving(ManyRun):
     def sample(self):
         "One batch for all, each network with its own mask"
         b,S = self.task.data,self.net.members
-        i = torch.randint(len(b), (self.batch_size,), generator=self.generators[0])
+        i = torch.randint(len(b), (self.config.batch_size,), generator=self.generators[0])
         b,mask = b[i],b.loss_mask[i] & self.task.keep[:, i, None]
         return Batch(b.tokens.repeat(S, 1), b.targets.repeat(S, 1), mask.flatten(0, 1), task=b.task)
 
@@ -61,7 +61,7 @@ def train_without(
     if keep.shape[1:] != (len(rows),) or not keep.any(1).all(): raise ValueError(f'Each network needs rows to read, out of {len(rows)}; keep has the shape {list(keep.shape)}.')
     task,models = Rows(rows),[GPT(config, seed=seed) for _ in keep]
     task.keep = keep.bool()
-    run = Leaving(models, task, batch_size, lr, None, (), [seed] * len(models), weight_decay, 1., warmup, schedule, steps)
+    run = Leaving(models, task, [seed] * len(models), batch_size=batch_size, lr=lr, weight_decay=weight_decay, warmup=warmup, schedule=schedule, decay_steps=steps)
     for _ in range(steps): run.step()
     if not run.alive.all(): raise FloatingPointError(f'{int((~run.alive).sum())} of {len(models)} networks diverged. Try a lower lr.')
     return [m.eval() for m in models]
