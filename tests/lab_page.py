@@ -56,13 +56,13 @@ def jupyterlab(home):
 
 class LabPage:
     "A page of JupyterLab with one notebook; remembers console errors and requests that leave the machine"
-    def __init__(self, browser, url, root, width=1400, height=1300, dark=False):
+    def __init__(self, browser, url, root, width=1400, height=1300, dark=False, side_bar=False):
         self.url, self.root, self.errors, self.outside = url, root, [], []
         self.page = browser.new_page(viewport=dict(width=width, height=height))
         self.page.on('console', lambda m: self.errors.append(m.text) if m.type == 'error' else None)
         self.page.on('pageerror', lambda e: self.errors.append(str(e)))
         self.page.on('request', lambda r: None if r.url.startswith((url, 'data:', 'blob:')) else self.outside.append(r.url))
-        self.dark = dark
+        self.dark, self.side_bar = dark, side_bar
     def command(self, name, args='{}'): self.page.evaluate(f"() => {{ window.jupyterapp.commands.execute('{name}', {args}) }}")
     def open(self, name, *cells):
         (self.root/name).write_text(json.dumps(notebook(*cells)), encoding='utf-8')
@@ -71,10 +71,11 @@ class LabPage:
         self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'", timeout=60_000)
         self.page.evaluate('() => window.jupyterapp.shell.currentWidget.sessionContext.ready')
         if self.dark: self.command('apputils:change-theme', "{theme: 'JupyterLab Dark'}")
-        if self.page.locator('#jp-left-stack').is_visible(): self.command('application:toggle-left-area')
+        if self.page.locator('#jp-left-stack').is_visible() != self.side_bar: self.command('application:toggle-left-area')
         return self
     def run_all(self): self.command('notebook:run-all-cells')
     def button(self, name, nth=0): return self.page.locator(f'button.jupyter-button:text-is("{name}")').nth(nth)
+    def part(self, name, nth=0): return self.page.locator(f'button.pnb-part:has-text("{name}")').nth(nth)
     def status(self): return self.page.locator('.pnb-status').first
     def step(self, nth=0):
         "The step that the panel shows; 0 before there is one"

@@ -1,11 +1,12 @@
 "The live panels in a real JupyterLab, driven in a headless Chromium. Screenshots are kept in _artifacts/."
-import time, pytest
-from lab_page import LabPage, chromium, jupyterlab
+import json, time, pytest
+from lab_page import LabPage, chromium, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
-CELLS = ['import threading\nfrom proc_nb.all import *\nfrom proc_nb.lab.runner import *\nfrom proc_nb.lab.panel import *\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.cli import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
+CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
 SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
-    composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp')
+    composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
+    lego='lego = LegoPanel(steps=4, every=2, batch_size=8)\nlego')
 
 @pytest.fixture(scope='module')
 def browser():
@@ -31,7 +32,7 @@ def test_train_pause_continue_stop_again(browser, server):
 
     p.button('Train').click()
     p.wait(lambda: p.points() >= 4, 240)
-    p.wait(lambda: p.page.get_by_label('position embedding').first.is_disabled())
+    p.wait(lambda: p.part('positions').is_disabled())
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
 
@@ -59,20 +60,20 @@ def test_train_pause_continue_stop_again(browser, server):
 
     lines = p.page.locator('.pnb').first.locator('table tr').count()
     p.button('attention').click() # another preset, another line
-    p.wait(lambda: not p.page.get_by_label('position embedding').first.is_checked())
+    p.wait(lambda: '✓' not in p.part('positions').inner_text())
     p.button('Train').click()
-    p.wait(lambda: p.page.locator('.pnb').first.locator('table tr').count() > lines, 60) # and one for random weights beside it
+    p.wait(lambda: p.page.locator('.pnb').first.locator('table tr').count() > lines, 60) 
     p.button('Stop').click()
     p.shoot('lab_two_runs')
 
-    p.page.get_by_label('token embedding + head').first.check() # it does not fit, and the panel says so
+    p.part('tokens and head').click() # it does not fit, and the panel says so
     p.wait(lambda: p.page.locator('.pnb-error').count())
-    assert 'Untick' in p.page.locator('.pnb-error').first.inner_text()
+    assert 'fresh' in p.page.locator('.pnb-error').first.inner_text()
     p.button('Train').click()
     p.wait(lambda: p.page.locator('.pnb-error').count() and p.button('Train').first.is_enabled())
-    p.page.get_by_label('token embedding + head').first.uncheck()
+    p.part('tokens').click()
     p.wait(lambda: not p.page.locator('.pnb-error').count())
-    p.button('copy as code').click()
+    p.button('show as code').click()
     p.wait(lambda: 'start(' in p.page.locator('.pnb textarea').first.input_value())
     assert p.errors == [] and p.outside == []
 
@@ -81,35 +82,88 @@ def test_train_pause_continue_stop_again(browser, server):
     assert p.errors == [] and p.outside == []
     p.page.close()
 
-@pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
-def test_how_it_looks(browser, server, dark):
-    p = LabPage(browser, *server, dark=dark)
-    p.open(f'looks{dark}.ipynb', CELLS[0], 'lab = TransferLab(n_pairs=4, batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()')
+def test_nothing_is_cut(browser, server):
+    "Every panel fits its column, with JupyterLab's side bar open"
+    p = LabPage(browser, *server, side_bar=True)
+    p.open('looks.ipynb', CELLS[0], 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()\nlego.run()')
     p.run_all()
-    p.wait(lambda: p.page.locator('.pnb').count() == 4, 300)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 240)
-    for width in (1400, 700):
+    p.wait(lambda: p.page.locator('.pnb').count() == 5, 300)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2 and p.page.locator('.pnb-status').count() == 3, 240)
+    for width, theme in ((1400, 'light'), (800, 'light'), (700, 'light'), (700, 'dark'), (1400, 'dark')):
+        if theme == 'dark': p.command('apputils:change-theme', "{theme: 'JupyterLab Dark'}")
         p.page.set_viewport_size(dict(width=width, height=4200 if width == 1400 else 6200))
-        p.page.wait_for_timeout(1200)
-        p.shoot(f'all_{"dark" if dark else "light"}_{width}')
-        for i in range(4):
+        p.page.wait_for_timeout(800)
+        p.shoot(f'all_{theme}_{width}')
+        for i in range(5):
             box = p.page.locator('.pnb').nth(i)
             assert box.evaluate('e => e.scrollWidth - e.clientWidth') <= 2, f'panel {i} is too wide at {width}'
+            assert not box.evaluate(CUT), f'something is cut in panel {i} at {width}: {box.evaluate(CUT)}'
+        shade = p.page.locator('.pnb-title').nth(0).evaluate('e => getComputedStyle(e).color')
+        assert (int(shade.split('(')[1].split(',')[0]) > 128) == (theme == 'dark'), f'{shade} on a {theme} page'
+        train = p.button('Train').bounding_box()
+        assert train['y'] - p.page.locator('.pnb-title').nth(0).bounding_box()['y'] < 120, 'Train stands far from the title'
     assert p.errors == [] and p.outside == []
     p.page.close()
 
-def test_keys_reach_everything(browser, server):
+# what reaches beyond the panel's right edge, or grows a scroll bar; a label that is shortened by dots
+CUT = """e => { const right = e.getBoundingClientRect().right + 3
+    return [...e.querySelectorAll('*')].filter(x => { const r = x.getBoundingClientRect()
+        return r.width && (r.right > right || (x.matches('button.pnb-part, .widget-box, .widget-html') && x.scrollWidth > x.clientWidth + 3)) }).map(x => x.outerHTML.slice(0, 90)) }"""
+
+def test_sliders_slide_and_numbers_are_kept(browser, server):
+    "A control is not made anew under the mouse or the keyboard; what is typed is what is used, or is refused in words"
     p = LabPage(browser, *server)
-    p.open('keys.ipynb', CELLS[0], CELLS[1])
+    p.open('controls.ipynb', CELLS[0], 'lab = TransferLab(steps=60)\nlab')
     p.run_all()
     p.wait(lambda: p.button('Train').count(), 240)
-    p.page.locator('.pnb select').first.focus()
+    row = p.page.locator('.widget-slider:has-text("n pairs")').first
+    said, handle = row.locator('.widget-readout'), row.locator('.noUi-handle').first
+    handle.focus()
+    for _ in range(5): p.page.keyboard.press('ArrowRight')
+    p.wait(lambda: said.inner_text() == '15', 20)
+    assert handle.evaluate('e => e === document.activeElement'), 'the focus was lost'
+    at = handle.bounding_box()
+    x, y = at['x'] + at['width'] / 2, at['y'] + at['height'] / 2
+    p.page.mouse.move(x, y)
+    p.page.mouse.down()
+    for i in range(1, 9): p.page.mouse.move(x + 8 * i, y)
+    p.page.mouse.up()
+    p.wait(lambda: int(said.inner_text()) > 25, 20)
+    said.fill('30')
+    said.press('Enter')
+    p.wait(lambda: '11.3%' in p.page.locator('.pnb').inner_text() and 'Set n pairs to 30' not in p.page.locator('.pnb').inner_text(), 20)
+    steps = p.page.locator('.widget-text:has-text("steps") input').first
+    steps.fill('0')
+    steps.press('Enter')
+    p.wait(lambda: p.page.locator('.pnb-error').count(), 20)
+    assert steps.input_value() == '0' and 'steps must be' in p.page.locator('.pnb-error').first.inner_text()
+    p.page.locator('.pnb select').first.focus() # and the keyboard reaches everything
     seen = []
     for _ in range(40):
         seen.append(p.page.evaluate('() => document.activeElement.innerText || document.activeElement.type || document.activeElement.tagName'))
         p.page.keyboard.press('Tab')
-    kinds = ' '.join(str(s).strip() for s in seen)
-    assert all(k in kinds for k in ('checkbox', 'Train', 'attention', 'save', 'copy as code')), kinds
+    reached = ' '.join(str(s).strip() for s in seen)
+    assert all(k in reached for k in ('checkbox', 'attention', 'tokens and head', 'save', 'show as code')), reached
+    assert p.errors == []
+    p.page.close()
+
+def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
+    "As in every fresh clone: stored pictures are taken apart, and an image stands in for each"
+    from proc_nb.all import tasks, curves, show
+    rows = [dict(setting=s, seed=0, step=t, accuracy=.1 * t) for s in 'ab' for t in (0, 5)]
+    stored = notebook('shown', 'shown')
+    for cell, shown in zip(stored['cells'], (tasks['haystack'](n_pairs=4), show(curves(rows), 'two lines'))):
+        cell['outputs'] = [dict(output_type='execute_result', execution_count=1, metadata={}, data={'text/html': shown._repr_html_(), 'text/plain': 'x'})]
+    p = LabPage(browser, *server)
+    p.open('fresh.ipynb', *['x'] * 2)
+    (server[1]/'fresh.ipynb').write_text(json.dumps(stored), encoding='utf-8')
+    p.page.goto(f'{p.url}/lab/tree/fresh.ipynb?reset')
+    shown = p.page.locator('.jp-OutputArea-output')
+    p.wait(lambda: shown.count() == 2, 60)
+    seen = [o.evaluate("e => [e.querySelectorAll('svg').length, [...e.querySelectorAll('img')].filter(i => i.naturalWidth && i.offsetWidth).length]") for o in shown.all()]
+    assert all(s == 0 and n for s, n in seen), seen
+    assert '20%' not in shown.nth(1).inner_text(), 'the letters of the chart without the chart'
+    p.shoot('not_trusted')
     p.page.close()
 
 @pytest.mark.full

@@ -22,7 +22,7 @@ from ..train.practice import RATES, fresh_rates
 from ..train.workers import in_step, workers_on
 from ..train.zoo import *
 from ..viz.probes import answer_score, previous_score
-from ..viz.views import Sight
+from ..viz.views import RowView
 
 # %% ../../nbs/80_lab.runner.ipynb #e5f0e1c3
 BLOCKS = dict(attn='attention', mlp='MLP', ln='norms')
@@ -130,7 +130,7 @@ class Frame:
     "A network at one moment of its training"
     def __init__(self, model, step, rows, accuracy=None):
         self.step,self.accuracy = step,accuracy
-        self.sight = Sight(model, rows)
+        self.sight = RowView(model, rows)
         tokens = rows.tokens
         with torch.no_grad(): maps = model.maps(tokens) # [n_layer, n, n_head, T, T] or alike, as `probe` takes them
         self.answer = answer_score(maps, rows).cpu() # [n_layer, n_head]

@@ -28,7 +28,7 @@ from ..models.checkpoint import load_model, save_model
 from ..train.background import Runner, turn_lock
 from ..train.zoo import *
 from ..train.practice import practise
-from ..viz.views import Sight, network
+from ..viz.views import RowView, network
 from .runner import *
 from .panel import *
 
@@ -60,7 +60,7 @@ def carried_said(
     mean = " Every token's embedding starts at the source's mean." if embed == 'mean' else ''
     return f'Carried over: {moved:,} of {total:,} numbers ({said}).{mean}'
 
-# %% ../../nbs/83_lab.transfer_lab.ipynb #11962465
+# %% ../../nbs/83_lab.transfer_lab.ipynb #16a1959d
 class TransferLab(Trainable):
     "Pick a rule and parts to carry over, train, and watch the accuracy"
     SAID = {**Trainable.SAID, 'finished': 'Finished. Change something and train again: runs are drawn over one another.',
@@ -207,6 +207,7 @@ class TransferLab(Trainable):
         self.presets.value = name if name in PRESETS else None
         self.busy = False
         self.parts.write(self.c['embed'].value)
+        if self.state == 'failed': self.message.value = note_html(self.SAID['idle']) # it may be mended now
         self.report = None
         self.say(self.carried, self._fits)
         self.say(self.rule_note, lambda: note_html(esc(self._about_rule())))
@@ -223,7 +224,7 @@ class TransferLab(Trainable):
             if isinstance(source, tuple): return note_html('Seen when it has practised.')
             model = start(source, task, c.parts, c.embed, c.seed)
             self.report = model.report
-            if not self._last(): self._show(Sight(model, example_rows(task, self.example)), 'before training')
+            if not self._last(): self._show(RowView(model, example_rows(task, self.example)), 'before training')
         return note_html(esc(carried_said(model.report, c.embed)))
 
     def _about_rule(self):
@@ -349,7 +350,7 @@ class TransferLab(Trainable):
         self.example += 1
         run = self._last()
         if not run: return self._chosen()
-        with turn_lock: self._show(Sight(run.model, example_rows(run.task, self.example).to(run.choices.device)), 'after training')
+        with turn_lock: self._show(RowView(run.model, example_rows(run.task, self.example).to(run.choices.device)), 'after training')
 
     def _clear(self):
         "Forget all runs"

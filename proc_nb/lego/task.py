@@ -117,7 +117,7 @@ def _repr_html_(self:Group):
     head = cells([''] + self.names)
     lines = enumerate(zip(self.names, self.table.tolist()), 1)
     rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE) for j,(n,r) in lines]
-    return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table').markup
+    return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table')._repr_html_()
 
 # %% ../../nbs/50_lego.task.ipynb #ec554e91
 ASK = 'inside', 'chain', 'text'

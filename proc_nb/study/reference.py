@@ -214,7 +214,7 @@ class Figure:
         table:Html, # Its figures
         label:str # What a screen reader says
     ): self.chart,self.table,self.label = chart,table,label
-    def _repr_html_(self): return show(self.chart, self.label).markup + f'<details><summary>The figures</summary>{self.table.markup}</details>'
+    def _repr_html_(self): return show(self.chart, self.label)._repr_html_() + f'<details><summary>The figures</summary>{self.table.markup}</details>'
 
 # %% ../../nbs/44_study.reference.ipynb #228df6de
 def _runs_of(cells, names, at=None):

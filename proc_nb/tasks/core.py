@@ -358,14 +358,14 @@ def guesses(self:Task) -> dict: # Kind of guess -> share that is right
 
 # %% ../../nbs/10_tasks.core.ipynb #b2779282
 @patch
-def _repr_html_(self:Batch): return None if self.task is None else self.task.show(self).markup
+def _repr_html_(self:Batch): return None if self.task is None else self.task.show(self)._repr_html_()
 
 # %% ../../nbs/10_tasks.core.ipynb #cbfc803d
 @patch
 def _repr_html_(self:Task):
     rows,doc = self.show(self.sample(3, seeded(0))).markup,(type(self).__doc__ or 'a task').replace('`', '')
     luck = ''.join(f' Guessing {esc(k)}: {v:.1%}.' for k,v in self.guesses().items())
-    return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{rows}'
+    return f'<p><b>{esc(self)}</b>: {esc(doc)}. {self.vocab_size} tokens, rows of up to {self.seq_len}.{luck}</p>{with_stills(rows)}'
 
 # %% ../../nbs/10_tasks.core.ipynb #eb0a0efe
 HOMES = 'tasks.brackets tasks.sequences tasks.stack tasks.automata tasks.haystack tasks.arithmetic tasks.controls lego.task'.split()

@@ -22,7 +22,8 @@ def _with_still(found):
     "An SVG, and beside it the same as an image, for pages that take every SVG apart"
     live = found[0]
     space = '' if ' xmlns=' in live else ' xmlns="http://www.w3.org/2000/svg"'
-    alone = live.replace('<svg', f'<svg{space} color="#222"', 1) # an image does not know the colour of the page's text
+    alone = re.sub(r' (aria-[a-z]+|role)="[^"]*"', '', live) # the image has a text of its own
+    alone = alone.replace('<svg', f'<svg{space} color="#222"', 1) # and does not know the colour of the page's text
     data = base64.b64encode(alone.encode()).decode()
     label = re.search(r'aria-label="([^"]*)"', live)
     image = f'<img class="pnb-still" alt="{label[1] if label else ""}" style="background:#fff;max-width:100%" src="data:image/svg+xml;base64,{data}">'

@@ -20,7 +20,7 @@ from .draw import Html, esc
 from .plots import LiveChart
 from ..train.background import in_words
 
-# %% ../../nbs/39_viz.panel.ipynb #7acc0610
+# %% ../../nbs/39_viz.panel.ipynb #8e289efe
 _CSS = '''<style>
 .pnb {max-width: 1400px; color: var(--jp-ui-font-color1, inherit)}
 .pnb .widget-html-content {color: inherit; line-height: 1.4}
@@ -38,10 +38,10 @@ _CSS = '''<style>
 .pnb .vega-embed svg {max-width: 100%; height: auto}
 .pnb .widget-vbox > *, .pnb.widget-vbox > * {flex-shrink: 0}
 .pnb .widget-label, .pnb .widget-checkbox .widget-label-basic {color: inherit}
-.pnb .pnb-part {background: none; color: inherit; border: 1px dashed currentColor; opacity: .85}
+.pnb .pnb-part {padding: 0 2px; background: none; color: inherit; border: 1px dashed currentColor; opacity: .85}
 .pnb .pnb-part.mod-active {background: rgba(0, 114, 178, .35); color: inherit; border: 2px solid currentColor; opacity: 1; box-shadow: none}
 .pnb .pnb-look {container-type: inline-size; width: 100%}
-@container (max-width: 560px) {.pnb-look .pnb-wide {display: none} .pnb-look .pnb-upright {display: block !important}}
+@container (max-width: 500px) {.pnb-look .pnb-wide {display: none} .pnb-look .pnb-upright {display: block !important}}
 </style>'''
 
 # %% ../../nbs/39_viz.panel.ipynb #54b2cd79
@@ -146,7 +146,7 @@ class Panel:
         view = dict(version_major=2, version_minor=0, model_id=self.box.model_id)
         return {'text/plain': repr(self), 'text/html': self.static()._repr_html_(), 'application/vnd.jupyter.widget-view+json': view}
 
-# %% ../../nbs/39_viz.panel.ipynb #bd5aba06
+# %% ../../nbs/39_viz.panel.ipynb #846f7021
 def clock_said(s): # Seconds, in words
     return f'{s:.0f} s' if s < 100 else f'{s / 60:.0f} min'
 
@@ -165,7 +165,7 @@ class Trainable(Panel):
         for k,f in dict(train=self.start, pause=self.pause, stop=self.stop).items(): self.b[k].on_click(lambda _, f=f: f())
         self.message = html_box(note_html(self.SAID['idle']))
         self.status = html_box()
-        self.bar = W.IntProgress(value=0, min=0, max=1, layout=W.Layout(width='100%', max_width='640px'))
+        self.bar = W.IntProgress(value=0, min=0, max=1, layout=W.Layout(width='calc(100% - 4px)', max_width='640px'))
         buttons = html_box(_COLAB) if in_colab() else flex_box(*self.b.values())
         return W.VBox([html_box(f'<h3 class="pnb-title">{esc(title)}</h3>'), buttons, self.message, self.status, self.bar])
 

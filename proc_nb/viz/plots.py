@@ -160,14 +160,17 @@ def thin(
 class LiveChart(alt.JupyterChart):
     "Accuracy over steps; `draw` shows other rows without drawing the chart anew"
     def __init__(self,
-        width:int=480, # Pixels
-        height:int=270, # Pixels
+        width:int=420, # Pixels
+        height:int=250, # Pixels
         chart:alt.TopLevelMixin=None # Another chart that reads the parameters `rows`, `paper` and `steps`
     ):
         type(self).enable_offline()
         chart = chart or _growing(width, height)
         self.now = {p['name']: p['value'] for p in chart.to_dict()['params']}
-        options = dict(renderer='svg', actions=False, config=json.loads(json.dumps(THEME).replace(_INK, 'currentColor')))
+        config = json.loads(json.dumps(THEME).replace(_INK, 'currentColor'))
+        config['axis'] |= dict(labelFontSize=12, titleFontSize=12) # letters that can be read when the chart shrinks
+        config['text'] |= dict(fontSize=12)
+        options = dict(renderer='svg', actions=False, config=config)
         super().__init__(chart, debounce_wait=2_000_000_000, max_wait=False, embed_options=options)
         self.observe(self._echoed, '_params')
 
@@ -235,7 +238,8 @@ def legend(
         n_above = len(first) - first.count(None)
         if len(runs) > 1: said = f'median of {len(runs)}; {passed(n_above, len(runs))}'
         else: said = f'above 95% at step {first[0]:,}' if n_above else ''
-        line = _key(i),esc(name),_dots(ends, i),f'<b>{median(ends):.1%}</b>',said
+        what = esc(name) + (f'<br><span style="opacity:.8;font-size:.9em">{said}</span>' if said else '')
+        line = _key(i),what,_dots(ends, i),f'<b>{median(ends):.1%}</b>'
         out += '<tr>' + ''.join(f'<td style="padding:0 .8em 0 0;text-align:left">{c}</td>' for c in line) + '</tr>'
     return Html(f'<table style="border:0;font-size:.95em">{out}</table>')
 
