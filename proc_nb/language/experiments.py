@@ -32,12 +32,12 @@ from ..viz.plots import *
 from ..tasks.core import seeded
 from ..tasks.mixture import warm_task
 from ..models.transfer import perturb
+from ..models.gpt import GPT
 from ..models.checkpoint import fill, own_state
 from ..train.workers import progress
 from ..train.loop import evaluate
 from .sources import EMBEDDED
 from .corpus import *
-from .model import LM
 from .plan import LM_SIZES
 from .pretrain import Pretraining, rule_code
 
@@ -169,7 +169,7 @@ def _kept_practice(self:LanguageStudy, p, key):
     file = self.nets and self.nets/f'{key}.safetensors'
     if not (file and file.exists()): return None
     state,about = load_tensors(file)
-    net = LM(p.warm_config())
+    net = GPT(p.warm_config())
     fill(net, state)
     return Practice(net, about['tokens'], about['accuracy'], about['steps'])
 

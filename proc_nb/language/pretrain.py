@@ -11,7 +11,7 @@ __all__ = ['DECAYS', 'rows_for', 'shared_by', 'lr_factor', 'decay_groups', 'LMRu
 
 # %% ../../nbs/65_language.pretrain.ipynb #5b788f1e
 import contextlib, json, math, os, platform, re, shutil, signal, sys, threading, time, warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from ..checks import between, choose, whole
 from ..files import *
 from ..tasks.core import Batch, Task, seeded
 from ..tasks.mixture import warm_task
-from ..models.gpt import GPTConfig, dropout_from, eval_mode
+from ..models.gpt import GPT, GPTConfig, dropout_from, eval_mode
 from ..models.transfer import transfer
 from ..models.checkpoint import load_model
 from ..models.hf import from_hf
@@ -31,7 +31,7 @@ from ..study.grid import code_of
 from ..study.run import alone
 from .tokenizers import require, store_tokenizer
 from .corpus import Corpus, corpus
-from .model import LM, LMConfig, own_document
+from .model import language_model, own_document
 from .plan import *
 
 # %% ../../nbs/65_language.pretrain.ipynb #65bfd635
@@ -70,7 +70,7 @@ def lr_factor(
 
 DECAYS = 'matrices','all'
 def decay_groups(
-    model:LM, # A network
+    model:GPT, # A network
     lr:float, # Learning rate
     lr_scale:dict, # Part -> factor on it
     weight_decay:float, # Weight decay
@@ -86,7 +86,7 @@ def decay_groups(
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
-        model:LM, # The network, not yet wrapped
+        model:GPT, # The network, not yet wrapped
         task, # A corpus or a rule
         acc, # The engine
         batch_size:int=16, # Rows in a step, over all processes
@@ -300,7 +300,9 @@ def about(self:LMRun):
     "The settings that must be the same for a run to go on, as JSON"
     keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps floor betas decay seed isolate'.split() + ['origin'] * bool(self.origin)
     data = dict(sha256=self.task.sha256) if isinstance(self.task, Corpus) else dict(rule=repr(self.task))
-    config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
+    kind = asdict(GPTConfig())
+    later = 'causal', 'shared', 'wired' # what version 0.1 does not name is what a GPT is
+    config = {k: v for k,v in asdict(self.config).items() if k != 'remat' and not (k in later and v == kind[k])}
     return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
 
 def _filled(run):
@@ -405,7 +407,7 @@ def load(self:LMRun,
 # %% ../../nbs/65_language.pretrain.ipynb #29635856
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
-) -> LM: # The network
+) -> GPT: # The network
     "A language model from disk; raises FileNotFoundError or ValueError"
     path = Path(path)
     if path.is_file(): return as_lm(load_model(path))
@@ -419,9 +421,9 @@ def _of_checkpoint(at):
     "The network of a checkpoint; raises ValueError if it is not the one that is named there"
     import torch.distributed.checkpoint as dcp
     try:
-        cfg = LMConfig(**_about(at)['run']['config'])
+        cfg = GPTConfig(**_about(at)['run']['config'])
         _no_more(at, cfg)
-        model = LM(cfg)
+        model = GPT(cfg)
         into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
         _calm(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
     except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
@@ -434,9 +436,9 @@ def _no_more(at, cfg):
 
 # %% ../../nbs/65_language.pretrain.ipynb #a266fe4b
 def as_lm(gpt):
-    "The same network as an `LM`, with a tied head if head and embedding are equal"
+    "The same network with a tied head if head and embedding are equal"
     tied = torch.equal(gpt.wte.weight, gpt.lm_head.weight)
-    model = LM(LMConfig(**{**{k: getattr(gpt.config, k) for k in GPTConfig.__dataclass_fields__}, 'tied': tied}))
+    model = GPT(replace(gpt.config, tied=tied))
     model.load_state_dict(gpt.state_dict())
     return model
 
@@ -522,18 +524,17 @@ def warm_config(self:Pretraining):
 @patch
 def _meets(self:Pretraining):
     "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
-    with torch.device('meta'): a,b = self.source or LM(self.warm_config() if self.task else self.config),LM(self.config)
+    with torch.device('meta'): a,b = self.source or GPT(self.warm_config() if self.task else self.config),GPT(self.config)
     transfer(a, b, self.parts)
     if self.init is None: return
-    if not isinstance(self.init, torch.nn.Module): self.init = load_lm(self.init)
-    if not isinstance(self.init, LM): self.init = as_lm(self.init)
+    self.init = as_lm(self.init) if isinstance(self.init, torch.nn.Module) else load_lm(self.init)
     _fits(self.init.config, self.config)
 
 # %% ../../nbs/65_language.pretrain.ipynb #653f051f
 @patch
 def begin(self:Pretraining):
     "The network that learns language, with what it starts from; `.report` says what was carried over"
-    model = LM(self.config, seed=self.seed)
+    model = language_model(self.config, seed=self.seed)
     model.report = None
     if self.init is not None: transfer(self.init, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
     if self.source is not None: model.report = transfer(self.source, model, self.parts)
@@ -659,7 +660,7 @@ def records(self:Pretraining): # Yields an `LMRecord` per step
 @patch
 def _warm_run(self:Pretraining):
     how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
-    model = LM(self.warm_config(), seed=self.seed + 1)
+    model = language_model(self.warm_config(), seed=self.seed + 1)
     return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
 
 @patch
@@ -679,7 +680,7 @@ def _last(self:Pretraining, folder):
 @patch
 def _plain(self:Pretraining, run):
     "The network of a run in one piece, wherever its parts are"
-    model = LM(run.config)
+    model = GPT(run.config)
     full = {k[6:]: v.full_tensor() if hasattr(v, 'full_tensor') else v for k,v in run.tensors().items() if k.startswith('model.')}
     model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
     return model

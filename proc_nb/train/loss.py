@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from fastcore.basics import ifnone
 
 from ..tasks.core import *
-from ..models.attention import one_each, pick
+from ..models.attention import is_standard, one_each, pick
 from ..models.gpt import *
 from .workers import threads_for
 

@@ -19,6 +19,7 @@ from ..checks import between, choose, whole
 from ..files import load_tensors, save_tensors
 from ..cuda_graph import Captured
 from ..tasks.core import *
+from ..models.attention import is_standard
 from ..models.gpt import *
 from ..models.checkpoint import fill, own_state
 from .workers import threads_for
