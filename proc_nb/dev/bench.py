@@ -293,7 +293,8 @@ def fused_work(
 def _loops():
     "Turns of multiply-and-add in ten registers, turns of exponentials in four, a copy of half a table to the other half"
     from numba import njit
-    from proc_nb.train.fused import OPTIONS, copy, every, exp, put, rows
+    from proc_nb.train.kernels import copy
+    from proc_nb.train.tiles import OPTIONS, every, exp, put, rows
     loop = njit(fastmath=OPTIONS['fastmath'], error_model='numpy')
     @loop
     def multiply(n, m, out):
