@@ -538,7 +538,7 @@ def test_what_is_not_finite_is_said(g):
 def test_the_forecast_knows_how_many_rows_are_fitted(g):
     task, model = trained(steps=2)
     rows = task.sample(32, g)
-    few, all_rows = (EKFAC(model).estimate(rows, 10**9, 2, fitted=n)['fit_seconds'] for n in (32, None))
+    few, all_rows = (estimate(EKFAC(model), rows, 10**9, 2, fitted=n).fit_seconds for n in (32, None))
     assert 0 < few < all_rows / 10**4
 
 def test_no_query_is_left_out(folder):

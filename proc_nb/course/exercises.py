@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from types import FunctionType
 
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose
 from ..viz.draw import Html, esc
@@ -297,12 +297,10 @@ class Outcome(Said):
         table = f'<table style="margin:.3em 0">{rows}</table>' if rows else ''
         text = '\n'.join([f'{mark} {title}. {words}'.strip(), *(f'  {k}: {v}' for k,v in self.facts)])
         super().__init__(box(f'{mark} {title}', f'<div>{prose(words)}</div><div style="overflow-x:auto">{table}</div>', tint), text)
-
-# %% ../../nbs/86_course.exercises.ipynb #1b5c06c6
-@patch(as_prop=True)
-def right(self:Outcome):
-    "False too where nobody has tried"
-    return self.status == 'right'
+    @property
+    def right(self):
+        "False too where nobody has tried"
+        return self.status == 'right'
 
 # %% ../../nbs/86_course.exercises.ipynb #2312757a
 IDLE = 'RESUME CACHE NOP COPY_FREE_VARS MAKE_CELL RETURN_GENERATOR POP_TOP'.split()
@@ -335,18 +333,78 @@ class Exercise:
     ):
         store_attr(but='judge,hint', _hint=hint)
         self.name,self.question,self.judge,self.last = answer.__name__,inspect.getdoc(answer),ifnone(judge, self._as_solved),Outcome('not tried')
-
-# %% ../../nbs/86_course.exercises.ipynb #51273718
-@patch
-def _as_solved(self:Exercise, args, got, call): return differs(got, self.answer(*fresh(args)))
-
-@patch
-def _said(self:Exercise):
-    kind = isinstance(self.answer, type)
-    return f'class {self.name}({self.answer.__base__.__name__})' if kind else f'def {self.name}{inspect.signature(self.answer)}'
-
-@patch
-def __repr__(self:Exercise): return f'{self.name} ({"●" * self.difficulty}{"○" * (3 - self.difficulty)}, about {self.minutes} minutes): {self.question}'
+    def _as_solved(self, args, got, call): return differs(got, self.answer(*fresh(args)))
+    def _said(self):
+        kind = isinstance(self.answer, type)
+        return f'class {self.name}({self.answer.__base__.__name__})' if kind else f'def {self.name}{inspect.signature(self.answer)}'
+    def __repr__(self): return f'{self.name} ({"●" * self.difficulty}{"○" * (3 - self.difficulty)}, about {self.minutes} minutes): {self.question}'
+    def _odd(self, answer, args):
+        "What is wrong with an answer before it is called"
+        if isinstance(self.answer, type): return '' if isinstance(answer, type) else f'A class like `{self._said()}` is asked for, not {kind(answer)}.'
+        if not callable(answer): return f'A function like `{self._said()}` is asked for, not {kind(answer)}. Give `check` the function itself, without calling it.'
+        try: inspect.signature(answer).bind(*args)
+        except TypeError: return f'It is called like `{self._said()}`, but yours takes `{inspect.signature(answer)}`.'
+        except ValueError: return ''
+        return ''
+    def check(self,
+        answer=None, # What the reader has written
+        seed:int=None # Seed of the inputs; new ones each time if None
+    ) -> Outcome: # Not tried, wrong (with a counter-example) or right
+        "Try `answer` on many inputs; raises nothing but the reader's own interrupt"
+        self.last = self._outcome(answer, secrets.randbits(32) if seed is None else check_seed(seed))
+        return self.last
+    def _outcome(self, answer, seed):
+        if blank(answer): return Outcome('not tried', f'Replace the `...` of `{self.name}`, then run the cell again. Stuck? `exercises[{self.name!r}].hint()`')
+        told,end = in_time(self.limit, lambda tell: self._tell(answer, random.Random(seed), tell), self._program(answer, seed))
+        print(''.join(what[0] for k,*what in told if k == 'said'), end='')
+        last = dict((k, what) for k,*what in told)
+        if 'outcome' in last: return Outcome(*last['outcome'])
+        why = f'It was {end}: is there a loop that never ends, or does it want very much memory?' if end else 'It has ended the whole program.'
+        return Outcome('wrong', why, *last.get('args', ()))
+    def _program(self, answer, seed):
+        "A script that tries `answer`; '' where nobody needs one or none can be written"
+        if sys.platform == 'linux' or exercises.get(self.name) is not self or not (made := as_program(answer)): return ''
+        return f'{made}\nfrom proc_nb.course.exercises import _in_script\n_in_script({self.name!r}, {answer.__name__}, {seed}, {self.limit!r})\n'
+    def _tell(self, answer, r, tell):
+        "Try `answer`, and tell the arguments of each call and then the outcome"
+        seen = [()]
+        def called(facts):
+            seen.append(facts)
+            tell('args', facts)
+        try: out = self._tried(answer, r, called)
+        except TimeUp: raise
+        except BaseException as e: out = 'wrong',_raised(e, answer),seen[-1]
+        tell('outcome', *out)
+    def _facts(self, args, *more):
+        names = [n for n in inspect.signature(self.answer).parameters]
+        named = zip(names, args) if not isinstance(self.answer, type) else zip(('settings', 'seed'), args)
+        return [(n, shown(a)) for n,a in named if not isinstance(a, torch.Generator)] + list(more)
+    def _tried(self, answer, r, called):
+        def call(*args): return answer(*fresh(args))
+        if odd := self._odd(answer, self.cases(random.Random(0), 0)): return 'wrong',odd
+        for i in range(self.n):
+            args = self.cases(r, i)
+            given,facts = fresh(args),self._facts(args)
+            called(facts)
+            got = answer if isinstance(self.answer, type) else answer(*given)
+            if got is ...: return 'not tried','There is still a `...` in it.'
+            yours = [('yours', shown(got))] if got is not answer else []
+            if wrong := self.judge(args, got, call): return 'wrong',f'{wrong[0].upper()}{wrong[1:]}.',facts + yours
+            if at := [] if self.in_place else changed(given, args):
+                name = list(inspect.signature(self.answer).parameters)[at[0]]
+                return 'wrong',f'What it gives is right, but it changes `{name}`, which others may need: work on a copy.',facts
+        return 'right',f'{self.n} inputs, nothing to object to.'
+    def _repr_html_(self):
+        head = f'{esc(self.name)} <span title="difficulty {self.difficulty} of 3">{"●" * self.difficulty}{"○" * (3 - self.difficulty)}</span> about {self.minutes} minutes'
+        hint = f'<details><summary>Hint</summary>{prose(self._hint)}</details>'
+        return box(head, f'<div>{prose(self.question)}</div><pre style="margin:.4em 0;overflow-x:auto">{esc(self._said())}</pre>{hint}', '#0072B2')
+    def hint(self):
+        "What may help"
+        return Said(box('Hint', prose(self._hint), '#0072B2'), self._hint)
+    def solution(self):
+        "The model answer's source"
+        text = source_of(self.answer)
+        return Said(box('A solution', f'<pre style="overflow-x:auto">{esc(text)}</pre>', '#0072B2'), text)
 
 # %% ../../nbs/86_course.exercises.ipynb #193c7605
 def fresh(
@@ -378,97 +436,11 @@ def changed(
     return [i for i,o in enumerate(zip(now, before)) if odd(*o)]
 
 # %% ../../nbs/86_course.exercises.ipynb #85b4ba72
-@patch
-def _odd(self:Exercise, answer, args):
-    "What is wrong with an answer before it is called"
-    if isinstance(self.answer, type): return '' if isinstance(answer, type) else f'A class like `{self._said()}` is asked for, not {kind(answer)}.'
-    if not callable(answer): return f'A function like `{self._said()}` is asked for, not {kind(answer)}. Give `check` the function itself, without calling it.'
-    try: inspect.signature(answer).bind(*args)
-    except TypeError: return f'It is called like `{self._said()}`, but yours takes `{inspect.signature(answer)}`.'
-    except ValueError: return ''
-    return ''
-
 def _raised(e, answer):
     frames,home = traceback.extract_tb(e.__traceback__),getattr(getattr(answer, '__code__', None), 'co_filename', None)
     mine = [f.line for f in frames if f.filename == home]
     if not mine and home: return f'What came back cannot be read ({type(e).__name__}: {e})'
     return f'It raised {type(e).__name__}: {e}' + (f' (in the line `{mine[-1]}`)' if mine and mine[-1] else '')
-
-# %% ../../nbs/86_course.exercises.ipynb #c11617d5
-@patch
-def check(self:Exercise,
-    answer=None, # What the reader has written
-    seed:int=None # Seed of the inputs; new ones each time if None
-) -> Outcome: # Not tried, wrong (with a counter-example) or right
-    "Try `answer` on many inputs; raises nothing but the reader's own interrupt"
-    self.last = self._outcome(answer, secrets.randbits(32) if seed is None else check_seed(seed))
-    return self.last
-
-# %% ../../nbs/86_course.exercises.ipynb #dfddfe4e
-@patch
-def _outcome(self:Exercise, answer, seed):
-    if blank(answer): return Outcome('not tried', f'Replace the `...` of `{self.name}`, then run the cell again. Stuck? `exercises[{self.name!r}].hint()`')
-    told,end = in_time(self.limit, lambda tell: self._tell(answer, random.Random(seed), tell), self._program(answer, seed))
-    print(''.join(what[0] for k,*what in told if k == 'said'), end='')
-    last = dict((k, what) for k,*what in told)
-    if 'outcome' in last: return Outcome(*last['outcome'])
-    why = f'It was {end}: is there a loop that never ends, or does it want very much memory?' if end else 'It has ended the whole program.'
-    return Outcome('wrong', why, *last.get('args', ()))
-
-@patch
-def _program(self:Exercise, answer, seed):
-    "A script that tries `answer`; '' where nobody needs one or none can be written"
-    if sys.platform == 'linux' or exercises.get(self.name) is not self or not (made := as_program(answer)): return ''
-    return f'{made}\nfrom proc_nb.course.exercises import _in_script\n_in_script({self.name!r}, {answer.__name__}, {seed}, {self.limit!r})\n'
-
-@patch
-def _tell(self:Exercise, answer, r, tell):
-    "Try `answer`, and tell the arguments of each call and then the outcome"
-    seen = [()]
-    def called(facts):
-        seen.append(facts)
-        tell('args', facts)
-    try: out = self._tried(answer, r, called)
-    except TimeUp: raise
-    except BaseException as e: out = 'wrong',_raised(e, answer),seen[-1]
-    tell('outcome', *out)
-
-# %% ../../nbs/86_course.exercises.ipynb #d4f19e75
-@patch
-def _facts(self:Exercise, args, *more):
-    names = [n for n in inspect.signature(self.answer).parameters]
-    named = zip(names, args) if not isinstance(self.answer, type) else zip(('settings', 'seed'), args)
-    return [(n, shown(a)) for n,a in named if not isinstance(a, torch.Generator)] + list(more)
-
-# %% ../../nbs/86_course.exercises.ipynb #6ea7df89
-@patch
-def _tried(self:Exercise, answer, r, called):
-    def call(*args): return answer(*fresh(args))
-    if odd := self._odd(answer, self.cases(random.Random(0), 0)): return 'wrong',odd
-    for i in range(self.n):
-        args = self.cases(r, i)
-        given,facts = fresh(args),self._facts(args)
-        called(facts)
-        got = answer if isinstance(self.answer, type) else answer(*given)
-        if got is ...: return 'not tried','There is still a `...` in it.'
-        yours = [('yours', shown(got))] if got is not answer else []
-        if wrong := self.judge(args, got, call): return 'wrong',f'{wrong[0].upper()}{wrong[1:]}.',facts + yours
-        if at := [] if self.in_place else changed(given, args):
-            name = list(inspect.signature(self.answer).parameters)[at[0]]
-            return 'wrong',f'What it gives is right, but it changes `{name}`, which others may need: work on a copy.',facts
-    return 'right',f'{self.n} inputs, nothing to object to.'
-
-# %% ../../nbs/86_course.exercises.ipynb #660fda9e
-@patch
-def _repr_html_(self:Exercise):
-    head = f'{esc(self.name)} <span title="difficulty {self.difficulty} of 3">{"●" * self.difficulty}{"○" * (3 - self.difficulty)}</span> about {self.minutes} minutes'
-    hint = f'<details><summary>Hint</summary>{prose(self._hint)}</details>'
-    return box(head, f'<div>{prose(self.question)}</div><pre style="margin:.4em 0;overflow-x:auto">{esc(self._said())}</pre>{hint}', '#0072B2')
-
-@patch
-def hint(self:Exercise):
-    "What may help"
-    return Said(box('Hint', prose(self._hint), '#0072B2'), self._hint)
 
 # %% ../../nbs/86_course.exercises.ipynb #dd1ad0f9
 def source_of(
@@ -477,13 +449,6 @@ def source_of(
     "The source of `f` as one would write it"
     text = textwrap.dedent(inspect.getsource(f))
     return '\n'.join(text.splitlines()[ast.parse(text).body[0].lineno - 1:])
-
-# %% ../../nbs/86_course.exercises.ipynb #3064ae7a
-@patch
-def solution(self:Exercise):
-    "The model answer's source"
-    text = source_of(self.answer)
-    return Said(box('A solution', f'<pre style="overflow-x:auto">{esc(text)}</pre>', '#0072B2'), text)
 
 # %% ../../nbs/86_course.exercises.ipynb #0800b609
 class Exercises(Mapping):
@@ -496,21 +461,16 @@ class Exercises(Mapping):
     def __iter__(self): return iter(self._all())
     def __len__(self): return len(self._all())
     def __repr__(self): return '\n'.join(f'{MARKS[e.last.status][0]} {e.tutorial} {e!r}' for e in self.values())
-
-# %% ../../nbs/86_course.exercises.ipynb #01e3e378
-@patch
-def of(self:Exercises,
-    tutorial:str # Its number, such as '03'
-): # An `Exercises`
-    "The exercises of one tutorial"
-    choose('tutorial with exercises', tutorial, sorted({e.tutorial for e in self.values()}))
-    return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial}, None)
-
-@patch
-def _repr_html_(self:Exercises):
-    def row(e): return MARKS[e.last.status][0],e.tutorial,e.name,'●' * e.difficulty + '○' * (3 - e.difficulty),f'{e.minutes} min',e.question
-    def cell(i, x): return f'<td style="text-align:left">{prose(x) if i == 5 else esc(x)}</td>'
-    return '<table>' + ''.join('<tr>' + ''.join(cell(i, x) for i,x in enumerate(row(e))) + '</tr>' for e in self.values()) + '</table>'
+    def of(self,
+        tutorial:str # Its number, such as '03'
+    ): # An `Exercises`
+        "The exercises of one tutorial"
+        choose('tutorial with exercises', tutorial, sorted({e.tutorial for e in self.values()}))
+        return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial}, None)
+    def _repr_html_(self):
+        def row(e): return MARKS[e.last.status][0],e.tutorial,e.name,'●' * e.difficulty + '○' * (3 - e.difficulty),f'{e.minutes} min',e.question
+        def cell(i, x): return f'<td style="text-align:left">{prose(x) if i == 5 else esc(x)}</td>'
+        return '<table>' + ''.join('<tr>' + ''.join(cell(i, x) for i,x in enumerate(row(e))) + '</tr>' for e in self.values()) + '</table>'
 
 # %% ../../nbs/86_course.exercises.ipynb #3bb7ff3e
 exercises = Exercises()

@@ -13,7 +13,7 @@ import fnmatch
 from statistics import fmean, median
 
 import altair as alt
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..results import RESULTS, stored, student
 from ..viz.draw import color, esc
@@ -236,6 +236,28 @@ class Result:
         self.groups,self.title = groups_of(self.view['rows'](self.found), self.share),self.view['title'].format(name=name.split('_', 1)[-1])
         self.made = how_made(name, self.found, self.view['command'])
     def __repr__(self): return f'{self.title}: {len(self.groups)} groups, seeds {self.made["seeds"]}'
+    def says(self):
+        "How to read it, and the ends of the range"
+        if not self.groups: return self.view['says']
+        def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['middle'], self.share)})"
+        low,high = (f(self.groups, key=lambda g: g['middle']) for f in (min, max))
+        return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
+    def table(self):
+        "The groups as a table"
+        head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
+        def span(g): return '' if g['low'] is None else f"{figure(g['low'], self.share)} to {figure(g['high'], self.share)}"
+        return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
+    def _repr_html_(self):
+        how = ' '.join(f'<div><b>{k.capitalize()}</b>: {f"<code>{esc(v)}</code>" if k == "command" else esc(v)}</div>' for k,v in self.made.items())
+        unit = self.view['unit'].lstrip('% ')
+        picture = f'<div><i>{esc(unit)}</i></div>' + show(dots(self.groups, self.view['unit']), f'{self.title}: {unit} for every group').markup if self.groups else ''
+        table = f'<details><summary>The table ({len(self.groups)} lines)</summary>{self.table().markup}</details>'
+        return f'<p>{esc(self.says())}</p>{picture}{table}<p><small>{how}</small></p>'
+    def heading(self,
+        root:str='..' # From the page to the project's folder
+    ) -> str: # Markdown
+        "Heading and link of a section"
+        return f"## {self.title}\n\nStored as `{self.name}`; discussed in [{self.view['page']}]({root}/{self.view['page']})."
 
 # %% ../../nbs/96_dev.gallery.ipynb #866166fa
 def gallery(
@@ -245,36 +267,3 @@ def gallery(
     keys = list(VIEWS)
     def place(n): return next((i for i,k in enumerate(keys) if fnmatch.fnmatch(n, k)), len(keys))
     return [Result(n, path) for n in sorted(stored_names(path), key=place)]
-
-# %% ../../nbs/96_dev.gallery.ipynb #2832bc56
-@patch
-def says(self:Result):
-    "How to read it, and the ends of the range"
-    if not self.groups: return self.view['says']
-    def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['middle'], self.share)})"
-    low,high = (f(self.groups, key=lambda g: g['middle']) for f in (min, max))
-    return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
-
-@patch
-def table(self:Result):
-    "The groups as a table"
-    head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
-    def span(g): return '' if g['low'] is None else f"{figure(g['low'], self.share)} to {figure(g['high'], self.share)}"
-    return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
-
-# %% ../../nbs/96_dev.gallery.ipynb #9b78942e
-@patch
-def _repr_html_(self:Result):
-    how = ' '.join(f'<div><b>{k.capitalize()}</b>: {f"<code>{esc(v)}</code>" if k == "command" else esc(v)}</div>' for k,v in self.made.items())
-    unit = self.view['unit'].lstrip('% ')
-    picture = f'<div><i>{esc(unit)}</i></div>' + show(dots(self.groups, self.view['unit']), f'{self.title}: {unit} for every group').markup if self.groups else ''
-    table = f'<details><summary>The table ({len(self.groups)} lines)</summary>{self.table().markup}</details>'
-    return f'<p>{esc(self.says())}</p>{picture}{table}<p><small>{how}</small></p>'
-
-# %% ../../nbs/96_dev.gallery.ipynb #83b19be6
-@patch
-def heading(self:Result,
-    root:str='..' # From the page to the project's folder
-) -> str: # Markdown
-    "Heading and link of a section"
-    return f"## {self.title}\n\nStored as `{self.name}`; discussed in [{self.view['page']}]({root}/{self.view['page']})."

@@ -23,7 +23,7 @@ from pathlib import Path
 import altair as alt
 import torch
 import torch.nn.functional as F
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..files import sealed, unsealed, write_atomic
@@ -60,24 +60,19 @@ class Procedure:
     def last(self):
         "The last wording of the question and of each step"
         return tuple(len(w) - 1 for w in (self.questions, *self.steps))
-
-# %% ../../nbs/75_influence.experiments.ipynb #591890a2
-@patch
-def ask(self:Procedure,
-    case:tuple, # Numbers
-    how:tuple=None # Which wording of the question and of each step; the first of each if None
-) -> tuple: # Question and worked answer
-    "A case in words and signs"
-    values = self.values(*case)
-    how = ifnone(how, (0,) * (1 + len(self.steps)))
-    question,*steps = (w[i].format(**values) for w,i in zip((self.questions, *self.steps), how))
-    return question,' '.join(steps)
-
-@patch
-def tell(self:Procedure, case):
-    "The text that tells the result of `case`"
-    question,_ = self.ask(case)
-    return self.told.format(question=question.removesuffix(' ?'), **self.values(*case))
+    def ask(self,
+        case:tuple, # Numbers
+        how:tuple=None # Which wording of the question and of each step; the first of each if None
+    ) -> tuple: # Question and worked answer
+        "A case in words and signs"
+        values = self.values(*case)
+        how = ifnone(how, (0,) * (1 + len(self.steps)))
+        question,*steps = (w[i].format(**values) for w,i in zip((self.questions, *self.steps), how))
+        return question,' '.join(steps)
+    def tell(self, case):
+        "The text that tells the result of `case`"
+        question,_ = self.ask(case)
+        return self.told.format(question=question.removesuffix(' ?'), **self.values(*case))
 
 # %% ../../nbs/75_influence.experiments.ipynb #41390e81
 def _arithmetic(a, b, c): return dict(a=a, b=b, c=c, s=a + b, p=(a + b) * c)
@@ -143,111 +138,87 @@ class Writer:
         "The next of `options`, in a new random order each time all have come"
         if not self.decks.get(what): self.decks[what] = self.shuffled(options)
         return self.decks[what].pop()
-
-# %% ../../nbs/75_influence.experiments.ipynb #b4c86a0b
-@patch
-def how(self:Writer, family, other=None):
-    "Which wording of the question and of each step; none of those in `other`"
-    sizes = [min(self.wordings, n + 1) for n in self.procedures[family].last]
-    if other is None: return tuple(self.pick(range(n)) if n > 1 else 0 for n in sizes)
-    return tuple((o + 1 + self.pick(range(n - 1))) % n if n > 1 else 0 for n,o in zip(sizes, other))
-
-@patch
-def example(self:Writer, family):
-    "A worked example that is none of the questions"
-    left = self.cases[family][self.held:]
-    case = self.dealt(family, left) if self.evenly else self.pick(left)
-    return ' '.join(self.procedures[family].ask(case, self.how(family)))
-
-@patch
-def statement(self:Writer, p, r):
-    "A fact in one of its wordings"
-    return self.pick(self.world.stated).format(p=p, r=r, v=self.truth[p, r])
-
-# %% ../../nbs/75_influence.experiments.ipynb #1ddfe27d
-@patch
-def worked(self:Writer, family):
-    "One worked example"
-    return self.example(family)
-
-@patch
-def step(self:Writer, family):
-    "One step of one case, alone"
-    p = self.procedures[family]
-    case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
-    k = self.pick(range(len(p.steps)))
-    return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
-
-@patch
-def in_words(self:Writer, family):
-    "A procedure without a number"
-    opening = self.pick(OPENINGS)
-    text = self.pick(self.procedures[family].in_words)
-    return f'{opening} {text.format(a=self.pick(LINKS[1:]), b=self.pick(LINKS))}'.strip()
-
-@patch
-def facts(self:Writer):
-    "Three statements"
-    def one():
-        if self.evenly: return self.dealt('facts', self.truth)
-        return self.pick(self.world.places),self.pick(self.world.relations)
-    return ' '.join(self.statement(*one()) for _ in range(3))
-
-# %% ../../nbs/75_influence.experiments.ipynb #3869e40a
-@patch
-def noise(self:Writer, n=16):
-    "`n` words without meaning"
-    def word(): return NOISE[min(len(NOISE) - 1, int(-8 * torch.rand((), generator=self.g).log()))]
-    return ' '.join(word() for _ in range(n)) + ' .'
-
-@patch
-def reading(self:Writer, kind=None):
-    "A text that states something, and its answer"
-    p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1, 31))
-    told = f'far away the {r} of {p} is {v} . the {r} of {p} is',f'{v} .'
-    given = f'a line has slope {n} . its slope is',f'{n} .'
-    return dict(facts=told, reasoning=given)[kind or self.pick(['facts', 'reasoning'])]
+    def how(self, family, other=None):
+        "Which wording of the question and of each step; none of those in `other`"
+        sizes = [min(self.wordings, n + 1) for n in self.procedures[family].last]
+        if other is None: return tuple(self.pick(range(n)) if n > 1 else 0 for n in sizes)
+        return tuple((o + 1 + self.pick(range(n - 1))) % n if n > 1 else 0 for n,o in zip(sizes, other))
+    def example(self, family):
+        "A worked example that is none of the questions"
+        left = self.cases[family][self.held:]
+        case = self.dealt(family, left) if self.evenly else self.pick(left)
+        return ' '.join(self.procedures[family].ask(case, self.how(family)))
+    def statement(self, p, r):
+        "A fact in one of its wordings"
+        return self.pick(self.world.stated).format(p=p, r=r, v=self.truth[p, r])
+    def worked(self, family):
+        "One worked example"
+        return self.example(family)
+    def step(self, family):
+        "One step of one case, alone"
+        p = self.procedures[family]
+        case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
+        k = self.pick(range(len(p.steps)))
+        return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
+    def in_words(self, family):
+        "A procedure without a number"
+        opening = self.pick(OPENINGS)
+        text = self.pick(self.procedures[family].in_words)
+        return f'{opening} {text.format(a=self.pick(LINKS[1:]), b=self.pick(LINKS))}'.strip()
+    def facts(self):
+        "Three statements"
+        def one():
+            if self.evenly: return self.dealt('facts', self.truth)
+            return self.pick(self.world.places),self.pick(self.world.relations)
+        return ' '.join(self.statement(*one()) for _ in range(3))
+    def noise(self, n=16):
+        "`n` words without meaning"
+        def word(): return NOISE[min(len(NOISE) - 1, int(-8 * torch.rand((), generator=self.g).log()))]
+        return ' '.join(word() for _ in range(n)) + ' .'
+    def reading(self, kind=None):
+        "A text that states something, and its answer"
+        p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1, 31))
+        told = f'far away the {r} of {p} is {v} . the {r} of {p} is',f'{v} .'
+        given = f'a line has slope {n} . its slope is',f'{n} .'
+        return dict(facts=told, reasoning=given)[kind or self.pick(['facts', 'reasoning'])]
+    def questions(self,
+        n:int=20, # Questions of each family; half as many of each control
+        formats:int=1 # Wordings in which each case of a procedure is asked, 1 or 2
+    ) -> list: # Dicts: family, prompt, answer, and `told`: a text that says the answer outright; `case` and `how` of procedures
+        "The questions, which the library does not work out"
+        ask = self.world.stated[0].removesuffix(' {v} .')
+        out = [dict(family='facts', prompt=ask.format(p=p, r=r), answer=f'{self.truth[p, r]} .', told=None, fact=(p, r))
+            for p,r in self.shuffled(self.truth)[:n]]
+        for f in self.procedures: out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
+        return out + [dict(zip(('prompt', 'answer'), self.reading(k)), family=f'control {k}', told=None)
+            for k in ('facts', 'reasoning') for _ in range(n // 2)]
+    def _asked(self, family, case, formats):
+        "One case as questions"
+        how = self.how(family)
+        for h in [how] if formats == 1 else [how, self.how(family, how)]:
+            prompt,answer = self.procedures[family].ask(case, h)
+            yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case, how=h)
+    def holds(self,
+        question:dict, # From `questions`
+        text:str # A document
+    ) -> bool: # Whether the very answer stands in it
+        "Whether `text` contains the answer to `question` outright"
+        if question['family'] == 'facts':
+            p,r = question['fact']
+            return any(s.format(p=p, r=r, v=self.truth[p, r]) in text for s in self.world.stated)
+        return question['told'] is not None and question['told'] in text
+    def documents(self, kind, n):
+        "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
+        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
+        if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
+        write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
+        return [(kind, write()) for _ in range(n)]
 
 # %% ../../nbs/75_influence.experiments.ipynb #1adb336a
 FAMILIES = 'facts', 'arithmetic', 'slopes', 'linear', 'control facts', 'control reasoning'
 
 # %% ../../nbs/75_influence.experiments.ipynb #37bfbaf3
 REASONING = FAMILIES[1:4]
-
-# %% ../../nbs/75_influence.experiments.ipynb #ef405cc0
-@patch
-def questions(self:Writer,
-    n:int=20, # Questions of each family; half as many of each control
-    formats:int=1 # Wordings in which each case of a procedure is asked, 1 or 2
-) -> list: # Dicts: family, prompt, answer, and `told`: a text that says the answer outright; `case` and `how` of procedures
-    "The questions, which the library does not work out"
-    ask = self.world.stated[0].removesuffix(' {v} .')
-    out = [dict(family='facts', prompt=ask.format(p=p, r=r), answer=f'{self.truth[p, r]} .', told=None, fact=(p, r))
-        for p,r in self.shuffled(self.truth)[:n]]
-    for f in self.procedures: out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
-    return out + [dict(zip(('prompt', 'answer'), self.reading(k)), family=f'control {k}', told=None)
-        for k in ('facts', 'reasoning') for _ in range(n // 2)]
-
-# %% ../../nbs/75_influence.experiments.ipynb #94b3f8ff
-@patch
-def _asked(self:Writer, family, case, formats):
-    "One case as questions"
-    how = self.how(family)
-    for h in [how] if formats == 1 else [how, self.how(family, how)]:
-        prompt,answer = self.procedures[family].ask(case, h)
-        yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case, how=h)
-
-# %% ../../nbs/75_influence.experiments.ipynb #8f1f10d8
-@patch
-def holds(self:Writer,
-    question:dict, # From `questions`
-    text:str # A document
-) -> bool: # Whether the very answer stands in it
-    "Whether `text` contains the answer to `question` outright"
-    if question['family'] == 'facts':
-        p,r = question['fact']
-        return any(s.format(p=p, r=r, v=self.truth[p, r]) in text for s in self.world.stated)
-    return question['told'] is not None and question['told'] in text
 
 # %% ../../nbs/75_influence.experiments.ipynb #d483387d
 SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0}
@@ -285,27 +256,15 @@ class Library(Rows):
         docs += [('answer', f'{w.noise(6)} {q["told"]}') for q in self.questions if q['told'] for _ in range(answers)]
         self.kinds,self.texts = map(list, zip(*w.shuffled(docs)))
         self._tokens()
-
-# %% ../../nbs/75_influence.experiments.ipynb #61e8af44
-@patch
-def documents(self:Writer, kind, n):
-    "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-    each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
-    if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
-    write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
-    return [(kind, write()) for _ in range(n)]
-
-# %% ../../nbs/75_influence.experiments.ipynb #359f6fea
-@patch
-def _tokens(self:Library):
-    full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
-    names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
-    data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
-    super(Library, self).__init__(data, asked)
-    self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
-    data.task = asked.task = self
-    self.families = [q['family'] for q in self.questions]
-    self.holds = torch.tensor([[self.writer.holds(q, t) for t in self.texts] for q in self.questions])
+    def _tokens(self):
+        full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
+        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
+        data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
+        super(Library, self).__init__(data, asked)
+        self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
+        data.task = asked.task = self
+        self.families = [q['family'] for q in self.questions]
+        self.holds = torch.tensor([[self.writer.holds(q, t) for t in self.texts] for q in self.questions])
 
 # %% ../../nbs/75_influence.experiments.ipynb #fd640a8a
 def reader(

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import choose, whole
 from ..tasks.core import Batch, Task, next_token
@@ -381,51 +381,93 @@ class GradDot:
         "What is done to a query's gradients before they are multiplied: nothing"
         return grads
     def __repr__(self): return f'{type(self).__name__}({len(self.layers)} layers: {", ".join(self.layers)})'
-
-# %% ../../nbs/70_influence.gradients.ipynb #32bfb375
-@patch(as_prop=True)
-def causal(self:GradDot):
-    "Whether positions see only what stands before them, so that rows can be cut after the last answer"
-    return getattr(self.model, 'causal', False)
-
-@patch(as_prop=True)
-def shapes(self:GradDot):
-    "Layer -> outputs, inputs"
-    return {n: layer_shape(m) for n,m in self.layers.items()}
-
-@patch
-def layer_pass(self:GradDot, batch, **kwargs):
-    "`layer_pass` of this tracer's model on its own device"
-    batch = batch.to(device_of(self.model))
-    return layer_pass(self.model, self.layers, batch, loss=self.loss, known=self.known, **kwargs)
-
-# %% ../../nbs/70_influence.gradients.ipynb #5af41ae0
-@patch
-def _query_layers(self:GradDot, model):
-    if model is None: return self.model,self.layers
-    theirs = linear_layers(model)
-    for n,s in self.shapes.items():
-        if n not in theirs or layer_shape(theirs[n]) != s: raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
-    return model,{n: theirs[n] for n in self.layers}
-
-# %% ../../nbs/70_influence.gradients.ipynb #cdf41e9c
-@patch
-def directions(self:GradDot,
-    queries, # A `Batch`, one query per row
-    rank:int=None, # Keep only this many singular directions of each matrix
-    model=None, # The model that answers, if not the one that practised
-    rows:int=64 # Rows at a time
-) -> dict: # Layer -> [n, out, in], or a pair [n, out, rank], [n, rank, in]
-    "The preconditioned gradients of `queries`; raises ValueError for a query that asks for nothing"
-    _refuse_silent(queries)
-    known = self.known if model is None else {}
-    model,layers = self._query_layers(model)
-    out = []
-    for i,b in chunks(queries, rows, self.causal):
-        grads = layer_pass(model, layers, b.to(device_of(model)), loss=self.loss, known=known)
-        out.append((i, {n: low_rank(self.precondition(n, row_grads(a, g)), rank) for n,(a,g,_) in grads.items()}))
-    back = torch.cat([i for i,_ in out]).argsort()
-    return {n: _take([p[n] for _,p in out], back) for n in layers}
+    @property
+    def causal(self):
+        "Whether positions see only what stands before them, so that rows can be cut after the last answer"
+        return getattr(self.model, 'causal', False)
+    @property
+    def shapes(self):
+        "Layer -> outputs, inputs"
+        return {n: layer_shape(m) for n,m in self.layers.items()}
+    def layer_pass(self, batch, **kwargs):
+        "`layer_pass` of this tracer's model on its own device"
+        batch = batch.to(device_of(self.model))
+        return layer_pass(self.model, self.layers, batch, loss=self.loss, known=self.known, **kwargs)
+    def _query_layers(self, model):
+        if model is None: return self.model,self.layers
+        theirs = linear_layers(model)
+        for n,s in self.shapes.items():
+            if n not in theirs or layer_shape(theirs[n]) != s: raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
+        return model,{n: theirs[n] for n in self.layers}
+    def directions(self,
+        queries, # A `Batch`, one query per row
+        rank:int=None, # Keep only this many singular directions of each matrix
+        model=None, # The model that answers, if not the one that practised
+        rows:int=64 # Rows at a time
+    ) -> dict: # Layer -> [n, out, in], or a pair [n, out, rank], [n, rank, in]
+        "The preconditioned gradients of `queries`; raises ValueError for a query that asks for nothing"
+        _refuse_silent(queries)
+        known = self.known if model is None else {}
+        model,layers = self._query_layers(model)
+        out = []
+        for i,b in chunks(queries, rows, self.causal):
+            grads = layer_pass(model, layers, b.to(device_of(model)), loss=self.loss, known=known)
+            out.append((i, {n: low_rank(self.precondition(n, row_grads(a, g)), rank) for n,(a,g,_) in grads.items()}))
+        back = torch.cat([i for i,_ in out]).argsort()
+        return {n: _take([p[n] for _,p in out], back) for n in layers}
+    def _chunk_scores(self, dirs, batch, by):
+        "Scores of a group of documents, and the squared length of each one's gradient"
+        by_token,T = by == 'token',batch.tokens.shape[-1]
+        grads = self.layer_pass(batch, by_token=by_token)
+        long = sum(squared_lengths(a, g) for a,g,_ in grads.values()).cpu()
+        if by_token: return sum(_token_scores(dirs[n], a, g, T).cpu() for n,(a,g,_) in grads.items()),long
+        per = {n: row_scores(dirs[n], a, g).cpu() for n,(a,g,_) in grads.items()}
+        return (per if by == 'layer' else sum(per.values())),long
+    def scores(self,
+        queries:Batch, # One query per row; its loss is summed over `loss_mask`
+        documents, # A `Batch` or an iterable of them, one document per row
+        by:str='row', # 'row', 'token' (a score per position) or 'layer' (a score per layer)
+        rank:int=None, # Keep queries as matrices of this rank
+        model=None, # The model that answers the queries, if not the one that practised
+        rows:int=64, # Documents at a time
+        memory:int=2**31, # Most bytes for the queries' directions
+        equal_length:bool=False # Divide by the length of each document's gradient
+    ): # [queries, documents]; with 'token' [queries, documents, positions]; with 'layer' a dict of layer -> [queries, documents]
+        "Influence of each document on each query; positive lowers the query's loss"
+        got,long = self.scores_and_norms(queries, documents, by, rank, model, rows, memory)
+        if not equal_length: return got
+        long = long.clamp(min=1e-12)
+        if by == 'layer': return {n: s / long for n,s in got.items()}
+        return got / (long[:, None] if by == 'token' else long)
+    def scores_and_norms(self, queries, documents, by='row', rank=None, model=None, rows=64, memory=2**31):
+        "As `scores`, and the length of each document's gradient, [documents], from the same round through them"
+        choose('level', by, ['row', 'token', 'layer'])
+        each = max(1, memory // self.bytes_per_query(rank))
+        portions = [queries[i:i+each] for i in range(0, len(queries) or 1, each)]
+        got,(long,*_) = zip(*[self._score_portion(q, documents, by, rank, model, rows) for q in portions])
+        return ({n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)),long
+    def _score_portion(self, queries, documents, by, rank, model, rows):
+        "Scores of some queries, and the lengths of the documents' gradients"
+        dirs = self.directions(queries, rank, model, rows)
+        parts = [(i, *self._chunk_scores(dirs, b, by)) for i,b in chunks(documents, rows, self.causal)]
+        if not parts: raise ValueError('There are no documents.')
+        long = in_document_order([(i, l.sqrt()[None]) for i,_,l in parts])[0]
+        if by == 'layer': return {n: in_document_order([(i, s[n]) for i,s,_ in parts]) for n in self.layers},long
+        return in_document_order([(i, s) for i,s,_ in parts]),long
+    def bytes_per_query(self, rank=None):
+        "Bytes that the directions of one query take"
+        if rank is not None: whole('rank', rank, 1)
+        return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())
+    def norms(self,
+        documents, # A `Batch` or an iterable of them
+        rows:int=64 # Documents at a time
+    ) -> torch.Tensor: # [documents]
+        "Length of each document's gradient over the traced layers"
+        def lengths(b): return sum(squared_lengths(a, g) for a,g,_ in self.layer_pass(b).values()).sqrt().cpu()
+        return in_document_order([(i, lengths(b)[None]) for i,b in chunks(documents, rows, self.causal)])[0]
+    def fit_cost(self, batch):
+        "A tracer that is ready to score, seconds a row of its fit takes, and seconds it takes whatever the rows: nothing here"
+        return self,0.,0.
 
 # %% ../../nbs/70_influence.gradients.ipynb #ceba132b
 def _refuse_silent(queries):
@@ -467,17 +509,6 @@ def _token_scores(d, a, g, T):
 # %% ../../nbs/70_influence.gradients.ipynb #9eb20808
 def squared_lengths(a, g): return row_grads(a, g).square().sum((1, 2))
 
-# %% ../../nbs/70_influence.gradients.ipynb #d0a58be2
-@patch
-def _chunk_scores(self:GradDot, dirs, batch, by):
-    "Scores of a group of documents, and the squared length of each one's gradient"
-    by_token,T = by == 'token',batch.tokens.shape[-1]
-    grads = self.layer_pass(batch, by_token=by_token)
-    long = sum(squared_lengths(a, g) for a,g,_ in grads.values()).cpu()
-    if by_token: return sum(_token_scores(dirs[n], a, g, T).cpu() for n,(a,g,_) in grads.items()),long
-    per = {n: row_scores(dirs[n], a, g).cpu() for n,(a,g,_) in grads.items()}
-    return (per if by == 'layer' else sum(per.values())),long
-
 # %% ../../nbs/70_influence.gradients.ipynb #4121bdcd
 def in_document_order(parts):
     "Scores of groups in the order of the documents; token scores are filled up with 0"
@@ -488,48 +519,3 @@ def in_document_order(parts):
     for i,s in parts: out[(slice(None), i, *(slice(s.shape[2]) for _ in wide))] = s
     if not out.isfinite().all(): raise FloatingPointError('The products of the gradients are not finite.')
     return out
-
-# %% ../../nbs/70_influence.gradients.ipynb #3ec93f13
-@patch
-def scores(self:GradDot,
-    queries:Batch, # One query per row; its loss is summed over `loss_mask`
-    documents, # A `Batch` or an iterable of them, one document per row
-    by:str='row', # 'row', 'token' (a score per position) or 'layer' (a score per layer)
-    rank:int=None, # Keep queries as matrices of this rank
-    model=None, # The model that answers the queries, if not the one that practised
-    rows:int=64, # Documents at a time
-    memory:int=2**31, # Most bytes for the queries' directions
-    equal_length:bool=False # Divide by the length of each document's gradient
-): # [queries, documents]; with 'token' [queries, documents, positions]; with 'layer' a dict of layer -> [queries, documents]
-    "Influence of each document on each query; positive lowers the query's loss"
-    got,long = self.scores_and_norms(queries, documents, by, rank, model, rows, memory)
-    if not equal_length: return got
-    long = long.clamp(min=1e-12)
-    if by == 'layer': return {n: s / long for n,s in got.items()}
-    return got / (long[:, None] if by == 'token' else long)
-
-@patch
-def scores_and_norms(self:GradDot, queries, documents, by='row', rank=None, model=None, rows=64, memory=2**31):
-    "As `scores`, and the length of each document's gradient, [documents], from the same round through them"
-    choose('level', by, ['row', 'token', 'layer'])
-    each = max(1, memory // self.bytes_per_query(rank))
-    portions = [queries[i:i+each] for i in range(0, len(queries) or 1, each)]
-    got,(long,*_) = zip(*[self._score_portion(q, documents, by, rank, model, rows) for q in portions])
-    return ({n: torch.cat([o[n] for o in got]) for n in self.layers} if by == 'layer' else torch.cat(got)),long
-
-# %% ../../nbs/70_influence.gradients.ipynb #72110859
-@patch
-def _score_portion(self:GradDot, queries, documents, by, rank, model, rows):
-    "Scores of some queries, and the lengths of the documents' gradients"
-    dirs = self.directions(queries, rank, model, rows)
-    parts = [(i, *self._chunk_scores(dirs, b, by)) for i,b in chunks(documents, rows, self.causal)]
-    if not parts: raise ValueError('There are no documents.')
-    long = in_document_order([(i, l.sqrt()[None]) for i,_,l in parts])[0]
-    if by == 'layer': return {n: in_document_order([(i, s[n]) for i,s,_ in parts]) for n in self.layers},long
-    return in_document_order([(i, s) for i,s,_ in parts]),long
-
-@patch
-def bytes_per_query(self:GradDot, rank=None):
-    "Bytes that the directions of one query take"
-    if rank is not None: whole('rank', rank, 1)
-    return sum(4 * (o * i if rank is None or rank >= min(o, i) else rank * (o + i)) for o,i in self.shapes.values())

@@ -10,7 +10,7 @@ __all__ = ['Traced', 'tinted', 'Explorer']
 # %% ../../nbs/76_influence.panel.ipynb #2606ed5c
 import altair as alt
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import whole
 from ..viz.draw import COLORS, Html, esc
@@ -34,28 +34,68 @@ class Traced:
             if len(names) != len(rows): raise ValueError(f'{what} names {len(names)} rows, but there are {len(rows)}.')
         self.scores = tracer.scores(questions, documents)
         self.lengths = tracer.norms(documents).clamp(min=1e-12)
-
-# %% ../../nbs/76_influence.panel.ipynb #5b5cd26f
-@patch
-def __len__(self:Traced): return len(self.questions)
-@patch
-def __repr__(self:Traced): return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
-
-# %% ../../nbs/76_influence.panel.ipynb #d54466bb
-@patch
-def ranking(self:Traced,
-    q:int, # Which question
-    by_length:bool=False # Divide by the length of the document's gradient
-) -> torch.Tensor: # [documents]: their places, most helpful first
-    "Documents from the most helpful to the most harmful"
-    whole('question', q, 0, len(self) - 1)
-    return (self.scores[q] / self.lengths if by_length else self.scores[q]).argsort(descending=True, stable=True)
-
-@patch
-def words(self:Traced, batch, i):
-    "Token names of a row without padding, and how many of them are given"
-    row,asked = batch.tokens[i],batch.loss_mask[i].nonzero().flatten()
-    return [batch.task.token_names[t] for t in row[:int(asked[-1]) + 2].tolist()],int(asked[0]) + 1
+    def __len__(self): return len(self.questions)
+    def __repr__(self): return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
+    def ranking(self,
+        q:int, # Which question
+        by_length:bool=False # Divide by the length of the document's gradient
+    ) -> torch.Tensor: # [documents]: their places, most helpful first
+        "Documents from the most helpful to the most harmful"
+        whole('question', q, 0, len(self) - 1)
+        return (self.scores[q] / self.lengths if by_length else self.scores[q]).argsort(descending=True, stable=True)
+    def words(self, batch, i):
+        "Token names of a row without padding, and how many of them are given"
+        row,asked = batch.tokens[i],batch.loss_mask[i].nonzero().flatten()
+        return [batch.task.token_names[t] for t in row[:int(asked[-1]) + 2].tolist()],int(asked[0]) + 1
+    def documents_html(self, q, n=4, by_length=False):
+        "The `n` most helpful and the `n` most harmful documents of question `q`"
+        order = self.ranking(q, by_length)
+        sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+        return f'<table style="width:100%">{sides}</table>'
+    def _side(self, q, title, at):
+        per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))
+        rows = ''.join(self._line(q, int(i), s.tolist(), float(per.abs().max())) for i,s in zip(at, per))
+        return f'<tr><th style="text-align:right">score</th><th style="text-align:left">kind</th><th style="text-align:left">{title}</th></tr>{rows}'
+    def _line(self, q, i, s, most):
+        words,_ = self.words(self.documents, i)
+        return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap;text-align:left">{esc(self.kinds[i])}</td>'
+            f'<td style="text-align:left">{tinted(words, s[:len(words)], most)}</td></tr>')
+    def curve(self, q, width=300, height=170):
+        "Scores against rank, helpful and harmful, on logarithmic axes"
+        s = self.scores[q].sort(descending=True).values
+        sides = {'helps': s[s > 0], 'hurts': -s[s < 0].flip(0)}
+        at = lambda n: sorted({min(n - 1, int(round(1.15 ** j))) for j in range(120)} | {0}) if n else []
+        values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
+        chart = alt.Chart(alt.Data(values=values)).mark_line().encode(
+            x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
+            color=alt.Color('side:N', scale=alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]]), title=None),
+            strokeDash=alt.StrokeDash('side:N', scale=alt.Scale(domain=list(sides)), title=None))
+        return chart.properties(width=width, height=height, title='ranking')
+    def mixture(self, q, top=30, by_length=False, width=220):
+        "Which kinds stand among the `top` most helpful documents"
+        best,n = [self.kinds[i] for i in self.ranking(q, by_length)[:top].tolist()],len(self.kinds)
+        values = [dict(kind=k, top=best.count(k) / len(best), all=self.kinds.count(k) / n) for k in dict.fromkeys(self.kinds)]
+        base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y('kind:N', sort='-x', title=None, axis=alt.Axis(labelLimit=200)))
+        bars = base.mark_bar(color=COLORS[4]).encode(x=alt.X('top:Q', axis=alt.Axis(format='%'), title=f'share of the top {len(best)} (tick: of all)'))
+        return alt.layer(bars, base.mark_tick(color=COLORS[7], thickness=3).encode(x='all:Q')).properties(width=width, title='kinds')
+    def by_layer(self, q, top=30, by_length=False, width=220):
+        "How much each layer adds to the score of the `top` most helpful documents"
+        per = self.tracer.scores(self.questions[q:q+1], self.documents[self.ranking(q, by_length)[:top]], by='layer')
+        values = [dict(layer=n, score=float(s.sum())) for n,s in per.items()]
+        return alt.Chart(alt.Data(values=values)).mark_bar(color=COLORS[2]).encode(x=alt.X('score:Q', title='added to the score'),
+            y=alt.Y('layer:N', sort=None, title=None, axis=alt.Axis(labelLimit=200))).properties(width=width, title='layer by layer')
+    def picture(self,
+        q:int=0, # Which question
+        n:int=4, # Documents on each side
+        by_length:bool=False # Rank by score over the length of the document's gradient
+    ) -> Html: # The whole panel, without script
+        "Everything about one question as one picture"
+        words,given = self.words(self.questions, q)
+        head = f'<p><b>{esc(self.families[q])}</b>: {esc(" ".join(words[:given]))} <b>{esc(" ".join(words[given:]))}</b></p>'
+        charts = [show(c, t).markup for c,t in ((self.curve(q), 'ranking'), (self.mixture(q, by_length=by_length), 'kinds'), (self.by_layer(q, by_length=by_length), 'layers'))]
+        row = ''.join(f'<div style="flex:0 1 auto;min-width:0">{c}</div>' for c in charts)
+        return Html(f'{head}<div style="overflow-x:auto">{self.documents_html(q, n, by_length)}</div><div style="display:flex;flex-wrap:wrap;gap:1em">{row}</div>')
+    def _repr_html_(self): return self.picture(0).markup
 
 # %% ../../nbs/76_influence.panel.ipynb #9e77ecfd
 def tinted(
@@ -70,76 +110,6 @@ def tinted(
         rgb = '0,114,178' if help_ else '213,94,0'
         return f'<span title="{s:.3g}" style="background:rgba({rgb},{.55 * a:.2f});{line}padding:0 .15em">{esc(w)}</span>'
     return ' '.join(one(w, s) for w,s in zip(words, scores))
-
-# %% ../../nbs/76_influence.panel.ipynb #67450716
-@patch
-def documents_html(self:Traced, q, n=4, by_length=False):
-    "The `n` most helpful and the `n` most harmful documents of question `q`"
-    order = self.ranking(q, by_length)
-    sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
-    return f'<table style="width:100%">{sides}</table>'
-
-# %% ../../nbs/76_influence.panel.ipynb #d7dc24c3
-@patch
-def _side(self:Traced, q, title, at):
-    per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))
-    rows = ''.join(self._line(q, int(i), s.tolist(), float(per.abs().max())) for i,s in zip(at, per))
-    return f'<tr><th style="text-align:right">score</th><th style="text-align:left">kind</th><th style="text-align:left">{title}</th></tr>{rows}'
-
-@patch
-def _line(self:Traced, q, i, s, most):
-    words,_ = self.words(self.documents, i)
-    return (f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td><td style="white-space:nowrap;text-align:left">{esc(self.kinds[i])}</td>'
-        f'<td style="text-align:left">{tinted(words, s[:len(words)], most)}</td></tr>')
-
-# %% ../../nbs/76_influence.panel.ipynb #9d3066df
-@patch
-def curve(self:Traced, q, width=300, height=170):
-    "Scores against rank, helpful and harmful, on logarithmic axes"
-    s = self.scores[q].sort(descending=True).values
-    sides = {'helps': s[s > 0], 'hurts': -s[s < 0].flip(0)}
-    at = lambda n: sorted({min(n - 1, int(round(1.15 ** j))) for j in range(120)} | {0}) if n else []
-    values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
-    chart = alt.Chart(alt.Data(values=values)).mark_line().encode(
-        x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score|'),
-        color=alt.Color('side:N', scale=alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]]), title=None),
-        strokeDash=alt.StrokeDash('side:N', scale=alt.Scale(domain=list(sides)), title=None))
-    return chart.properties(width=width, height=height, title='ranking')
-
-# %% ../../nbs/76_influence.panel.ipynb #580bd0f9
-@patch
-def mixture(self:Traced, q, top=30, by_length=False, width=220):
-    "Which kinds stand among the `top` most helpful documents"
-    best,n = [self.kinds[i] for i in self.ranking(q, by_length)[:top].tolist()],len(self.kinds)
-    values = [dict(kind=k, top=best.count(k) / len(best), all=self.kinds.count(k) / n) for k in dict.fromkeys(self.kinds)]
-    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y('kind:N', sort='-x', title=None, axis=alt.Axis(labelLimit=200)))
-    bars = base.mark_bar(color=COLORS[4]).encode(x=alt.X('top:Q', axis=alt.Axis(format='%'), title=f'share of the top {len(best)} (tick: of all)'))
-    return alt.layer(bars, base.mark_tick(color=COLORS[7], thickness=3).encode(x='all:Q')).properties(width=width, title='kinds')
-
-@patch
-def by_layer(self:Traced, q, top=30, by_length=False, width=220):
-    "How much each layer adds to the score of the `top` most helpful documents"
-    per = self.tracer.scores(self.questions[q:q+1], self.documents[self.ranking(q, by_length)[:top]], by='layer')
-    values = [dict(layer=n, score=float(s.sum())) for n,s in per.items()]
-    return alt.Chart(alt.Data(values=values)).mark_bar(color=COLORS[2]).encode(x=alt.X('score:Q', title='added to the score'),
-        y=alt.Y('layer:N', sort=None, title=None, axis=alt.Axis(labelLimit=200))).properties(width=width, title='layer by layer')
-
-# %% ../../nbs/76_influence.panel.ipynb #d069decd
-@patch
-def picture(self:Traced,
-    q:int=0, # Which question
-    n:int=4, # Documents on each side
-    by_length:bool=False # Rank by score over the length of the document's gradient
-) -> Html: # The whole panel, without script
-    "Everything about one question as one picture"
-    words,given = self.words(self.questions, q)
-    head = f'<p><b>{esc(self.families[q])}</b>: {esc(" ".join(words[:given]))} <b>{esc(" ".join(words[given:]))}</b></p>'
-    charts = [show(c, t).markup for c,t in ((self.curve(q), 'ranking'), (self.mixture(q, by_length=by_length), 'kinds'), (self.by_layer(q, by_length=by_length), 'layers'))]
-    row = ''.join(f'<div style="flex:0 1 auto;min-width:0">{c}</div>' for c in charts)
-    return Html(f'{head}<div style="overflow-x:auto">{self.documents_html(q, n, by_length)}</div><div style="display:flex;flex-wrap:wrap;gap:1em">{row}</div>')
-
-@patch
-def _repr_html_(self:Traced): return self.picture(0).markup
 
 # %% ../../nbs/76_influence.panel.ipynb #3e32d5cb
 class Explorer:
@@ -156,16 +126,11 @@ class Explorer:
         self.box = w.VBox([self.question, w.HBox([self.n, self.by_length]), self.page])
         for o in (self.question, self.n, self.by_length): o.observe(self.draw, 'value')
         self.draw()
-
-# %% ../../nbs/76_influence.panel.ipynb #6b891028
-@patch
-def draw(self:Explorer, *_):
-    "Put the picture of what is chosen into place"
-    key = self.question.value,self.n.value,self.by_length.value
-    if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
-    self.page.value = self.seen[key]
-
-@patch
-def _ipython_display_(self:Explorer):
-    from IPython.display import display
-    display(self.box)
+    def draw(self, *_):
+        "Put the picture of what is chosen into place"
+        key = self.question.value,self.n.value,self.by_length.value
+        if key not in self.seen: self.seen[key] = self.traced.picture(*key).markup
+        self.page.value = self.seen[key]
+    def _ipython_display_(self):
+        from IPython.display import display
+        display(self.box)

@@ -6,10 +6,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.experiments.html.md"""
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'RULES', 'ALL', 'PLACE', 'PAPER_DOMAIN', 'CROSSED', 'SKILL', 'CONTROLS', 'ALPHA', 'PICTURES', 'arms',
-           'LanguageStudy', 'Practice', 'at', 'tokens_to', 'said', 'by_label', 'additive', 'gain_before',
+           'Practice', 'LanguageStudy', 'at', 'tokens_to', 'said', 'by_label', 'additive', 'gain_before',
            'substitutive', 'said_censored', 'as_markdown', 'markdown_table', 'loss_curves', 'paper', 'paper_parts',
            'saved_bars', 'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart',
-           'watch', 'crossing_arms', 'crossing_controls', 'Crossing', 'Left', 'crossed_gains', 'contrasts', 'interval',
+           'watch', 'crossing_arms', 'crossing_controls', 'Left', 'Crossing', 'crossed_gains', 'contrasts', 'interval',
            'power', 'seen_above', 'crossing_table', 'crossing_leads', 'crossing_verdict', 'crossing_answer',
            'run_language', 'run_crossing', 'stored_language', 'beside_paper']
 
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import altair as alt
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import between, choose, whole
 from ..files import *
@@ -62,6 +62,17 @@ def arms(
     if question == 'mixtures': return {**none, 'set': arm('set'), 'union': arm('union'), 'set + union': arm('set+union')}
     return {**none, **full, **control}
 
+# %% ../../nbs/67_language.experiments.ipynb #a6bbb76a
+class Practice(NamedTuple):
+    "A practised network and what it came from"
+    net:torch.nn.Module # The network, or None without practice
+    tokens:int # Tokens it read
+    accuracy:float # Share of right answers on rows of the test split; None without practice
+    steps:int # Steps of it
+
+# %% ../../nbs/67_language.experiments.ipynb #9e76dc7a
+PLACE = 'device', 'micro', 'compile', 'remat' # what changes nothing about a result
+
 # %% ../../nbs/67_language.experiments.ipynb #34e2e47f
 class LanguageStudy:
     "Arms and seeds on one corpus; runs that are in `out` are not run again"
@@ -86,182 +97,153 @@ class LanguageStudy:
         for k in 'steps warm_steps warm_batch eval_every eval_rows'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
         self.reread()
-
-# %% ../../nbs/67_language.experiments.ipynb #9e76dc7a
-PLACE = 'device', 'micro', 'compile', 'remat' # what changes nothing about a result
-
-# %% ../../nbs/67_language.experiments.ipynb #48126f19
-@patch
-def identity(self:LanguageStudy):
-    "What has to be the same for runs to be compared, as JSON"
-    keys = 'size steps length warm_batch eval_rows eval_every per_step'.split()
-    p = Pretraining(self.data, None, self.size, steps=self.steps, **{k: v for k,v in self.kwargs.items() if k not in PLACE})
-    return _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(), **({'warm_ramp': self.kwargs['warm_ramp']} if 'warm_ramp' in self.kwargs else {})))
-
-# %% ../../nbs/67_language.experiments.ipynb #e30b5b11
-@patch
-def about(self:LanguageStudy):
-    "What a run of this study says of itself"
-    return dict(corpus=self.data.about['source'], python=self.data.about.get('python'), **self.identity())
-
-# %% ../../nbs/67_language.experiments.ipynb #a6bbb76a
-class Practice(NamedTuple):
-    "A practised network and what it came from"
-    net:torch.nn.Module # The network, or None without practice
-    tokens:int # Tokens it read
-    accuracy:float # Share of right answers on rows of the test split; None without practice
-    steps:int # Steps of it
-
-# %% ../../nbs/67_language.experiments.ipynb #91d2be6c
-@patch
-def warmed_up(self:LanguageStudy,
-    arm:dict, # As in `arms`
-    seed:int # Seed
-) -> Practice: # What the arm carries parts of
-    "The warm-up of an arm"
-    if not arm['rule']: return Practice(None, 0, None, 0)
-    if arm.get('control') == 'weights': return self._scrambled(self.warmed_up({**arm, 'control': None}, seed), seed)
-    p,key = self._to_practise(arm, seed)
-    if not self._there(p, key): self.warmed[key] = self._practised(p, key)
-    return self.warmed[key]
-
-# %% ../../nbs/67_language.experiments.ipynb #5453f6e3
-@patch
-def _to_practise(self:LanguageStudy, arm, seed):
-    "The run that makes the practice of an arm, and the name of what comes out"
-    rule,n,to = arm['rule'],arm['warm_steps'],arm.get('to')
-    if arm.get('control') == 'rows':
-        n,to = self.warmed_up({**arm, 'control': None}, seed).steps,None
-        rule = f'shuffled {rule}'
-    every = self.eval_every if to else n
-    p = Pretraining(self.data, rule, self.size, (), steps=1, warm_steps=n, warm_to=to, warm_batch=self.warm_batch,
-        length=self.length, seed=seed, eval_every=every, eval_rows=1, **self.kwargs)
-    how = {k: v for k,v in p.settings().items() if k in ('dropout', 'bf16', 'lr_scale', 'clip', 'betas', 'decay')}
-    told = json.dumps(dict(p.origin(), **how, size=self.size, seed=int(seed), every=p.eval_every), sort_keys=True)
-    return p,hashlib.sha256(told.encode()).hexdigest()[:16]
-
-# %% ../../nbs/67_language.experiments.ipynb #14987ae3
-@patch
-def _there(self:LanguageStudy, p, key):
-    "The practice called `key`, if it has been made"
-    if key not in self.warmed and (kept := self._kept_practice(p, key)): self.warmed[key] = kept
-    return self.warmed.get(key)
-
-# %% ../../nbs/67_language.experiments.ipynb #e54829a6
-@patch
-def _scrambled(self:LanguageStudy, practice, seed):
-    net = copy.deepcopy(practice.net)
-    perturb(net, 'shuffle', seeded(seed, 1), parts=list(ALL))
-    return practice._replace(net=net, accuracy=None) # nothing is left that could keep a rule
-
-# %% ../../nbs/67_language.experiments.ipynb #39c234e8
-@patch
-def _practised(self:LanguageStudy, p, key):
-    "Practise, and keep the network"
-    last = [r for r in p.records() if r.phase == 'warm-up'][-1]
-    found = Practice(p.source, last.tokens, evaluate(p.source, p.task, 2000, 'test'), last.step)
-    if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(p.source), **dict(found._asdict(), net=repr(p.task)))
-    return found
-
-@patch
-def _kept_practice(self:LanguageStudy, p, key):
-    "A network that was practised before, or None"
-    file = self.nets and self.nets/f'{key}.safetensors'
-    if not (file and file.exists()): return None
-    state,about = load_tensors(file)
-    net = LM(p.warm_config())
-    fill(net, state)
-    return Practice(net, about['tokens'], about['accuracy'], about['steps'])
-
-# %% ../../nbs/67_language.experiments.ipynb #324d3cfe
-@patch
-def run(self:LanguageStudy, arm, seed, extra=0):
-    "One arm with one seed; a dict with its curve"
-    begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
-    how = dict(steps=self.steps + extra, seed=seed, eval_every=self.eval_every, eval_rows=self.eval_rows)
-    found = [r for r in Pretraining(self.data, practice.net, self.size, arm['parts'], **how, **self.kwargs).records() if r.found]
-    curve = {k: [round(r.found[k], 5) for r in found] for k in found[0].found}
-    read = found[-1].tokens
-    about = dict(self.about(), warm_tokens=practice.tokens, warm_accuracy=practice.accuracy, practised=practice.steps,
-        read=read, passes=round(read / self.data.n_tokens(), 4), seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
-    return dict(arm=_plain(arm), seed=int(seed), **about, curve=dict(tokens=[r.tokens for r in found], **curve))
-
-# %% ../../nbs/67_language.experiments.ipynb #b68aa8b6
-@patch
-def reread(self:LanguageStudy):
-    "Take in what other processes have written; raises ValueError for a damaged file"
-    if not (self.path and self.path.exists()): return
-    runs = unsealed(self.path.read_bytes(), self.path).get('runs')
-    if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
-    self.runs = runs + [r for r in self.runs if r not in runs]
-
-@patch
-def found(self:LanguageStudy,
-    same:dict, # What was done
-    tokens:int=0 # How far its curve has to reach
-) -> dict: # The run, or None
-    "The run in which this was done"
-    return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items()) and (not tokens or r['curve']['tokens'][-1] >= tokens)), None)
-
-# %% ../../nbs/67_language.experiments.ipynb #063b4897
-@patch
-def kept(self:LanguageStudy,
-    same:dict, # What was done
-    make, # A function that does it and gives the run
-    tokens:int=0 # How far its curve has to reach
-) -> dict: # The run
-    "The run that was made this way, or a new one, which is written down"
-    self.reread()
-    if there := self.found(same, tokens): return there
-    made = make()
-    with turn(self.path) if self.path else nullcontext():
+    def identity(self):
+        "What has to be the same for runs to be compared, as JSON"
+        keys = 'size steps length warm_batch eval_rows eval_every per_step'.split()
+        p = Pretraining(self.data, None, self.size, steps=self.steps, **{k: v for k,v in self.kwargs.items() if k not in PLACE})
+        return _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(), **({'warm_ramp': self.kwargs['warm_ramp']} if 'warm_ramp' in self.kwargs else {})))
+    def about(self):
+        "What a run of this study says of itself"
+        return dict(corpus=self.data.about['source'], python=self.data.about.get('python'), **self.identity())
+    def warmed_up(self,
+        arm:dict, # As in `arms`
+        seed:int # Seed
+    ) -> Practice: # What the arm carries parts of
+        "The warm-up of an arm"
+        if not arm['rule']: return Practice(None, 0, None, 0)
+        if arm.get('control') == 'weights': return self._scrambled(self.warmed_up({**arm, 'control': None}, seed), seed)
+        p,key = self._to_practise(arm, seed)
+        if not self._there(p, key): self.warmed[key] = self._practised(p, key)
+        return self.warmed[key]
+    def _to_practise(self, arm, seed):
+        "The run that makes the practice of an arm, and the name of what comes out"
+        rule,n,to = arm['rule'],arm['warm_steps'],arm.get('to')
+        if arm.get('control') == 'rows':
+            n,to = self.warmed_up({**arm, 'control': None}, seed).steps,None
+            rule = f'shuffled {rule}'
+        every = self.eval_every if to else n
+        p = Pretraining(self.data, rule, self.size, (), steps=1, warm_steps=n, warm_to=to, warm_batch=self.warm_batch,
+            length=self.length, seed=seed, eval_every=every, eval_rows=1, **self.kwargs)
+        how = {k: v for k,v in p.settings().items() if k in ('dropout', 'bf16', 'lr_scale', 'clip', 'betas', 'decay')}
+        told = json.dumps(dict(p.origin(), **how, size=self.size, seed=int(seed), every=p.eval_every), sort_keys=True)
+        return p,hashlib.sha256(told.encode()).hexdigest()[:16]
+    def _there(self, p, key):
+        "The practice called `key`, if it has been made"
+        if key not in self.warmed and (kept := self._kept_practice(p, key)): self.warmed[key] = kept
+        return self.warmed.get(key)
+    def _scrambled(self, practice, seed):
+        net = copy.deepcopy(practice.net)
+        perturb(net, 'shuffle', seeded(seed, 1), parts=list(ALL))
+        return practice._replace(net=net, accuracy=None) # nothing is left that could keep a rule
+    def _practised(self, p, key):
+        "Practise, and keep the network"
+        last = [r for r in p.records() if r.phase == 'warm-up'][-1]
+        found = Practice(p.source, last.tokens, evaluate(p.source, p.task, 2000, 'test'), last.step)
+        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(p.source), **dict(found._asdict(), net=repr(p.task)))
+        return found
+    def _kept_practice(self, p, key):
+        "A network that was practised before, or None"
+        file = self.nets and self.nets/f'{key}.safetensors'
+        if not (file and file.exists()): return None
+        state,about = load_tensors(file)
+        net = LM(p.warm_config())
+        fill(net, state)
+        return Practice(net, about['tokens'], about['accuracy'], about['steps'])
+    def run(self, arm, seed, extra=0):
+        "One arm with one seed; a dict with its curve"
+        begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
+        how = dict(steps=self.steps + extra, seed=seed, eval_every=self.eval_every, eval_rows=self.eval_rows)
+        found = [r for r in Pretraining(self.data, practice.net, self.size, arm['parts'], **how, **self.kwargs).records() if r.found]
+        curve = {k: [round(r.found[k], 5) for r in found] for k in found[0].found}
+        read = found[-1].tokens
+        about = dict(self.about(), warm_tokens=practice.tokens, warm_accuracy=practice.accuracy, practised=practice.steps,
+            read=read, passes=round(read / self.data.n_tokens(), 4), seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
+        return dict(arm=_plain(arm), seed=int(seed), **about, curve=dict(tokens=[r.tokens for r in found], **curve))
+    def reread(self):
+        "Take in what other processes have written; raises ValueError for a damaged file"
+        if not (self.path and self.path.exists()): return
+        runs = unsealed(self.path.read_bytes(), self.path).get('runs')
+        if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
+        self.runs = runs + [r for r in self.runs if r not in runs]
+    def found(self,
+        same:dict, # What was done
+        tokens:int=0 # How far its curve has to reach
+    ) -> dict: # The run, or None
+        "The run in which this was done"
+        return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items()) and (not tokens or r['curve']['tokens'][-1] >= tokens)), None)
+    def kept(self,
+        same:dict, # What was done
+        make, # A function that does it and gives the run
+        tokens:int=0 # How far its curve has to reach
+    ) -> dict: # The run
+        "The run that was made this way, or a new one, which is written down"
         self.reread()
-        if not self.found(same, tokens): self.runs.append(made)
-        if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))
-    return self.found(same, tokens)
+        if there := self.found(same, tokens): return there
+        made = make()
+        with turn(self.path) if self.path else nullcontext():
+            self.reread()
+            if not self.found(same, tokens): self.runs.append(made)
+            if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))
+        return self.found(same, tokens)
+    def ask(self,
+        question:str # A name in `QUESTIONS`
+    ): # Yields a dict per run, with its 'label'
+        "Run what a question needs"
+        yield from self.answers(arms(question, self.rule, self.warm_steps))
+    def answers(self,
+        todo:dict, # Label -> arm, as in `arms`
+        seeds=None # Seeds; the study's own if None
+    ): # Yields a dict per run, with its 'label'
+        "Run arms, seed by seed; that without a warm-up goes on for as many tokens as the others practise at most"
+        for seed in ifnone(seeds, self.seeds):
+            most = max(self.warm_tokens(a, seed) for a in todo.values())
+            for label,arm in todo.items():
+                extra = 0 if arm['rule'] else math.ceil(most / self.per_step)
+                def make(): return dict(self.run(arm, seed, extra), **self._code(arm))
+                yield dict(self.kept(self.same(arm, seed), make, (self.steps + extra) * self.per_step), label=label)
+    def same(self,
+        arm:dict, # As in `arms`
+        seed:int # Seed
+    ) -> dict: # JSON
+        "What a run of this arm and seed says of itself, and no other"
+        return dict(self.identity(), arm=_plain(arm), seed=int(seed), other=None, **self._code(arm))
+    def warm_tokens(self, arm, seed):
+        "Tokens that an arm practises"
+        if not arm['rule']: return 0
+        if arm.get('to'): return self.warmed_up(arm, seed).tokens
+        return arm['warm_steps'] * self.warm_batch * warm_task(arm['rule'], self.length).seq_len
+    def _code(self, arm):
+        "The sum of the code of a rule of one's own; nothing for a rule of this package"
+        own = rule_code(warm_task(arm['rule'], self.length)) if arm['rule'] else ''
+        return dict(code=own) if own else {}
+    def tuned(self,
+        arm:dict, # As in `arms`
+        seed:int, # Seed
+        other:Corpus, # What is learnt afterwards
+        steps:int # Steps of that
+    ) -> dict: # The curve of the second corpus, and 'before': what the first was worth at its end
+        "One arm trained on the study's corpus, then on another"
+        begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
+        p = Pretraining(self.data, practice.net, self.size, arm['parts'], steps=self.steps, seed=seed, eval_every=self.steps, eval_rows=self.eval_rows, **self.kwargs)
+        *_,last = p.records()
+        how = {**self.kwargs, 'steps': steps, 'seed': seed, 'init': p.run.bare, 'warmup': steps // 30, 'eval_every': max(1, steps // 10), 'eval_rows': self.eval_rows}
+        found = [dict(tokens=r.tokens, **r.found) for r in Pretraining(other, None, self.size, **how).records() if r.found]
+        curve = {k: [round(f[k], 5) for f in found] for k in found[0]}
+        told = dict(warm_tokens=0, warm_accuracy=practice.accuracy, before=round(last.found['validation'], 5), passes=round(found[-1]['tokens'] / other.n_tokens(), 4))
+        return dict(told, curve=curve, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
+    def last(self,
+        other:Corpus, # What is learnt afterwards
+        steps:int=600 # Steps of that
+    ): # Yields a dict per run; the curve is that of the second corpus
+        "Fine-tune what each arm of the additive question reached"
+        then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
+        for seed in self.seeds:
+            for label,arm in arms('persistence', self.rule, self.warm_steps).items():
+                same = dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
+                there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'], **self.tuned(arm, seed, other, steps)))
+                yield dict(there, label=label, steps=steps)
 
 # %% ../../nbs/67_language.experiments.ipynb #18d52a08
-@patch
-def ask(self:LanguageStudy,
-    question:str # A name in `QUESTIONS`
-): # Yields a dict per run, with its 'label'
-    "Run what a question needs"
-    yield from self.answers(arms(question, self.rule, self.warm_steps))
-
-@patch
-def answers(self:LanguageStudy,
-    todo:dict, # Label -> arm, as in `arms`
-    seeds=None # Seeds; the study's own if None
-): # Yields a dict per run, with its 'label'
-    "Run arms, seed by seed; that without a warm-up goes on for as many tokens as the others practise at most"
-    for seed in ifnone(seeds, self.seeds):
-        most = max(self.warm_tokens(a, seed) for a in todo.values())
-        for label,arm in todo.items():
-            extra = 0 if arm['rule'] else math.ceil(most / self.per_step)
-            def make(): return dict(self.run(arm, seed, extra), **self._code(arm))
-            yield dict(self.kept(self.same(arm, seed), make, (self.steps + extra) * self.per_step), label=label)
-
-@patch
-def same(self:LanguageStudy,
-    arm:dict, # As in `arms`
-    seed:int # Seed
-) -> dict: # JSON
-    "What a run of this arm and seed says of itself, and no other"
-    return dict(self.identity(), arm=_plain(arm), seed=int(seed), other=None, **self._code(arm))
-
-@patch
-def warm_tokens(self:LanguageStudy, arm, seed):
-    "Tokens that an arm practises"
-    if not arm['rule']: return 0
-    if arm.get('to'): return self.warmed_up(arm, seed).tokens
-    return arm['warm_steps'] * self.warm_batch * warm_task(arm['rule'], self.length).seq_len
-
-@patch
-def _code(self:LanguageStudy, arm):
-    "The sum of the code of a rule of one's own; nothing for a rule of this package"
-    own = rule_code(warm_task(arm['rule'], self.length)) if arm['rule'] else ''
-    return dict(code=own) if own else {}
-
 def _plain(arm): return json.loads(json.dumps(arm))
 
 # %% ../../nbs/67_language.experiments.ipynb #a2444b04
@@ -552,38 +534,6 @@ def watch(
                 if chart: chart.draw(dots, max(r['steps'] * r['per_step'] for r in rows.values()) / 1e6)
     return list(rows.values())
 
-# %% ../../nbs/67_language.experiments.ipynb #b979dd81
-@patch
-def tuned(self:LanguageStudy,
-    arm:dict, # As in `arms`
-    seed:int, # Seed
-    other:Corpus, # What is learnt afterwards
-    steps:int # Steps of that
-) -> dict: # The curve of the second corpus, and 'before': what the first was worth at its end
-    "One arm trained on the study's corpus, then on another"
-    begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
-    p = Pretraining(self.data, practice.net, self.size, arm['parts'], steps=self.steps, seed=seed, eval_every=self.steps, eval_rows=self.eval_rows, **self.kwargs)
-    *_,last = p.records()
-    how = {**self.kwargs, 'steps': steps, 'seed': seed, 'init': p.run.bare, 'warmup': steps // 30, 'eval_every': max(1, steps // 10), 'eval_rows': self.eval_rows}
-    found = [dict(tokens=r.tokens, **r.found) for r in Pretraining(other, None, self.size, **how).records() if r.found]
-    curve = {k: [round(f[k], 5) for f in found] for k in found[0]}
-    told = dict(warm_tokens=0, warm_accuracy=practice.accuracy, before=round(last.found['validation'], 5), passes=round(found[-1]['tokens'] / other.n_tokens(), 4))
-    return dict(told, curve=curve, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
-
-# %% ../../nbs/67_language.experiments.ipynb #2ddaa5db
-@patch
-def last(self:LanguageStudy,
-    other:Corpus, # What is learnt afterwards
-    steps:int=600 # Steps of that
-): # Yields a dict per run; the curve is that of the second corpus
-    "Fine-tune what each arm of the additive question reached"
-    then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
-    for seed in self.seeds:
-        for label,arm in arms('persistence', self.rule, self.warm_steps).items():
-            same = dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
-            there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'], **self.tuned(arm, seed, other, steps)))
-            yield dict(there, label=label, steps=steps)
-
 # %% ../../nbs/67_language.experiments.ipynb #bfc4ba78
 CROSSED = 'sort','set','union'
 SKILL = .96 # share of answers that ends a practice; on other rows it may be a little less
@@ -603,6 +553,13 @@ def crossing_controls(
     "The controls that need runs of their own"
     practised = {l: a for l,a in arms.items() if a['rule']}
     return {f'{l}, {told}': {**a, 'control': k} for l,a in practised.items() for k,told in CONTROLS.items()}
+
+# %% ../../nbs/67_language.experiments.ipynb #5f2c7d90
+class Left(NamedTuple):
+    "What a crossing has not done yet"
+    runs:int # Runs
+    practice:dict # Rule -> steps
+    language:dict # Domain -> steps
 
 # %% ../../nbs/67_language.experiments.ipynb #056ad00e
 class Crossing:
@@ -643,46 +600,60 @@ class Crossing:
     def records(self): # Yields a dict per run, with 'label' and 'domain'
         "Run the arms, then the controls"
         for todo,s,d,study in self.groups(): yield from (dict(r, domain=d) for r in study.answers(todo, [s]))
-
-# %% ../../nbs/67_language.experiments.ipynb #5f2c7d90
-class Left(NamedTuple):
-    "What a crossing has not done yet"
-    runs:int # Runs
-    practice:dict # Rule -> steps
-    language:dict # Domain -> steps
-
-# %% ../../nbs/67_language.experiments.ipynb #5b70345e
-@patch
-def left(self:Crossing) -> Left:
-    "What is not done yet, in steps"
-    expected,practice = self._practices()
-    language,runs = dict.fromkeys(self.studies, 0),0
-    for todo,s,d,study in self.groups():
-        for arm in todo.values():
-            more = 0 if arm['rule'] else max(math.ceil(n * study.warm_batch * warm_task(r, study.length).seq_len
-                / study.per_step) for (r,seed),n in expected.items() if seed == s)
-            if study.found(study.same(arm, s), (study.steps + more) * study.per_step): continue
-            runs += 1
-            language[d] += study.steps + more
-    return Left(runs, practice, language)
-
-# %% ../../nbs/67_language.experiments.ipynb #40b41061
-@patch
-def _practices(self:Crossing):
-    "Steps of each practice by rule and seed, and steps that are left by rule"
-    study = next(iter(self.studies.values()))
-    rules = [a for a in self.arms.values() if a['rule']]
-    made = {(a['rule'], s): study._there(*study._to_practise(a, s)) for a in rules for s in self.seeds}
-    known = {k: p.steps for k,p in made.items() if p}
-    expected,left = {},{}
-    for a in rules:
-        r,longest = a['rule'],max([n for (rule,_),n in known.items() if rule == a['rule']], default=a['warm_steps'])
-        for s in self.seeds: expected[r, s] = known.get((r, s), longest)
-        shuffled = {**a, 'control': 'rows'}
-        again = [s for s in self.seeds if not (made[r, s] and study._there(*study._to_practise(shuffled, s)))]
-        left[r] = sum(expected[r, s] for s in self.seeds if not made[r, s])
-        if self.controls: left[r] += sum(expected[r, s] for s in again)
-    return expected,left
+    def left(self) -> Left:
+        "What is not done yet, in steps"
+        expected,practice = self._practices()
+        language,runs = dict.fromkeys(self.studies, 0),0
+        for todo,s,d,study in self.groups():
+            for arm in todo.values():
+                more = 0 if arm['rule'] else max(math.ceil(n * study.warm_batch * warm_task(r, study.length).seq_len
+                    / study.per_step) for (r,seed),n in expected.items() if seed == s)
+                if study.found(study.same(arm, s), (study.steps + more) * study.per_step): continue
+                runs += 1
+                language[d] += study.steps + more
+        return Left(runs, practice, language)
+    def _practices(self):
+        "Steps of each practice by rule and seed, and steps that are left by rule"
+        study = next(iter(self.studies.values()))
+        rules = [a for a in self.arms.values() if a['rule']]
+        made = {(a['rule'], s): study._there(*study._to_practise(a, s)) for a in rules for s in self.seeds}
+        known = {k: p.steps for k,p in made.items() if p}
+        expected,left = {},{}
+        for a in rules:
+            r,longest = a['rule'],max([n for (rule,_),n in known.items() if rule == a['rule']], default=a['warm_steps'])
+            for s in self.seeds: expected[r, s] = known.get((r, s), longest)
+            shuffled = {**a, 'control': 'rows'}
+            again = [s for s in self.seeds if not (made[r, s] and study._there(*study._to_practise(shuffled, s)))]
+            left[r] = sum(expected[r, s] for s in self.seeds if not made[r, s])
+            if self.controls: left[r] += sum(expected[r, s] for s in again)
+        return expected,left
+    def pace(self,
+        measured:int=5 # Steps to time
+    ) -> dict: # Seconds of the processor for a step on each rule that is left, and in each domain
+        "How fast it goes here"
+        n,found,left = whole('measured', measured, 1) + 2,{},self.left()
+        for d,study in self.studies.items():
+            how = dict(steps=n, eval_every=n, eval_rows=study.eval_rows, **study.kwargs)
+            if not left.language[d]: continue
+            found[d] = _pace(Pretraining(study.data, None, study.size, **how), 'language', study.eval_every)
+        for r in (r for r,steps in left.practice.items() if steps):
+            how = dict(steps=1, warm_steps=n, warm_batch=study.warm_batch, length=study.length, eval_rows=1, **study.kwargs)
+            p = Pretraining(study.data, r, study.size, (), eval_every=n, **how)
+            found[r] = _pace(p, 'warm-up', study.eval_every)
+        return found
+    def plan(self,
+        measured:int=5 # Steps to time
+    ) -> str: # Some lines
+        "What is left to do, and how many hours of a core it takes"
+        left,pace = self.left(),self.pace(measured)
+        lines,hours = [f'{left.runs} of {len(self)} runs are left.'],0
+        for what,todo in dict(practice=left.practice, language=left.language).items():
+            for k,steps in todo.items():
+                if not steps: continue
+                took = steps * pace[k] / 3600
+                hours += took
+                lines.append(f'{what} {k}: at most {steps:,} steps of {pace[k] * 1000:.0f} ms, {took:.2f} hours')
+        return '\n'.join([*lines, f'At most {hours:.1f} hours of a core.'])
 
 # %% ../../nbs/67_language.experiments.ipynb #c90d3e52
 def _pace(p, phase, every):
@@ -693,37 +664,6 @@ def _pace(p, phase, every):
         ends.append(time.process_time())
     first,*steps,last = (b - a for a,b in zip(ends, ends[1:]))
     return statistics.median(steps) + max(0, last - statistics.median(steps)) / every
-
-@patch
-def pace(self:Crossing,
-    measured:int=5 # Steps to time
-) -> dict: # Seconds of the processor for a step on each rule that is left, and in each domain
-    "How fast it goes here"
-    n,found,left = whole('measured', measured, 1) + 2,{},self.left()
-    for d,study in self.studies.items():
-        how = dict(steps=n, eval_every=n, eval_rows=study.eval_rows, **study.kwargs)
-        if not left.language[d]: continue
-        found[d] = _pace(Pretraining(study.data, None, study.size, **how), 'language', study.eval_every)
-    for r in (r for r,steps in left.practice.items() if steps):
-        how = dict(steps=1, warm_steps=n, warm_batch=study.warm_batch, length=study.length, eval_rows=1, **study.kwargs)
-        p = Pretraining(study.data, r, study.size, (), eval_every=n, **how)
-        found[r] = _pace(p, 'warm-up', study.eval_every)
-    return found
-
-@patch
-def plan(self:Crossing,
-    measured:int=5 # Steps to time
-) -> str: # Some lines
-    "What is left to do, and how many hours of a core it takes"
-    left,pace = self.left(),self.pace(measured)
-    lines,hours = [f'{left.runs} of {len(self)} runs are left.'],0
-    for what,todo in dict(practice=left.practice, language=left.language).items():
-        for k,steps in todo.items():
-            if not steps: continue
-            took = steps * pace[k] / 3600
-            hours += took
-            lines.append(f'{what} {k}: at most {steps:,} steps of {pace[k] * 1000:.0f} ms, {took:.2f} hours')
-    return '\n'.join([*lines, f'At most {hours:.1f} hours of a core.'])
 
 # %% ../../nbs/67_language.experiments.ipynb #dbdb2a19
 def _names(rows, key): return list(dict.fromkeys(r[key] for r in rows))

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import between, choose, whole
 from ..files import *
@@ -111,130 +111,156 @@ class LMRun:
         groups = decay_groups(model, self.lr, self.lr_scale, self.weight_decay, decay)
         self.model,self.opt = acc.prepare(model, torch.optim.AdamW(groups, betas=tuple(self.betas), fused=True))
         self.spent = self.waited = self.seen = self.used = self.norm = self.asked = self.stopping = 0
-
-# %% ../../nbs/65_language.pretrain.ipynb #7fb1ccbc
-@patch(as_prop=True)
-def now(self:LMRun):
-    "The learning rate of the next step"
-    return self.lr * lr_factor(self.done, self.warmup, self.schedule, self.decay_steps, self.floor)
-
-@patch(as_prop=True)
-def bare(self:LMRun):
-    "The network itself"
-    return self.acc.unwrap_model(self.model)
-
-# %% ../../nbs/65_language.pretrain.ipynb #91374783
-@patch
-def share(self:LMRun):
-    "This process's rows of a step"
-    n = self.batch_size // self.acc.num_processes
-    return slice(self.acc.process_index * n, (self.acc.process_index + 1) * n)
-
-@patch
-def inputs(self:LMRun, batch):
-    "What the network is given, on its device"
-    end = getattr(self.task, 'end', None) if self.isolate else None
-    x,y = (o.to(self.acc.device, non_blocking=True) for o in (batch.tokens, batch.targets.where(batch.loss_mask, -100)))
-    seen = None if end is None else own_document(x, end)
-    return x,dict(targets=y, **({} if seen is None else dict(seen=seen)))
-
-# %% ../../nbs/65_language.pretrain.ipynb #a0328bea
-@patch
-def step(self:LMRun):
-    "One step; returns the mean loss before it, over all processes"
-    begun = time.perf_counter()
-    batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
-    self.waited += time.perf_counter() - begun
-    n,self.stopping = self.total(torch.stack([batch.loss_mask.sum(), torch.tensor(int(self.asked))]))
-    loss = self.update(batch, n)
-    self.done += 1
-    self.seen += self.batch_size * batch.tokens.shape[1]
-    self.spent += time.perf_counter() - begun
-    return loss
-
-# %% ../../nbs/65_language.pretrain.ipynb #107dbf56
-@patch
-def total(self:LMRun, x):
-    "The sum of a number over all processes"
-    return self.acc.reduce(x.to(self.acc.device), 'sum') if self.acc.num_processes > 1 else x
-
-# %% ../../nbs/65_language.pretrain.ipynb #58daa6f7
-@patch
-def _gradients(self:LMRun, batch, n):
-    "Add up the gradients of the loss over `n` answers, `micro` rows at a time; gives this process's summed loss"
-    parts,loss = list(torch.arange(len(batch)).split(ifnone(self.micro, len(batch)))),0
-    for i,p in enumerate(parts):
-        x,kw = self.inputs(batch[p])
-        with contextlib.nullcontext() if i == len(parts) - 1 else self.acc.no_sync(self.model):
-            l = self.model(x, **kw)
-            self.acc.backward(l * self.acc.num_processes / n)
-        loss = loss + l.detach()
-    return loss
-
-# %% ../../nbs/65_language.pretrain.ipynb #bfa90024
-@patch
-def update(self:LMRun, batch, n):
-    "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
-    self.used = self.now
-    for g in self.opt.param_groups: g['lr'] = g['top'] * self.used / self.lr
-    self.model.train()
-    noise = seeded(self.seed, self.done, self.acc.process_index, device=self.acc.device)
-    with dropout_from(self.model, [noise]): loss = self._gradients(batch, n)
-    norm,loss = self.acc.clip_grad_norm_(self.model.parameters(), self.clip),float(self.total(loss) / n)
-    self.norm = float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)
-    for k,v in dict(loss=loss, gradient=self.norm).items():
-        if not math.isfinite(v): raise FloatingPointError(f'The {k} became {v} at step {self.done + 1} (lr {self.lr:g}). Try a lower lr or a longer warmup.')
-    self.opt.step()
-    self.opt.zero_grad()
-    return loss
-
-# %% ../../nbs/65_language.pretrain.ipynb #45385e08
-@patch
-def _sums(self:LMRun, batch):
-    "Loss in nats, positions asked and bytes of their answers, for some rows"
-    x,kw = self.inputs(batch)
-    size = torch.from_numpy(self.task.tokenizer.lengths)[batch.targets[batch.loss_mask]].sum()
-    return torch.tensor([float(self.model(x, **kw)), int(batch.loss_mask.sum()), int(size)], dtype=torch.float64)
-
-@patch
-def _held_out(self:LMRun, rows, split):
-    "Numbers of the rows that this process measures, spread evenly over the split: as many in each process"
-    c,k = self.task,self.acc.num_processes
-    c.needs(split, k)
-    n = max(k, min(rows, c.n_rows(split)) // k * k)
-    return torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
-
-# %% ../../nbs/65_language.pretrain.ipynb #12a4f05e
-@patch
-@torch.no_grad()
-def measure(self:LMRun,
-    rows:int=64, # Held-out rows of a corpus
-    problems:int=200, # Held-out problems
-    split:str='validation' # Which documents
-) -> dict: # loss (nats a token), perplexity, bits_per_byte, and accuracy where there are problems
-    "What the network is worth on held-out documents; raises ValueError if there is not a row of them"
-    c,most = self.task,ifnone(self.micro, self.batch_size // self.acc.num_processes)
-    with eval_mode(self.model): sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(most))
-    nll,count,size = self.total(sums).tolist()
-    out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1, size) / math.log(2))
-    if c.about.get('problems') and problems:
-        asked = c.problems(problems, split)
-        right = [right_rows(self.model, asked[p].to(self.acc.device)) for p in torch.arange(len(asked)).split(most)]
-        out['accuracy'] = float(torch.cat(right).float().mean())
-    return out
-
-# %% ../../nbs/65_language.pretrain.ipynb #d0f9aa6b
-@patch
-@torch.no_grad()
-def skill(self:LMRun,
-    rows:int=500, # Held-out rows of the rule
-    split:str='validation' # Which rows
-) -> float: # Share of answers that is right
-    "How well the rule is kept"
-    b = self.task.sample(rows, seeded(0), split)
-    parts = [b[p].to(self.acc.device) for p in torch.arange(len(b)).split(ifnone(self.micro, self.batch_size // self.acc.num_processes))]
-    with eval_mode(self.model): right = [self.model(p.tokens, at=p.score_mask).argmax(-1) == p.targets[p.score_mask] for p in parts]
-    return float(torch.cat(right).float().mean())
+    @property
+    def now(self):
+        "The learning rate of the next step"
+        return self.lr * lr_factor(self.done, self.warmup, self.schedule, self.decay_steps, self.floor)
+    @property
+    def bare(self):
+        "The network itself"
+        return self.acc.unwrap_model(self.model)
+    def share(self):
+        "This process's rows of a step"
+        n = self.batch_size // self.acc.num_processes
+        return slice(self.acc.process_index * n, (self.acc.process_index + 1) * n)
+    def inputs(self, batch):
+        "What the network is given, on its device"
+        end = getattr(self.task, 'end', None) if self.isolate else None
+        x,y = (o.to(self.acc.device, non_blocking=True) for o in (batch.tokens, batch.targets.where(batch.loss_mask, -100)))
+        seen = None if end is None else own_document(x, end)
+        return x,dict(targets=y, **({} if seen is None else dict(seen=seen)))
+    def step(self):
+        "One step; returns the mean loss before it, over all processes"
+        begun = time.perf_counter()
+        batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
+        self.waited += time.perf_counter() - begun
+        n,self.stopping = self.total(torch.stack([batch.loss_mask.sum(), torch.tensor(int(self.asked))]))
+        loss = self.update(batch, n)
+        self.done += 1
+        self.seen += self.batch_size * batch.tokens.shape[1]
+        self.spent += time.perf_counter() - begun
+        return loss
+    def total(self, x):
+        "The sum of a number over all processes"
+        return self.acc.reduce(x.to(self.acc.device), 'sum') if self.acc.num_processes > 1 else x
+    def _gradients(self, batch, n):
+        "Add up the gradients of the loss over `n` answers, `micro` rows at a time; gives this process's summed loss"
+        parts,loss = list(torch.arange(len(batch)).split(ifnone(self.micro, len(batch)))),0
+        for i,p in enumerate(parts):
+            x,kw = self.inputs(batch[p])
+            with contextlib.nullcontext() if i == len(parts) - 1 else self.acc.no_sync(self.model):
+                l = self.model(x, **kw)
+                self.acc.backward(l * self.acc.num_processes / n)
+            loss = loss + l.detach()
+        return loss
+    def update(self, batch, n):
+        "Gradients of all rows, clipping, AdamW; raises FloatingPointError, before anything moves, if they are not finite"
+        self.used = self.now
+        for g in self.opt.param_groups: g['lr'] = g['top'] * self.used / self.lr
+        self.model.train()
+        noise = seeded(self.seed, self.done, self.acc.process_index, device=self.acc.device)
+        with dropout_from(self.model, [noise]): loss = self._gradients(batch, n)
+        norm,loss = self.acc.clip_grad_norm_(self.model.parameters(), self.clip),float(self.total(loss) / n)
+        self.norm = float(norm.full_tensor() if hasattr(norm, 'full_tensor') else norm)
+        for k,v in dict(loss=loss, gradient=self.norm).items():
+            if not math.isfinite(v): raise FloatingPointError(f'The {k} became {v} at step {self.done + 1} (lr {self.lr:g}). Try a lower lr or a longer warmup.')
+        self.opt.step()
+        self.opt.zero_grad()
+        return loss
+    def _sums(self, batch):
+        "Loss in nats, positions asked and bytes of their answers, for some rows"
+        x,kw = self.inputs(batch)
+        size = torch.from_numpy(self.task.tokenizer.lengths)[batch.targets[batch.loss_mask]].sum()
+        return torch.tensor([float(self.model(x, **kw)), int(batch.loss_mask.sum()), int(size)], dtype=torch.float64)
+    def _held_out(self, rows, split):
+        "Numbers of the rows that this process measures, spread evenly over the split: as many in each process"
+        c,k = self.task,self.acc.num_processes
+        c.needs(split, k)
+        n = max(k, min(rows, c.n_rows(split)) // k * k)
+        return torch.linspace(0, c.n_rows(split) - 1, n).long()[self.acc.process_index::k]
+    @torch.no_grad()
+    def measure(self,
+        rows:int=64, # Held-out rows of a corpus
+        problems:int=200, # Held-out problems
+        split:str='validation' # Which documents
+    ) -> dict: # loss (nats a token), perplexity, bits_per_byte, and accuracy where there are problems
+        "What the network is worth on held-out documents; raises ValueError if there is not a row of them"
+        c,most = self.task,ifnone(self.micro, self.batch_size // self.acc.num_processes)
+        with eval_mode(self.model): sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(most))
+        nll,count,size = self.total(sums).tolist()
+        out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1, size) / math.log(2))
+        if c.about.get('problems') and problems:
+            asked = c.problems(problems, split)
+            right = [right_rows(self.model, asked[p].to(self.acc.device)) for p in torch.arange(len(asked)).split(most)]
+            out['accuracy'] = float(torch.cat(right).float().mean())
+        return out
+    @torch.no_grad()
+    def skill(self,
+        rows:int=500, # Held-out rows of the rule
+        split:str='validation' # Which rows
+    ) -> float: # Share of answers that is right
+        "How well the rule is kept"
+        b = self.task.sample(rows, seeded(0), split)
+        parts = [b[p].to(self.acc.device) for p in torch.arange(len(b)).split(ifnone(self.micro, self.batch_size // self.acc.num_processes))]
+        with eval_mode(self.model): right = [self.model(p.tokens, at=p.score_mask).argmax(-1) == p.targets[p.score_mask] for p in parts]
+        return float(torch.cat(right).float().mean())
+    def tensors(self, fill=False):
+        "Weights and AdamW's means by name; with `fill`, the means are made where there are none yet"
+        opt = getattr(self.opt, 'optimizer', self.opt)
+        named = {n.removeprefix('module.').replace('_orig_mod.', ''): p for n,p in self.model.named_parameters()}
+        for p in named.values() if fill else ():
+            opt.state[p] = dict(step=torch.tensor(float(self.done), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg', 'exp_avg_sq')}
+        return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
+    def about(self):
+        "The settings that must be the same for a run to go on, as JSON"
+        keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps floor betas decay seed isolate'.split() + ['origin'] * bool(self.origin)
+        data = dict(sha256=self.task.sha256) if isinstance(self.task, Corpus) else dict(rule=repr(self.task))
+        config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
+        return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
+    def save(self,
+        folder, # Where the checkpoints of this phase go
+        keep:int=2, # How many of the last are kept; 0 for all
+        **extra # More to remember, as JSON
+    ) -> Path: # The checkpoint
+        "Write a checkpoint, all processes together"
+        import torch.distributed.checkpoint as dcp
+        folder = Path(folder)
+        path,tmp = folder/f'step-{self.done:08d}',folder/f'.step-{self.done:08d}'
+        if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True) or tmp.mkdir(parents=True)
+        self.acc.wait_for_everyone()
+        try:
+            _calm(dcp.save, self.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(tmp), save_distributed=True), no_dist=self.acc.num_processes == 1)
+            if self.acc.is_main_process: self._seal(folder, tmp, path, extra, keep)
+        except (Exception, dcp.CheckpointException) as e:
+            if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True)
+            raise full_disk(e, path) from None
+        self.acc.wait_for_everyone()
+        return path
+    def _seal(self, folder, tmp, path, extra, keep):
+        "Make a written folder a checkpoint"
+        if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
+        files = {f.name: f.stat().st_size for f in tmp.iterdir()}
+        sums = {f: sha256(tmp/f) for f in files}
+        about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
+        write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1), encoding='utf-8'))
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(tmp, path)
+        for old in checkpoints(folder)[:-keep] if keep else (): shutil.rmtree(old)
+    def load(self,
+        path # A checkpoint
+    ) -> dict: # What was remembered with it
+        "Go on from a checkpoint; raises ValueError if it belongs to another run or is not whole"
+        import torch.distributed.checkpoint as dcp
+        about = _about(path)
+        was = _filled(about['run'])
+        now = self.about()
+        if 'origin' not in was: now.pop('origin', None)
+        odd = list(_differences(was, now))
+        if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir (--out), or remove this one to start again.')
+        self.done = about['done']
+        _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
+        return about
 
 # %% ../../nbs/65_language.pretrain.ipynb #26b44d29
 def peak_memory(
@@ -268,40 +294,16 @@ class LMRecord(Record):
     ):
         super().__init__(step, loss, ifnone(found, {}).get('accuracy', skill), lr, seconds)
         store_attr('phase,tokens,speed,mfu,waiting,found,norm,memory')
-
-# %% ../../nbs/65_language.pretrain.ipynb #a193ed86
-@patch
-def asdict(self:LMRecord):
-    "What is logged, as JSON values"
-    more = dict(phase=self.phase, tokens=self.tokens, speed=round(self.speed), mfu=self.mfu and round(self.mfu, 4), waiting=round(self.waiting, 4))
-    return {**Record.asdict(self), **more, 'norm': self.norm, 'memory': self.memory, **ifnone(self.found, {})}
-
-@patch
-def __repr__(self:LMRecord):
-    more = ''.join(f', {k.replace("_", " ")} {v:.3f}' for k,v in ifnone(self.found, {}).items())
-    rule = f', rule right {self.accuracy:.1%}' if self.found is None and self.accuracy is not None else ''
-    return f'{self.phase}, step {self.step:,}: loss {self.loss:.3f}{more}{rule}'
-
-# %% ../../nbs/65_language.pretrain.ipynb #850e613e
-@patch
-def tensors(self:LMRun, fill=False):
-    "Weights and AdamW's means by name; with `fill`, the means are made where there are none yet"
-    opt = getattr(self.opt, 'optimizer', self.opt)
-    named = {n.removeprefix('module.').replace('_orig_mod.', ''): p for n,p in self.model.named_parameters()}
-    for p in named.values() if fill else ():
-        opt.state[p] = dict(step=torch.tensor(float(self.done), device=p.device), exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-    means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg', 'exp_avg_sq')}
-    return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
+    def asdict(self):
+        "What is logged, as JSON values"
+        more = dict(phase=self.phase, tokens=self.tokens, speed=round(self.speed), mfu=self.mfu and round(self.mfu, 4), waiting=round(self.waiting, 4))
+        return {**Record.asdict(self), **more, 'norm': self.norm, 'memory': self.memory, **ifnone(self.found, {})}
+    def __repr__(self):
+        more = ''.join(f', {k.replace("_", " ")} {v:.3f}' for k,v in ifnone(self.found, {}).items())
+        rule = f', rule right {self.accuracy:.1%}' if self.found is None and self.accuracy is not None else ''
+        return f'{self.phase}, step {self.step:,}: loss {self.loss:.3f}{more}{rule}'
 
 # %% ../../nbs/65_language.pretrain.ipynb #3e2f46d6
-@patch
-def about(self:LMRun):
-    "The settings that must be the same for a run to go on, as JSON"
-    keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps floor betas decay seed isolate'.split() + ['origin'] * bool(self.origin)
-    data = dict(sha256=self.task.sha256) if isinstance(self.task, Corpus) else dict(rule=repr(self.task))
-    config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
-    return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
-
 def _filled(run):
     "What a checkpoint says of its run, with what those of version 0.1 leave out"
     run = {**dict(floor=0., betas=[.9, .999], decay='all'), **{k: v for k,v in run.items() if k != 'corpus'}}
@@ -320,41 +322,6 @@ def _calm(f, *args, **kwargs):
         except CheckpointException as e:
             if any(isinstance(o, KeyboardInterrupt) for o,_ in e.failures.values()): raise KeyboardInterrupt from None
             raise
-
-# %% ../../nbs/65_language.pretrain.ipynb #343779a7
-@patch
-def save(self:LMRun,
-    folder, # Where the checkpoints of this phase go
-    keep:int=2, # How many of the last are kept; 0 for all
-    **extra # More to remember, as JSON
-) -> Path: # The checkpoint
-    "Write a checkpoint, all processes together"
-    import torch.distributed.checkpoint as dcp
-    folder = Path(folder)
-    path,tmp = folder/f'step-{self.done:08d}',folder/f'.step-{self.done:08d}'
-    if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True) or tmp.mkdir(parents=True)
-    self.acc.wait_for_everyone()
-    try:
-        _calm(dcp.save, self.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(tmp), save_distributed=True), no_dist=self.acc.num_processes == 1)
-        if self.acc.is_main_process: self._seal(folder, tmp, path, extra, keep)
-    except (Exception, dcp.CheckpointException) as e:
-        if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True)
-        raise full_disk(e, path) from None
-    self.acc.wait_for_everyone()
-    return path
-
-# %% ../../nbs/65_language.pretrain.ipynb #ef7e7c9b
-@patch
-def _seal(self:LMRun, folder, tmp, path, extra, keep):
-    "Make a written folder a checkpoint"
-    if isinstance(self.task, Corpus): store_tokenizer(self.task.tokenizer, tmp)
-    files = {f.name: f.stat().st_size for f in tmp.iterdir()}
-    sums = {f: sha256(tmp/f) for f in files}
-    about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
-    write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1), encoding='utf-8'))
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(tmp, path)
-    for old in checkpoints(folder)[:-keep] if keep else (): shutil.rmtree(old)
 
 # %% ../../nbs/65_language.pretrain.ipynb #4ead06c5
 def checkpoints(
@@ -383,23 +350,6 @@ def _differences(was, now, before=''):
         a,b = was.get(k),now.get(k)
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{k}.')
         elif a != b: yield f'{before}{k} was {a!r} and is now {b!r}'
-
-# %% ../../nbs/65_language.pretrain.ipynb #1a34fee6
-@patch
-def load(self:LMRun,
-    path # A checkpoint
-) -> dict: # What was remembered with it
-    "Go on from a checkpoint; raises ValueError if it belongs to another run or is not whole"
-    import torch.distributed.checkpoint as dcp
-    about = _about(path)
-    was = _filled(about['run'])
-    now = self.about()
-    if 'origin' not in was: now.pop('origin', None)
-    odd = list(_differences(was, now))
-    if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir (--out), or remove this one to start again.')
-    self.done = about['done']
-    _calm(dcp.load, self.tensors(fill=True), storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=self.acc.num_processes == 1)
-    return about
 
 # %% ../../nbs/65_language.pretrain.ipynb #29635856
 def load_lm(
@@ -510,33 +460,180 @@ class Pretraining:
         for k in 'train','validation': data.needs(k)
         self.signals,self.skill,self.practised = Signals(),None,None
         self._meets()
-
-# %% ../../nbs/65_language.pretrain.ipynb #ca8f37d9
-@patch
-def warm_config(self:Pretraining):
-    "The network of the warm-up: the same size, the rule's vocabulary"
-    return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat, dropout=self.dropout)
-
-# %% ../../nbs/65_language.pretrain.ipynb #6b5661b7
-@patch
-def _meets(self:Pretraining):
-    "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
-    with torch.device('meta'): a,b = self.source or LM(self.warm_config() if self.task else self.config),LM(self.config)
-    transfer(a, b, self.parts)
-    if self.init is None: return
-    if not isinstance(self.init, torch.nn.Module): self.init = load_lm(self.init)
-    if not isinstance(self.init, LM): self.init = as_lm(self.init)
-    _fits(self.init.config, self.config)
-
-# %% ../../nbs/65_language.pretrain.ipynb #653f051f
-@patch
-def begin(self:Pretraining):
-    "The network that learns language, with what it starts from; `.report` says what was carried over"
-    model = LM(self.config, seed=self.seed)
-    model.report = None
-    if self.init is not None: transfer(self.init, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
-    if self.source is not None: model.report = transfer(self.source, model, self.parts)
-    return model
+    def warm_config(self):
+        "The network of the warm-up: the same size, the rule's vocabulary"
+        return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat, dropout=self.dropout)
+    def _meets(self):
+        "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
+        with torch.device('meta'): a,b = self.source or LM(self.warm_config() if self.task else self.config),LM(self.config)
+        transfer(a, b, self.parts)
+        if self.init is None: return
+        if not isinstance(self.init, torch.nn.Module): self.init = load_lm(self.init)
+        if not isinstance(self.init, LM): self.init = as_lm(self.init)
+        _fits(self.init.config, self.config)
+    def begin(self):
+        "The network that learns language, with what it starts from; `.report` says what was carried over"
+        model = LM(self.config, seed=self.seed)
+        model.report = None
+        if self.init is not None: transfer(self.init, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
+        if self.source is not None: model.report = transfer(self.source, model, self.parts)
+        return model
+    def _evenly(self, n):
+        "Raise ValueError unless `n` processes can share the rows of both phases evenly"
+        shared_by(n, batch_size=self.batch_size, **(dict(warm_batch=self.warm_batch) if self.task else {}))
+    def plan(self,
+        devices:int=1, # How many
+        sharded:bool=False, # Weights and optimiser spread over them?
+        flops:float=None, # What one can do at most; the maker's figure, or measured, if None
+        share:float=.4, # Part of it that is reached
+        gpu:str=None # A name in `GPUS`, for a run elsewhere
+    ) -> Plan: # What this run will need
+        "The plan of this run; raises ValueError if so many devices cannot share its rows evenly"
+        self._evenly(devices)
+        on = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        gpu = gpu_of(on) if gpu is None else choose('GPU', gpu, GPUS)
+        here = dict(process=resident()) if 'cuda' not in str(on) and gpu is None else {}
+        flops = ifnone(flops, peak_flops(on, self.bf16, gpu))
+        same = dict(devices=devices, sharded=sharded, bf16=self.bf16, flops=flops, share=share, gib=gpu and GPUS[gpu].gib, **here)
+        def of(cfg, steps, rows, **more): return Plan(cfg, steps, rows, min(ifnone(self.micro, rows), rows // devices), **more, **same)
+        warm = of(self.warm_config(), self.warm_steps, self.warm_batch, apart=False) if self.task else None
+        return of(self.config, self.steps, self.batch_size, warm=warm, apart=self.kwargs.get('isolate', True), text=self.data.n_tokens())
+    def start(self):
+        "Make the engine and hold the folder; raises ValueError if it holds another run or is in use"
+        import torch.distributed.checkpoint as dcp
+        self.acc,self.began,self.held = engine(self.device, self.bf16, self.run_dir),time.perf_counter(),contextlib.ExitStack()
+        self.news = True
+        self.peak,n = peak_flops(self.acc.device, self.bf16),self.acc.num_processes
+        self._evenly(n)
+        self.data.needs('validation', n)
+        if self.run_dir and not hasattr(dcp, 'HuggingFaceStorageWriter'): raise ImportError(f'Checkpoints need torch 2.9 or newer, and this is {torch.__version__}.')
+        if self.run_dir: self._hold()
+        self.acc.wait_for_everyone()
+        if self.acc.log_with: self.acc.init_trackers('log')
+        return self
+    def _hold(self):
+        "Be the only run in the folder; raise ValueError if it holds another one, and take away what one left that saved nothing"
+        at = Path(self.run_dir)
+        with contextlib.ExitStack() as held:
+            if self.acc.is_main_process: held.enter_context(alone(at))
+            if not self.resume:
+                there = (at/'results.json').exists() or any(checkpoints(at/k) for k in ('warm-up', 'language'))
+                if there: raise ValueError(f'{at} holds a run already. Add --resume (resume=True) to go on with it, name another folder with --out (run_dir), or remove it.')
+                for old in ('warm-up', 'language', 'log') if self.acc.is_main_process else (): shutil.rmtree(at/old, ignore_errors=True)
+            self.held = held.pop_all()
+    def origin(self):
+        "What the language phase starts from, as JSON"
+        rule = repr(self.task) if self.task else _sum_of(self.source)
+        warm = {k: getattr(self, k) for k in 'warm_steps warm_batch warm_lr warm_to warm_ramp warm_schedule warm_weight_decay'.split()} if self.task else {}
+        code = rule_code(self.task) if self.task else ''
+        return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm, **(dict(code=code) if code else {}))
+    def settings(self):
+        "The settings that change what a run comes to, beside its length, its corpus and `origin`"
+        own = 'batch_size lr warmup schedule floor weight_decay dropout bf16 warm_lr warm_schedule warm_weight_decay'.split()
+        usual = dict(lr_scale=None, clip=1., betas=[.9, .999], decay='matrices', isolate=True)
+        ends = None if self.schedule == 'constant' else ifnone(self.decay_steps, self.steps)
+        return {**{k: getattr(self, k) for k in own}, 'decay_steps': ends, **usual, **{k: v for k,v in self.kwargs.items() if k in usual}}
+    def records(self): # Yields an `LMRecord` per step
+        "Run warm-up and language, one record at a time"
+        if not hasattr(self, 'acc'): self.start()
+        with self.held:
+            dirs = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')}
+            origin = self.origin()
+            if self.task and not self._last(dirs['language']):
+                yield from self._phase('warm-up', warm := self._warm_run(), self.warm_steps, dirs['warm-up'])
+                self.source,self.practised = self._plain(warm),self.skill
+            self.run = self._language_run(dirs['language'], origin)
+            yield from self._phase('language', self.run, self.steps, dirs['language'])
+            if self.run_dir and self.acc.is_main_process: self.results()
+    def _warm_run(self):
+        how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
+        model = LM(self.warm_config(), seed=self.seed + 1)
+        return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
+    def _language_run(self, folder, origin):
+        last = self._last(folder)
+        begun = _about(last)['run'].get('decay_steps') if last else None
+        how = dict(warmup=self.warmup, schedule=self.schedule, floor=self.floor, weight_decay=self.weight_decay)
+        if self.schedule != 'constant': how['decay_steps'] = self.decay_steps or begun or self.steps
+        return LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, seed=self.seed, origin=origin, **how, **self.kwargs)
+    def _last(self, folder):
+        "The checkpoint to go on from, or None"
+        return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
+    def _plain(self, run):
+        "The network of a run in one piece, wherever its parts are"
+        model = LM(run.config)
+        full = {k[6:]: v.full_tensor() if hasattr(v, 'full_tensor') else v for k,v in run.tensors().items() if k.startswith('model.')}
+        model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
+        return model
+    def _from_there(self, name, run, steps, folder):
+        "Take up the last checkpoint of a phase and cut the log to it; gives the step that is saved"
+        last,saved = self._last(folder),0
+        if last:
+            about = run.load(last)
+            saved,self.skill = about['done'],about.get('skill')
+        self._cut_log(name, run.done)
+        over = run.schedule != 'constant' and run.decay_steps <= run.done < steps and not run.now
+        if over: raise ValueError(f'The learning rate of this run came to zero at step {run.decay_steps}: more steps would change nothing. Begin another run from it with --init {self.run_dir} (init), or keep a rate at the end with --floor.')
+        return saved
+    def _phase(self, name, run, steps, folder):
+        "The steps of one phase: measure, save, report"
+        saved = self._from_there(name, run, steps, folder)
+        try:
+            while run.done < steps and not (name == 'warm-up' and self._skilled()):
+                with self.signals:
+                    rec = self._one(name, run, steps)
+                    due = run.done % ifnone(self.save_every, self.eval_every) == 0 or run.done == steps or (name == 'warm-up' and self._skilled())
+                    if folder and (due or self._asked(run)): saved = self._save(run, folder)
+                if self._asked(run): raise Stopped(self.signals.asked or signal.SIGTERM, self._stands(name, run, saved))
+                yield rec
+        except GeneratorExit:
+            if folder and run.done > saved: self._save(run, folder)
+            raise
+    def _one(self, name, run, steps):
+        "One step and what it gave"
+        run.asked = self.signals.asked > 0
+        loss = run.step()
+        ends = run.done % self.eval_every == 0 or run.done == steps
+        self.skill = run.skill() if ends and name == 'warm-up' else None
+        return self._record(name, run, loss, run.measure(self.eval_rows) if ends and name == 'language' else None)
+    def _asked(self, run): return bool(run.stopping or (self.acc.num_processes == 1 and self.signals.asked))
+    def _skilled(self): return self.warm_to is not None and ifnone(self.skill, 0) >= self.warm_to
+    def _save(self, run, folder):
+        run.save(folder, self.keep, skill=self.skill)
+        return run.done
+    def _stands(self, name, run, saved):
+        "What the run has come to, in words"
+        kept = f'It is saved in {self.run_dir}: go on with --resume (resume=True).' if saved else 'Nothing was saved, because there is no run_dir.'
+        return f'stopped at step {run.done:,} of {name}. {kept}'
+    def _record(self, name, run, loss, found):
+        "What a step gave, logged"
+        speed = run.seen / max(run.spent, 1e-9)
+        mfu = speed * flops_per_token(run.config) / (self.peak * self.acc.num_processes)
+        tokens,waiting = run.done * run.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
+        more = dict(skill=self.skill if name == 'warm-up' else None, norm=round(run.norm, 6), memory=peak_memory(self.acc.device))
+        rec = LMRecord(name, run.done, loss, tokens, run.used, time.perf_counter() - self.began, speed, mfu, waiting, found, **more)
+        if self.run_dir and self.acc.is_main_process:
+            with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(sealed(rec.asdict())) + '\n')
+        if self.acc.trackers: self.acc.log({f'{name}/{k}': v for k,v in rec.asdict().items() if isinstance(v, (int, float))}, step=run.done)
+        return rec
+    def _cut_log(self, name, done):
+        "Take out of the log what a killed run wrote after its last checkpoint"
+        log = Path(self.run_dir or '.')/'log.jsonl'
+        if not (self.run_dir and self.acc.is_main_process): return
+        log.parent.mkdir(parents=True, exist_ok=True)
+        *lines,_ = log.read_bytes().split(b'\n') if log.exists() else [b'']
+        rows = [unsealed(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
+        keep = [l for l,r in zip(lines, rows) if r['phase'] != name or r['step'] <= done]
+        if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
+        write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
+    def results(self):
+        "Write down what the run came to"
+        file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
+        self.news = self.run.spent > 0 or not file.exists()
+        rows = [unsealed(l, log) for l in log.read_bytes().splitlines()] if self.news and log.exists() else []
+        if not rows: return
+        *_,practice = [None] + [{k: r[k] for k in ('step', 'tokens', 'accuracy', 'loss')} for r in rows if r['phase'] == 'warm-up']
+        found = sealed(dict(circumstances(self), practice=practice, last=rows[-1]))
+        write_atomic(file, lambda p: p.write_text(json.dumps(found, indent=1), encoding='utf-8'))
 
 # %% ../../nbs/65_language.pretrain.ipynb #a550ae7f
 def _fits(a, b):
@@ -544,32 +641,6 @@ def _fits(a, b):
     for k in 'vocab_size n_layer n_head n_embd'.split():
         if getattr(a, k) != getattr(b, k): raise ValueError(f'The network to start from has {k} {getattr(a, k)}, but {getattr(b, k)} is needed; with another vocabulary, carry parts over instead.')
     if not a.tied: raise ValueError('The network to start from has a head of its own, but here the head is the token embedding; carry parts over instead.')
-
-# %% ../../nbs/65_language.pretrain.ipynb #c85629d5
-@patch
-def _evenly(self:Pretraining, n):
-    "Raise ValueError unless `n` processes can share the rows of both phases evenly"
-    shared_by(n, batch_size=self.batch_size, **(dict(warm_batch=self.warm_batch) if self.task else {}))
-
-# %% ../../nbs/65_language.pretrain.ipynb #7a5a067f
-@patch
-def plan(self:Pretraining,
-    devices:int=1, # How many
-    sharded:bool=False, # Weights and optimiser spread over them?
-    flops:float=None, # What one can do at most; the maker's figure, or measured, if None
-    share:float=.4, # Part of it that is reached
-    gpu:str=None # A name in `GPUS`, for a run elsewhere
-) -> Plan: # What this run will need
-    "The plan of this run; raises ValueError if so many devices cannot share its rows evenly"
-    self._evenly(devices)
-    on = self.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    gpu = gpu_of(on) if gpu is None else choose('GPU', gpu, GPUS)
-    here = dict(process=resident()) if 'cuda' not in str(on) and gpu is None else {}
-    flops = ifnone(flops, peak_flops(on, self.bf16, gpu))
-    same = dict(devices=devices, sharded=sharded, bf16=self.bf16, flops=flops, share=share, gib=gpu and GPUS[gpu].gib, **here)
-    def of(cfg, steps, rows, **more): return Plan(cfg, steps, rows, min(ifnone(self.micro, rows), rows // devices), **more, **same)
-    warm = of(self.warm_config(), self.warm_steps, self.warm_batch, apart=False) if self.task else None
-    return of(self.config, self.steps, self.batch_size, warm=warm, apart=self.kwargs.get('isolate', True), text=self.data.n_tokens())
 
 # %% ../../nbs/65_language.pretrain.ipynb #d5c9c57a
 def resident():
@@ -579,49 +650,11 @@ def resident():
         return require('psutil').Process().memory_info().rss
     except ImportError: return 0
 
-# %% ../../nbs/65_language.pretrain.ipynb #1a0bb2c8
-@patch
-def start(self:Pretraining):
-    "Make the engine and hold the folder; raises ValueError if it holds another run or is in use"
-    import torch.distributed.checkpoint as dcp
-    self.acc,self.began,self.held = engine(self.device, self.bf16, self.run_dir),time.perf_counter(),contextlib.ExitStack()
-    self.news = True
-    self.peak,n = peak_flops(self.acc.device, self.bf16),self.acc.num_processes
-    self._evenly(n)
-    self.data.needs('validation', n)
-    if self.run_dir and not hasattr(dcp, 'HuggingFaceStorageWriter'): raise ImportError(f'Checkpoints need torch 2.9 or newer, and this is {torch.__version__}.')
-    if self.run_dir: self._hold()
-    self.acc.wait_for_everyone()
-    if self.acc.log_with: self.acc.init_trackers('log')
-    return self
-
-# %% ../../nbs/65_language.pretrain.ipynb #faa43208
-@patch
-def _hold(self:Pretraining):
-    "Be the only run in the folder; raise ValueError if it holds another one, and take away what one left that saved nothing"
-    at = Path(self.run_dir)
-    with contextlib.ExitStack() as held:
-        if self.acc.is_main_process: held.enter_context(alone(at))
-        if not self.resume:
-            there = (at/'results.json').exists() or any(checkpoints(at/k) for k in ('warm-up', 'language'))
-            if there: raise ValueError(f'{at} holds a run already. Add --resume (resume=True) to go on with it, name another folder with --out (run_dir), or remove it.')
-            for old in ('warm-up', 'language', 'log') if self.acc.is_main_process else (): shutil.rmtree(at/old, ignore_errors=True)
-        self.held = held.pop_all()
-
 # %% ../../nbs/65_language.pretrain.ipynb #8592128a
 def _listed(parts): return parts if isinstance(parts, (str, dict)) else sorted(parts)
 
 # %% ../../nbs/65_language.pretrain.ipynb #7b9f07f1
 def _sum_of(net): return net and tensors_sha256({k: v.detach().cpu().contiguous() for k,v in net.state_dict().items()}, '')[:16]
-
-# %% ../../nbs/65_language.pretrain.ipynb #690a467f
-@patch
-def origin(self:Pretraining):
-    "What the language phase starts from, as JSON"
-    rule = repr(self.task) if self.task else _sum_of(self.source)
-    warm = {k: getattr(self, k) for k in 'warm_steps warm_batch warm_lr warm_to warm_ramp warm_schedule warm_weight_decay'.split()} if self.task else {}
-    code = rule_code(self.task) if self.task else ''
-    return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm, **(dict(code=code) if code else {}))
 
 # %% ../../nbs/65_language.pretrain.ipynb #87255ee3
 def rule_code(
@@ -629,144 +662,6 @@ def rule_code(
 ) -> str: # '' if all of it comes with the package
     "A sum of the code that is yours in a rule"
     return ' '.join(filter(None, (code_of(t) for t in getattr(task, 'parts', [task]))))
-
-# %% ../../nbs/65_language.pretrain.ipynb #1a8b3874
-@patch
-def settings(self:Pretraining):
-    "The settings that change what a run comes to, beside its length, its corpus and `origin`"
-    own = 'batch_size lr warmup schedule floor weight_decay dropout bf16 warm_lr warm_schedule warm_weight_decay'.split()
-    usual = dict(lr_scale=None, clip=1., betas=[.9, .999], decay='matrices', isolate=True)
-    ends = None if self.schedule == 'constant' else ifnone(self.decay_steps, self.steps)
-    return {**{k: getattr(self, k) for k in own}, 'decay_steps': ends, **usual, **{k: v for k,v in self.kwargs.items() if k in usual}}
-
-# %% ../../nbs/65_language.pretrain.ipynb #d224824c
-@patch
-def records(self:Pretraining): # Yields an `LMRecord` per step
-    "Run warm-up and language, one record at a time"
-    if not hasattr(self, 'acc'): self.start()
-    with self.held:
-        dirs = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')}
-        origin = self.origin()
-        if self.task and not self._last(dirs['language']):
-            yield from self._phase('warm-up', warm := self._warm_run(), self.warm_steps, dirs['warm-up'])
-            self.source,self.practised = self._plain(warm),self.skill
-        self.run = self._language_run(dirs['language'], origin)
-        yield from self._phase('language', self.run, self.steps, dirs['language'])
-        if self.run_dir and self.acc.is_main_process: self.results()
-
-# %% ../../nbs/65_language.pretrain.ipynb #04dbcad2
-@patch
-def _warm_run(self:Pretraining):
-    how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
-    model = LM(self.warm_config(), seed=self.seed + 1)
-    return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
-
-@patch
-def _language_run(self:Pretraining, folder, origin):
-    last = self._last(folder)
-    begun = _about(last)['run'].get('decay_steps') if last else None
-    how = dict(warmup=self.warmup, schedule=self.schedule, floor=self.floor, weight_decay=self.weight_decay)
-    if self.schedule != 'constant': how['decay_steps'] = self.decay_steps or begun or self.steps
-    return LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, seed=self.seed, origin=origin, **how, **self.kwargs)
-
-@patch
-def _last(self:Pretraining, folder):
-    "The checkpoint to go on from, or None"
-    return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
-
-# %% ../../nbs/65_language.pretrain.ipynb #6362435a
-@patch
-def _plain(self:Pretraining, run):
-    "The network of a run in one piece, wherever its parts are"
-    model = LM(run.config)
-    full = {k[6:]: v.full_tensor() if hasattr(v, 'full_tensor') else v for k,v in run.tensors().items() if k.startswith('model.')}
-    model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
-    return model
-
-# %% ../../nbs/65_language.pretrain.ipynb #9b16ac19
-@patch
-def _from_there(self:Pretraining, name, run, steps, folder):
-    "Take up the last checkpoint of a phase and cut the log to it; gives the step that is saved"
-    last,saved = self._last(folder),0
-    if last:
-        about = run.load(last)
-        saved,self.skill = about['done'],about.get('skill')
-    self._cut_log(name, run.done)
-    over = run.schedule != 'constant' and run.decay_steps <= run.done < steps and not run.now
-    if over: raise ValueError(f'The learning rate of this run came to zero at step {run.decay_steps}: more steps would change nothing. Begin another run from it with --init {self.run_dir} (init), or keep a rate at the end with --floor.')
-    return saved
-
-# %% ../../nbs/65_language.pretrain.ipynb #541a0078
-@patch
-def _phase(self:Pretraining, name, run, steps, folder):
-    "The steps of one phase: measure, save, report"
-    saved = self._from_there(name, run, steps, folder)
-    try:
-        while run.done < steps and not (name == 'warm-up' and self._skilled()):
-            with self.signals:
-                rec = self._one(name, run, steps)
-                due = run.done % ifnone(self.save_every, self.eval_every) == 0 or run.done == steps or (name == 'warm-up' and self._skilled())
-                if folder and (due or self._asked(run)): saved = self._save(run, folder)
-            if self._asked(run): raise Stopped(self.signals.asked or signal.SIGTERM, self._stands(name, run, saved))
-            yield rec
-    except GeneratorExit:
-        if folder and run.done > saved: self._save(run, folder)
-        raise
-
-@patch
-def _one(self:Pretraining, name, run, steps):
-    "One step and what it gave"
-    run.asked = self.signals.asked > 0
-    loss = run.step()
-    ends = run.done % self.eval_every == 0 or run.done == steps
-    self.skill = run.skill() if ends and name == 'warm-up' else None
-    return self._record(name, run, loss, run.measure(self.eval_rows) if ends and name == 'language' else None)
-
-# %% ../../nbs/65_language.pretrain.ipynb #57b78d06
-@patch
-def _asked(self:Pretraining, run): return bool(run.stopping or (self.acc.num_processes == 1 and self.signals.asked))
-
-@patch
-def _skilled(self:Pretraining): return self.warm_to is not None and ifnone(self.skill, 0) >= self.warm_to
-
-# %% ../../nbs/65_language.pretrain.ipynb #cc6a3d74
-@patch
-def _save(self:Pretraining, run, folder):
-    run.save(folder, self.keep, skill=self.skill)
-    return run.done
-
-@patch
-def _stands(self:Pretraining, name, run, saved):
-    "What the run has come to, in words"
-    kept = f'It is saved in {self.run_dir}: go on with --resume (resume=True).' if saved else 'Nothing was saved, because there is no run_dir.'
-    return f'stopped at step {run.done:,} of {name}. {kept}'
-
-# %% ../../nbs/65_language.pretrain.ipynb #2de1153c
-@patch
-def _record(self:Pretraining, name, run, loss, found):
-    "What a step gave, logged"
-    speed = run.seen / max(run.spent, 1e-9)
-    mfu = speed * flops_per_token(run.config) / (self.peak * self.acc.num_processes)
-    tokens,waiting = run.done * run.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
-    more = dict(skill=self.skill if name == 'warm-up' else None, norm=round(run.norm, 6), memory=peak_memory(self.acc.device))
-    rec = LMRecord(name, run.done, loss, tokens, run.used, time.perf_counter() - self.began, speed, mfu, waiting, found, **more)
-    if self.run_dir and self.acc.is_main_process:
-        with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(sealed(rec.asdict())) + '\n')
-    if self.acc.trackers: self.acc.log({f'{name}/{k}': v for k,v in rec.asdict().items() if isinstance(v, (int, float))}, step=run.done)
-    return rec
-
-# %% ../../nbs/65_language.pretrain.ipynb #b9dcc9f8
-@patch
-def _cut_log(self:Pretraining, name, done):
-    "Take out of the log what a killed run wrote after its last checkpoint"
-    log = Path(self.run_dir or '.')/'log.jsonl'
-    if not (self.run_dir and self.acc.is_main_process): return
-    log.parent.mkdir(parents=True, exist_ok=True)
-    *lines,_ = log.read_bytes().split(b'\n') if log.exists() else [b'']
-    rows = [unsealed(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
-    keep = [l for l,r in zip(lines, rows) if r['phase'] != name or r['step'] <= done]
-    if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
-    write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
 
 # %% ../../nbs/65_language.pretrain.ipynb #832740e1
 def circumstances(
@@ -779,18 +674,6 @@ def circumstances(
     how = dict(size=p.size, rule=repr(p.task), parts=_listed(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
     how.update(run=p.run.about(), passes=p.run.done * p.run.batch_size / p.data.n_rows())
     return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
-
-# %% ../../nbs/65_language.pretrain.ipynb #9c44d36c
-@patch
-def results(self:Pretraining):
-    "Write down what the run came to"
-    file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
-    self.news = self.run.spent > 0 or not file.exists()
-    rows = [unsealed(l, log) for l in log.read_bytes().splitlines()] if self.news and log.exists() else []
-    if not rows: return
-    *_,practice = [None] + [{k: r[k] for k in ('step', 'tokens', 'accuracy', 'loss')} for r in rows if r['phase'] == 'warm-up']
-    found = sealed(dict(circumstances(self), practice=practice, last=rows[-1]))
-    write_atomic(file, lambda p: p.write_text(json.dumps(found, indent=1), encoding='utf-8'))
 
 # %% ../../nbs/65_language.pretrain.ipynb #18048f3f
 def pretrain(
