@@ -431,7 +431,7 @@ def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
 def test_all_lines_are_looked_at_before_the_fit(folder, monkeypatch):
     from proc_nb.influence import ekfac as influence
     monkeypatch.setattr(influence.EKFAC, 'fit', lambda *a, **k: pytest.fail('the fit began'))
-    monkeypatch.setattr(influence.EKFAC, 'estimate', lambda *a, **k: pytest.fail('the estimate began'))
+    monkeypatch.setattr('proc_nb.influence.cli.estimate', lambda *a, **k: pytest.fail('the estimate began'))
     args = messy(folder, *['{"text": "the cat saw"}'] * 300, '{"text": "the"}', '{"text": 7}', '{"text": ')
     with pytest.raises(ValueError, match=r'messy.jsonl, line 310: 1 tokens, 1 of them given.* So are 2 more, in line 311, 312. Mend'): influence_cli(**args)
 
