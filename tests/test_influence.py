@@ -560,7 +560,7 @@ def rows_of_removal(library, seed, rise, questions=20):
     return [dict(family='f', method=m, library=library, seed=seed, losses=[x + q / 10 for q in range(questions)]) for m, x in (('random', 1.), ('EK-FAC', 1. + rise))]
 
 def test_questions_of_one_network_are_one_measurement():
-    from proc_nb.influence.experiments import damage
+    from proc_nb.influence.validation import damage
     (one,) = damage(rows_of_removal(0, 0, 2.))
     assert one['mean'] == pytest.approx(2) and one['lo'] is None and one['n'] == 1
     (starts,) = damage(rows_of_removal(0, 0, 2.) + rows_of_removal(0, 1, 3.))

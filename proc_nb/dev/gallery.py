@@ -125,13 +125,13 @@ def _language(found):
 @view('influence_study', 'Which documents taught an answer?', 'correlations R, ratios and slopes', 'What EK-FAC says of three small libraries whose truth is known; beside the paper on the page.', 'nbs/75_influence.experiments.ipynb')
 def _influence(found): return [dict(finding=n, seed=r['seed'], value=f(r['methods']['EK-FAC'])) for r in found['runs'] for n,f,*_ in FINDINGS]
 
-@view('influence_checks', 'Do influences forecast what retraining does?', 'rank correlation over 100 questions', 'Own: the same start again. Other: another start. Averaged: the mean of two.', 'nbs/75_influence.experiments.ipynb')
+@view('influence_checks', 'Do influences forecast what retraining does?', 'rank correlation over 100 questions', 'Own: the same start again. Other: another start. Averaged: the mean of two.', 'nbs/75_influence.validation.ipynb')
 def _checks(found):
     kinds = ('own', 'other', 'averaged')
     return [dict(network=k, method=m, value=v['all'][0], low=v['all'][1], high=v['all'][2]) for k in kinds for m,v in found['lds'].get(k, {}).items()]
 
 # %% ../../nbs/96_dev.gallery.ipynb #8005b92b
-@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.experiments.ipynb')
+@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.repair.ipynb')
 def _bridge(found):
     return [dict(test=r['test'], carried='everything' if 'mlp' in r['carried'] else 'attention', rule=k, seed=r['seed'], value=1000 * v[0]) for r in found['runs'] for k,v in r['at_equal_length'].items()]
 

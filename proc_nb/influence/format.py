@@ -27,8 +27,9 @@ from ..models.gpt import eval_mode
 from ..train.loop import fit
 from .gradients import GradDot, last_answer
 from .ekfac import EKFAC
-from .retrain import Rows, row_losses
-from .experiments import *
+from .retrain import row_losses, Rows
+from .library import answered, FACTS, Facts, Library, Procedure, reader, READING
+from .experiments import answer_rate, correlations, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
 def _arithmetic(a, b, c): return dict(a=a, b=b, c=c, s=a + b, p=(a + b) * c)
