@@ -10,6 +10,9 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
+from proc_nb.language.study import *
+from proc_nb.language.answers import *
+from proc_nb.language.crossing import *
 from proc_nb.language.experiments import *
 from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *

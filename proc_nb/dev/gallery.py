@@ -21,7 +21,7 @@ from ..viz.plots import show
 from ..study.table import Table, as_table
 from ..study.grid import labels, start_said
 from ..study.reference import COMMANDS, stored_table
-from ..language.experiments import at
+from ..language.answers import at
 from ..influence.experiments import FINDINGS
 from .bench import LABELS
 

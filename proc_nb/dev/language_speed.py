@@ -20,7 +20,7 @@ from ..language.corpus import Corpus, corpus
 from ..language.model import LM
 from ..language.plan import *
 from ..language.pretrain import LMRun
-from ..language.experiments import markdown_table
+from ..language.answers import markdown_table
 
 # %% ../../nbs/98_dev.language_speed.ipynb #d745604e
 def _now(device):
