@@ -23,7 +23,7 @@ from ..study.grid import labels, start_said
 from ..study.reference import COMMANDS, stored_table
 from ..language.answers import at
 from ..influence.experiments import FINDINGS
-from .bench import LABELS
+from .ways import LABELS
 
 # %% ../../nbs/96_dev.gallery.ipynb #920cdb5e
 def stored_names(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..tasks.core import Batch
-from .gradients import *
+from .gradients import GradDot
 
 # %% ../../nbs/72_influence.baselines.ipynb #4dc56cb1
 def cosine(

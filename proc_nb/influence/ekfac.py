@@ -21,7 +21,8 @@ from ..files import load_tensors, save_tensors
 from ..viz.draw import esc
 from ..tasks.core import Batch
 from ..models.gpt import device_of, eval_mode
-from .gradients import *
+from .capture import answer_outputs, linear_layers, row_grads
+from .gradients import chunks, each_batch, GradDot
 
 # %% ../../nbs/71_influence.ekfac.ipynb #5d2a6caa
 def fingerprint(

@@ -16,7 +16,8 @@ from fastcore.basics import ifnone
 
 from ..tasks.core import Batch
 from ..models.gpt import device_of
-from .gradients import GradDot, asking_rows, row_scores
+from .capture import asking_rows
+from .gradients import GradDot, row_scores
 from .ekfac import seconds_of
 
 # %% ../../nbs/74_influence.estimate.ipynb #3a2b403a

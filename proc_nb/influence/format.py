@@ -25,7 +25,8 @@ from ..results import keep, machine, student
 from ..tasks.core import Batch
 from ..models.gpt import eval_mode
 from ..train.loop import fit
-from .gradients import GradDot, last_answer
+from .capture import last_answer
+from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
 from .library import answered, FACTS, Facts, Library, Procedure, reader, READING

@@ -20,7 +20,7 @@ from ..models.transfer import perturb, transfer
 from ..train.loop import fit
 from ..train.zoo import start
 from ..train.practice import fresh_rates, RATES
-from .gradients import linear_layers
+from .capture import linear_layers
 from .ekfac import EKFAC
 from .retrain import row_losses
 

@@ -12,10 +12,10 @@ import torch
 from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
-from ..tasks.core import *
-from ..models.gpt import *
+from ..tasks.core import Batch, seeded, SPLITS, Task
+from ..models.gpt import device_of, eval_mode, GPT, GPTConfig
 from ..train.ensemble import ManyRun
-from .gradients import answer_cross_entropy, answer_outputs, each_loss
+from .capture import answer_cross_entropy, answer_outputs, each_loss
 
 # %% ../../nbs/73_influence.retrain.ipynb #fe38b627
 class Rows(Task):
