@@ -18,6 +18,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -301,6 +303,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -500,6 +504,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -781,6 +787,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
