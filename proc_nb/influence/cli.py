@@ -22,7 +22,7 @@ from ..files import *
 from ..tasks.core import Batch
 from ..models.checkpoint import load_model
 from ..models.hf import safe_pretrained
-from .gradients import Foreign, ragged
+from .gradients import HFCausalLM, padded_rows
 from .ekfac import EKFAC, fingerprint, rows_sha256
 from .estimate import estimate
 
@@ -50,7 +50,7 @@ def _by_name(text, task):
 def _foreign(path):
     try: from transformers import AutoModelForCausalLM
     except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
-    return Foreign(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
+    return HFCausalLM(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
 
 def _tokenizer(path):
     "A function text -> list of tokens"
@@ -98,7 +98,7 @@ class Lines:
             lines = ((n, l) for n,l in enumerate(f, 1) if n in wanted)
             while part := list(islice(lines, self.size)):
                 rows = [self.read(n, l)[:2] for n,l in part]
-                yield ragged([t for t,_ in rows], [g for _,g in rows])
+                yield padded_rows([t for t,_ in rows], [g for _,g in rows])
     def read(self,
         n:int, # Its number, from 1
         line:bytes # What it holds
@@ -267,9 +267,9 @@ def run_influence(
 # %% ../../nbs/78_influence.cli.ipynb #f26a0504
 def _sizes_of(net):
     "The longest row a model reads, or None, and how many different tokens it knows"
-    cfg = net.lm.config if isinstance(net, Foreign) else net.config
+    cfg = net.lm.config if isinstance(net, HFCausalLM) else net.config
     if hasattr(cfg, 'get_text_config'): cfg = cfg.get_text_config()
-    longest = getattr(cfg, 'max_position_embeddings' if isinstance(net, Foreign) else 'block_size', None)
+    longest = getattr(cfg, 'max_position_embeddings' if isinstance(net, HFCausalLM) else 'block_size', None)
     return dict(longest=longest, vocab_size=cfg.vocab_size)
 
 def _files(net, encode, docs, queries, truncate=False, skip=False):

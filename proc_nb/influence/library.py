@@ -20,7 +20,7 @@ from ..checks import between, choose, whole
 from ..tasks.core import Batch, seeded
 from ..models.gpt import eval_mode, GPT, GPTConfig
 from ..train.loop import fit
-from .gradients import ragged
+from .gradients import padded_rows
 from .retrain import Rows
 
 # %% ../../nbs/74_influence.library.ipynb #d252a9ac
@@ -214,7 +214,7 @@ def encode(
     "Texts as a batch of next-token rows; raises KeyError for a word that is no token"
     at,words = {n: i for i,n in enumerate(names)},[t.split() for t in texts]
     for x in {x for t in words for x in t} - set(at): choose('word', x, names)
-    return ragged([[at[x] for x in t] for t in words], given)
+    return padded_rows([[at[x] for x in t] for t in words], given)
 
 # %% ../../nbs/74_influence.library.ipynb #273ba9c6
 class Library(Rows):

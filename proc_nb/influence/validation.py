@@ -19,7 +19,7 @@ from ..checks import choose, whole
 from ..files import sealed, unsealed, write_atomic
 from ..results import keep, machine, student
 from ..viz.draw import COLORS
-from .retrain import halves, lds, removal, row_losses, spearman, train_without
+from .retrain import random_subsets, lds, removal, row_losses, spearman, train_without
 from .library import answered, Library, reader
 from .experiments import members, scorers
 
@@ -49,7 +49,7 @@ def lds_study(
     whole('subsets', subsets, 3)
     whole('starts', starts, 2)
     library = Library(seed, **SMALL)
-    half,everything = halves(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
+    half,everything = random_subsets(len(library.data), subsets, seed=seed),torch.ones(1, len(library.data))
     first = 100 * seed # starts of their own for each library
     nets = [retrain(library, torch.cat([everything, half]), first + s, **kwargs) for s in range(starts)]
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])

@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.corpus.html.md"""
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'PASSAGE', 'KEPT', 'SHARED', 'HOW_HELD_OUT', 'document_key', 'split_by_key', 'document_fingerprint',
-           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'turn',
+           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'file_lock',
            'corpus', 'read_corpus']
 
 # %% ../../nbs/62_language.corpus.ipynb #2547f74f
@@ -402,7 +402,7 @@ def _tokenizer(spec, texts):
 
 # %% ../../nbs/62_language.corpus.ipynb #c3f2521a
 @contextmanager
-def turn(
+def file_lock(
     path # What is to be written
 ):
     "Be the only one that writes `path`; whoever comes second says so and waits"
@@ -457,7 +457,7 @@ def corpus(
     key = hashlib.sha256(json.dumps([about, tokenizer if isinstance(tokenizer, str) else tokenizer.about, 2], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(ifnone(cache, cache_folder()))/f'{re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name if local else source)}-{key}'
     if not (folder/'corpus.json').exists():
-        with turn(folder): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress, held_out)
+        with file_lock(folder): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress, held_out)
     return Corpus(folder, block_size)
 
 # %% ../../nbs/62_language.corpus.ipynb #091cda68

@@ -24,7 +24,7 @@ from ..tasks.mixture import warm_task
 from ..models.transfer import perturb
 from ..models.checkpoint import fill, own_state
 from ..train.loop import evaluate
-from .corpus import Corpus, turn
+from .corpus import Corpus, file_lock
 from .model import LM
 from .plan import LM_SIZES
 from .pretrain import Pretraining, rule_code
@@ -169,7 +169,7 @@ class LanguageStudy:
         self.reread()
         if there := self.found(same, tokens): return there
         made = make()
-        with turn(self.path) if self.path else nullcontext():
+        with file_lock(self.path) if self.path else nullcontext():
             self.reread()
             if not self.found(same, tokens): self.runs.append(made)
             if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))

@@ -11,6 +11,7 @@ import argparse, contextlib, errno, faulthandler, hashlib, io, json, os, random,
 from pathlib import Path
 import torch
 from proc_nb.all import *
+from proc_nb.language.checkpoints import load_lm
 from proc_nb.influence import cli as influence_cli
 from proc_nb.study import run as study
 from proc_nb.commands import demo, practise as practise_cli
@@ -88,7 +89,6 @@ class Language(Job):
     def setup(self): corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
     def run(self, out, rank=0):
         data = corpus('maths', block_size=32, n=2000, cache=SHARED/'cache', progress=False)
-        from proc_nb.language.checkpoints import load_lm
         from proc_nb.language.pretrain import Pretraining
         from proc_nb.language.cli import _end, _watch
         p = Pretraining(data, 'set', 'tiny', steps=12, warm_steps=4, warm_batch=8, length=6, batch_size=8, eval_every=3, eval_rows=8, device='cpu', run_dir=out/'run', resume=True)
