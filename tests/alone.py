@@ -19,5 +19,5 @@ assert stored('needle')['runs']
 from proc_nb.lab.transfer_lab import TransferLab
 lab = TransferLab(n_pairs=3, steps=10, batch_size=8)
 lab.run()
-assert lab.state == 'stopped' and '<svg' in lab.static().markup
+assert lab.state == 'finished' and '<svg' in lab.static().markup
 print(f'proc-nb {proc_nb.__version__} works alone on Python {sys.version.split()[0]}')

@@ -58,7 +58,7 @@ def wrong(page):
         if not alt: yield f'picture {target} has no text'
         if not re.match(r'https?:', target) and not ((ROOT/page).parent/target).exists(): yield f'picture {target} is not there'
 
-SHOTS = dict(home='nbs/index.ipynb', tutorial='tutorials/01_hello.ipynb', api='nbs/22_models.transfer.ipynb')
+SHOTS = dict(home='nbs/index.ipynb', tutorial='tutorials/01_hello.ipynb', api='nbs/24_models.transfer.ipynb')
 def as_html(page, theme):
     "A staged page as HTML, nearly as on the site: without what its directives hide"
     import nbformat

@@ -35,7 +35,7 @@ class Engine:
     def clip_grad_norm_(self, params, clip): return torch.nn.utils.clip_grad_norm_(params, clip)
     def wait_for_everyone(self): dist.barrier()
 
-def run(seed=0): return LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=seed), data, Engine(), batch_size=8)
+def run(seed=0): return LMRun(language_model(lm_config('tiny', data.vocab_size, 32), seed=seed), data, Engine(), batch_size=8)
 
 dist.init_process_group('gloo')
 data = corpus('maths', block_size=32, n=3000)

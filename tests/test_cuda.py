@@ -10,11 +10,11 @@ from proc_nb.models import attention as gpt
 from proc_nb.all import *
 from proc_nb.cuda_graph import Captured, replayed
 from proc_nb.train.ensemble import ManyRun
-from proc_nb.language.model import LM, LMConfig, own_document
+from proc_nb.language.model import language_model, own_document
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun
 from proc_nb.study.run import Store, Work, step_seconds
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 from proc_nb.train.workers import pick_device
 from proc_nb.train.practice import practise
 
@@ -107,8 +107,8 @@ def test_a_run_is_recorded_and_is_the_same(name, gpu):
     run.step()
     assert gpu.replays >= 1 and gpu.captures == 0 and not gpu.waits
 
-MODELS = dict(reader=lambda: Reader(cfg(LEGO)), shared=lambda: Reader(cfg(LEGO), shared=True), wired=lambda: hardwire(Reader(cfg(LEGO))), wired_gpt=lambda: hardwire(GPT(cfg(LEGO))),
-    tied=lambda: GPT(cfg(LEGO, tied=True)), lm=lambda: LM(LMConfig(LEGO.vocab_size, LEGO.seq_len, 2, 4, 16)))
+MODELS = dict(reader=lambda: GPT(cfg(LEGO, causal=False)), shared=lambda: GPT(cfg(LEGO, causal=False, shared=True)), wired=lambda: hardwire(GPT(cfg(LEGO, causal=False))), wired_gpt=lambda: hardwire(GPT(cfg(LEGO))),
+    tied=lambda: GPT(cfg(LEGO, tied=True)), lm=lambda: language_model(GPTConfig(LEGO.vocab_size, LEGO.seq_len, 2, 4, 16, tied=True)))
 
 @pytest.mark.parametrize('name', MODELS)
 def test_every_kind_of_network_is_recorded(name, gpu):
@@ -116,7 +116,7 @@ def test_every_kind_of_network_is_recorded(name, gpu):
     assert gpu.captures == 1
 
 def test_a_language_model_learns_the_needle(gpu):
-    def new(): return LM(LMConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16))
+    def new(): return language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True))
     assert losses(new(), NEEDLE, 'cuda') == pytest.approx(losses(new(), NEEDLE, 'cpu'), abs=1e-5)
 
 def test_dropout_and_what_is_computed_twice(gpu):
@@ -329,12 +329,12 @@ def test_a_lab_on_a_gpu(gpu, tmp_path):
     labs[0].run()
     labs[1].start() # in a thread of its own
     labs[1].runner.thread.join(120)
-    assert [(l.state, l.runner.error) for l in labs] == [('stopped', None)] * 2
-    a, b = ([(r['setting'], r['step'], r['accuracy']) for r in l.runs[-1].rows] for l in labs)
+    assert [(l.state, l.runner.error) for l in labs] == [('finished', None)] * 2
+    a, b = ([(k, r['step'], r['accuracy']) for k, rows in l.runs[-1].lines.items() for r in rows] for l in labs)
     assert [x[:2] for x in a] == [x[:2] for x in b] and all(abs(x[2] - y[2]) < .02 for x, y in zip(a, b))
 
 def test_reading_lego_on_a_gpu(gpu):
-    a, b = (enlarge(Reader(cfg(LEGO)), 3).to(d) for d in ('cpu', 'cuda'))
+    a, b = (enlarge(GPT(cfg(LEGO, causal=False)), 3).to(d) for d in ('cpu', 'cuda'))
     mimic(a, LEGO, steps=2), mimic(b, LEGO, steps=2)
     assert accuracy_by_place(b, LEGO, 50) == pytest.approx(accuracy_by_place(a, LEGO, 50), abs=.03)
 
@@ -348,5 +348,5 @@ def test_a_step_of_a_language_model(gpu):
         def clip_grad_norm_(self, ps, c): return nn.utils.clip_grad_norm_(ps, c)
         def unwrap_model(self, m): return m
     for kw in {}, dict(dropout=.2), dict(dropout=.2, remat=True):
-        run = LMRun(LM(LMConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, **kw)), NEEDLE, Engine(), 4, warmup=1)
+        run = LMRun(language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True, **kw)), NEEDLE, Engine(), 4, warmup=1)
         assert all(l < 10 for l in (run.step(), run.step()))

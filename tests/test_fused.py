@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb.train import loop as train
+from proc_nb.train import loss as train
 
 pytest.importorskip('numba')
 from proc_nb.train import fused

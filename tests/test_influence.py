@@ -1,5 +1,6 @@
 "EK-FAC agrees with an independent implementation, reads foreign models, and refuses what it cannot do."
 import json, subprocess, sys, time
+from dataclasses import replace
 from copy import deepcopy
 from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
@@ -311,7 +312,7 @@ def test_one_token_one_score(g):
     rows = task.sample(12, g)
     alone = rows.loss_mask & (rows.loss_mask.cumsum(1) == 1)
     sizes = GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, n_embd=16)
-    for model in (GPT(sizes), Reader(sizes, shared=True), Reader(sizes)):
+    for model in (GPT(sizes), GPT(replace(sizes, causal=False, shared=True)), GPT(replace(sizes, causal=False))):
         for mask in (rows.loss_mask, alone):
             b = Batch(rows.tokens, rows.targets, mask, task=task)
             dot = GradDot(model)
@@ -607,7 +608,8 @@ def test_hostile_words_stay_text(g):
     for page in pages:
         Reads().feed(page)
         assert '&lt;script&gt;alert(1)' in page and '&lt;img src=x' in page
-    assert {'span', 'td', 'svg'} <= {t for t, _ in seen} and not {'script', 'img'} & {t for t, _ in seen}
+    assert {'span', 'td', 'svg'} <= {t for t, _ in seen} and not 'script' in {t for t, _ in seen}
+    assert all(a['src'].startswith('data:image/svg+xml;base64,') for t, a in seen if t == 'img') # our own pictures
     assert not [a for _, attrs in seen for a in attrs if a.startswith('on')]
 
 KILLED = """

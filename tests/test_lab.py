@@ -3,7 +3,9 @@ import importlib, re, signal, sys, threading, time, types
 import IPython, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-import proc_nb.lab.panel as L_panel, proc_nb.lab.explorer as L_explorer, proc_nb.lab.transfer_lab as L, proc_nb.lab.composer as L_composer, proc_nb.lab.cli as L_cli
+import proc_nb.viz.panel as P, proc_nb.lab.explorer as L_explorer, proc_nb.lab.runner as L, proc_nb.lab.composer as L_composer, proc_nb.lab.cli as L_cli
+from proc_nb.train.background import *
+from proc_nb.viz.panel import *
 from proc_nb.lab.runner import *
 from proc_nb.lab.panel import *
 from proc_nb.lab.explorer import *
@@ -11,7 +13,7 @@ from proc_nb.lab.transfer_lab import *
 from proc_nb.lab.composer import *
 from proc_nb.lab.cli import *
 
-NEXT = dict(start=dict(idle='running', paused='running', stopped='running', failed='running', running='running'),
+NEXT = dict(start=dict(idle='running', paused='running', stopped='running', finished='running', failed='running', running='running'),
     pause=dict(running='paused'), stop=dict(running='stopped', paused='stopped'), spoil=dict(running='failed'))
 
 def workers(): return [t for t in threading.enumerate() if t.name == 'proc-nb lab' and t.is_alive()]
@@ -58,7 +60,7 @@ def test_background_equals_foreground():
     a, b = small(), small()
     a.run()
     b.start()
-    until(b, 'stopped')
+    until(b, 'finished')
     assert losses(a) == losses(b) and len(losses(a)) == 12
 
 def test_two_labs_do_not_disturb_each_other():
@@ -67,7 +69,7 @@ def test_two_labs_do_not_disturb_each_other():
     for l in alone: l.run()
     before, both = torch.random.get_rng_state(), [small(rule=s) for s in sources]
     for l in both: l.start()
-    for l in both: until(l, 'stopped')
+    for l in both: until(l, 'finished')
     assert [losses(l) for l in both] == [losses(l) for l in alone]
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -84,7 +86,7 @@ def test_an_interrupt_pauses_and_run_goes_on():
     assert cut.state == 'paused' and 0 < len(cut.history) < 40
     assert signal.getsignal(signal.SIGINT) is handler
     cut.run()
-    assert cut.state == 'stopped' and losses(cut) == losses(whole)
+    assert cut.state == 'finished' and losses(cut) == losses(whole)
 
 def test_choices_rest_while_a_run_is_under_way():
     lab = small(steps=10_000)
@@ -151,7 +153,7 @@ def test_memory_of_the_gpu_and_other_mishaps(monkeypatch):
     assert lab.state == 'failed' and 'Choose a smaller batch' in lab.message.value and 'role="alert"' in lab.message.value
     monkeypatch.undo()
     lab.run()
-    assert lab.state == 'stopped' and 'alert' not in lab.message.value
+    assert lab.state == 'finished' and 'alert' not in lab.message.value
 
 @pytest.mark.parametrize('kw, words', [(dict(seed=2**60), 'seed must be'), (dict(seed=-1), 'seed must be'), (dict(lr=-1.), 'lr must lie'), (dict(lr=np.nan), 'lr must lie'), (dict(steps=10**9), 'steps must be'),
     (dict(batch_size=0), 'batch_size must be'), (dict(embed='meen'), "Did you mean 'mean'"), (dict(device='gpu'), "no device 'gpu'"), (dict(practice=1.5), 'practice must be')])
@@ -161,21 +163,21 @@ def test_a_choice_that_a_control_does_not_have_is_told(kw, words):
 
 def test_choices_may_come_out_of_numpy():
     lab = small(seed=np.int64(10**10), lr=np.float32(.5), steps=np.int32(3))
-    assert [lab.choices()[k] for k in ('seed', 'lr', 'steps')] == [10**10, .5, 3]
+    assert [getattr(lab.choices(), k) for k in ('seed', 'lr', 'steps')] == [10**10, .5, 3]
 
 def test_networks_of_ones_own(tmp_path):
     wide = GPT(GPTConfig(vocab_size=102, block_size=41, n_embd=32, n_layer=3), seed=1)
     lab = small(rule=wide, parts={'attn': [0, 2]})
     lab.run()
-    assert lab.state == 'stopped' and lab.runs[0].model.config.n_embd == 32 and lab.choices()['parts'] == {'attn': [0, 2]}
+    assert lab.state == 'finished' and lab.runs[0].model.config.n_embd == 32 and lab.choices().parts == {'attn': [0, 2]}
     (tmp_path/'broken.safetensors').write_bytes(b'no')
     lab = small(rule=str(tmp_path/'broken.safetensors'))
-    assert 'not a whole safetensors file' in lab.message.value
+    assert 'not a whole safetensors file' in lab.carried.value
     lab.run()
     assert lab.state == 'failed'
     lab.set(rule='identity')
     lab.run()
-    assert lab.state == 'stopped'
+    assert lab.state == 'finished'
 
 @pytest.mark.parametrize('bad, said', [(dict(rule='identiy'), "Did you mean 'identity'"), (dict(test='haystak'), "Did you mean 'haystack'"), (dict(parts='atn'), "Did you mean 'attn'"),
     (dict(n_pairs=0), 'n_pairs must be'), (dict(device='gpu'), 'There is no device'), (dict(nonsense=1), 'There is no argument')])
@@ -188,7 +190,7 @@ def test_every_task_can_be_explored(name):
     assert 'pnb-error' not in ex.page.value and '<svg' in ex.page.value
     for c in list(ex.args.controls.values()):
         was = c.value
-        for v in (c.options[0], c.options[-1]):
+        for v in (c.options[0], c.options[-1]) if hasattr(c, 'options') else (c.min, c.max):
             c.value = v
             if 'pnb-error' in ex.page.value: assert not re.search(r'>\w+(Error|Exception):', ex.page.value), f'{name} {c.description}={v}: {ex.page.value}'
         c.value = was
@@ -200,20 +202,20 @@ def test_every_task_can_be_explored(name):
 def test_every_test_can_be_learnt(name):
     lab = TransferLab(test=name, steps=2, batch_size=8)
     lab.run()
-    assert lab.state == 'stopped', lab.message.value
+    assert lab.state == 'finished', lab.message.value
     assert '<svg' in lab.static()._repr_html_() and lab.look.value
 
 def test_no_dead_buttons_in_colab(monkeypatch):
     monkeypatch.setitem(sys.modules, 'google.colab', types.ModuleType('google.colab'))
     lab = small()
-    shown = [w.description for w in L_panel._within(lab.box) if type(w).__name__ == 'Button']
-    assert not {'Train', 'Pause', 'Stop'} & set(shown) and any('lab.run()' in getattr(w, 'value', '') for w in L_panel._within(lab.box) if type(w).__name__ == 'HTML')
+    shown = [w.description for w in P.within(lab.box) if type(w).__name__ == 'Button']
+    assert not {'Train', 'Pause', 'Stop'} & set(shown) and any('lab.run()' in getattr(w, 'value', '') for w in P.within(lab.box) if type(w).__name__ == 'HTML')
     lab.run()
-    assert lab.state == 'stopped'
+    assert lab.state == 'finished'
 
 def test_every_control_has_a_label():
     for panel in (small(), RuleExplorer(), Composer(), AttentionView(load_zoo('identity'))):
-        for w in L_panel._within(panel.box):
+        for w in P.within(panel.box):
             if hasattr(w, 'disabled') and type(w).__name__ not in ('Textarea', 'ToggleButtons'): assert w.description, w
 
 def test_panels_let_go_of_their_widgets():
@@ -254,7 +256,7 @@ def test_a_composer_says_who_diverged(monkeypatch):
     monkeypatch.setattr(L_composer, 'fit', second_diverges)
     comp = Composer(steps=12, batch_size=8, settings=dict(haystack=dict(n_pairs=3)))
     comp.run()
-    assert comp.state == 'stopped' and [n for _, n in comp.lost] == ['attention giver, whole']
+    assert comp.state == 'finished' and [n for _, n in comp.lost] == ['attention giver, whole']
     for shown in (comp.static().markup, comp.charts['haystack'][1].value): assert 'attention giver, whole diverged at step' in shown and shown.count('diverged') == 1
 
 @pytest.mark.full
@@ -266,7 +268,7 @@ def test_ten_thousand_updates_stay_small():
     tracemalloc.start()
     begun = tracemalloc.get_traced_memory()[0]
     for i in range(10_000):
-        lab.runs[0].rows.append(dict(lab.runs[0].rows[-1], step=60 + i))
+        lab.runs[0].lines['mine'].append(dict(lab.runs[0].lines['mine'][-1], step=60 + i))
         if i % 10 == 0: lab._draw()
     grown = (tracemalloc.get_traced_memory()[0] - begun) / 2**20
     tracemalloc.stop()
@@ -277,8 +279,8 @@ def test_the_needle_is_found_while_one_watches():
     lab = TransferLab()
     begun = time.time()
     lab.run()
-    found = [r['step'] for r in lab.runs[0].rows if r['setting'] != 'random weights' and r['accuracy'] > .95]
-    other = [r['accuracy'] for r in lab.runs[0].rows if r['setting'] == 'random weights']
+    found = [r['step'] for r in lab.runs[0].lines['mine'] if r['accuracy'] > .95]
+    other = [r['accuracy'] for r in lab.runs[0].lines['control']]
     assert found and max(other) < .6, (found, other)
     print(f'found at step {found[0]}; whole run {time.time() - begun:.0f} s')
 

@@ -19,10 +19,10 @@ from proc_nb.lab.explorer import *
 from proc_nb.lab.transfer_lab import *
 from proc_nb.lab.composer import *
 from proc_nb.lab.cli import *
-import proc_nb.lab.panel as L
+import proc_nb.viz.panel as L
 
 lab = TransferLab(n_pairs=3, steps=20, batch_size=8)
-kinds = [(type(w).__name__, getattr(w, 'description', ''), getattr(w, 'value', '')) for w in L._within(lab.box)]
+kinds = [(type(w).__name__, getattr(w, 'description', ''), getattr(w, 'value', '')) for w in L.within(lab.box)]
 assert not any(k == 'Button' and d in ('Train', 'Pause', 'Stop') for k, d, _ in kinds)
 assert any(k == 'HTML' and 'lab.run()' in v for k, _, v in kinds)
 seen = lab.runner.seen
@@ -33,15 +33,15 @@ lab.runner.seen = once
 lab.run()
 assert lab.state == 'paused' and 0 < len(lab.history) < 20, (lab.state, lab.message.value)
 lab.run()
-assert lab.state == 'stopped' and [r.step for r in lab.history] == list(range(1, 21))
+assert lab.state == 'finished' and [r.step for r in lab.history] == list(range(1, 21))
 assert lab.chart._params['rows'] and lab.chart.spec['params']
 lab.set(parts=['attn', 'tok']); lab.run()
-assert lab.state == 'failed' and 'Untick' in lab.message.value
+assert lab.state == 'failed' and 'fresh' in lab.message.value
 
 explorer = RuleExplorer(); explorer.again.click(); assert '<svg' in explorer.page.value
 view = AttentionView(load_zoo('identity')); view.at.value = 0; assert '<svg' in view.page.value
 comp = Composer(steps=3, batch_size=8, settings=dict(haystack=dict(n_pairs=3))); comp.run()
-assert comp.state == 'stopped', comp.message.value
+assert comp.state == 'finished', comp.message.value
 for panel in (lab, explorer, view, comp):
     bundle = panel._repr_mimebundle_()
     assert bundle['application/vnd.jupyter.widget-view+json']['model_id'] and bundle['text/html']

@@ -478,10 +478,10 @@ def test_weights_spread_over_processes(data, tmp_path):
     done = subprocess.run(own, env=ENV, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     sharded = [float(x) for x in done.stdout.split()]
-    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
+    run = LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
     assert np.allclose([run.step() for _ in range(8)], sharded, rtol=1e-3)
     assert len(list(checkpoints(tmp_path)[-1].glob('shard-0000[12]*.safetensors'))) == 2
-    one = LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=3), data, engine('cpu'), batch_size=8)
+    one = LMRun(language_model(lm_config('tiny', data.vocab_size, 32), seed=3), data, engine('cpu'), batch_size=8)
     one.load(checkpoints(tmp_path)[-1]) # two processes saved, one goes on
     assert np.allclose([one.step() for _ in range(3)], sharded[5:], rtol=1e-3)
 
@@ -489,7 +489,7 @@ def test_an_interrupt_within_a_checkpoint_is_an_interrupt(data, tmp_path, monkey
     import torch.distributed.checkpoint as dcp
     def write(*args): raise KeyboardInterrupt
     monkeypatch.setattr(dcp.HuggingFaceStorageWriter, 'write_data', write)
-    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
+    run = LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8)
     with pytest.raises(KeyboardInterrupt): run.save(tmp_path)
     assert not checkpoints(tmp_path)
 
@@ -558,10 +558,10 @@ def test_a_checkpoint_that_does_not_say_what_it_came_from_is_gone_on_with(data, 
 
 def test_vocabularies_that_do_not_match(data):
     with pytest.raises(ValueError, match='they must agree'): pretrain(data, parts=['attn', 'tok'], **small())
-    with pytest.raises(ValueError, match='vocab_size 99'): list(pretrain(data, init=LM(lm_config('tiny', 99, 32)), **small()))
+    with pytest.raises(ValueError, match='vocab_size 99'): list(pretrain(data, init=language_model(lm_config('tiny', 99, 32)), **small()))
 
 def test_a_head_of_its_own_is_refused_at_once(data):
-    with pytest.raises(ValueError, match='has a head of its own'): Pretraining(data, init=loud(LM(lm_config('tiny', data.vocab_size, 32, tied=False))), **small())
+    with pytest.raises(ValueError, match='has a head of its own'): Pretraining(data, init=loud(language_model(lm_config('tiny', data.vocab_size, 32, tied=False))), **small())
     gpt = GPT(GPTConfig(data.vocab_size, 32, 2, 4, 64))
     gpt.lm_head.weight.data = gpt.wte.weight.data.clone()
     assert torch.equal(Pretraining(data, None, 'tiny', init=gpt).begin().wte.weight, gpt.wte.weight) # a head that is equal is no head of its own
@@ -581,19 +581,19 @@ def test_only_named_parts_are_carried_over(data):
     p = Pretraining(data, parts=('mlp',), **small())
     records = p.records()
     while next(records).phase == 'warm-up': pass
-    now, fresh = p.begin().state_dict(), LM(p.config, seed=0).state_dict()
+    now, fresh = p.begin().state_dict(), language_model(p.config, seed=0).state_dict()
     assert all(torch.equal(now[k], p.source.state_dict()[k] if part_of(k) == 'mlp' else fresh[k]) for k in now if part_of(k) != 'pos')
 
 @pytest.mark.full
 def test_a_compiled_network_learns_the_same(data, tmp_path):
     found = torch._dynamo.utils.counters
     found.clear()
-    runs = [LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, compile=k) for k in (False, True)]
+    runs = [LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, compile=k) for k in (False, True)]
     eager, compiled = ([r.step() for _ in range(6)] for r in runs)
     assert found['stats']['unique_graphs'] > 0, 'nothing was compiled'
     assert np.allclose(eager, compiled, rtol=1e-4)
     assert math.isclose(runs[0].measure(16)['validation'], runs[1].measure(16)['validation'], rel_tol=1e-4)
-    again = LMRun(LM(lm_config('tiny', data.vocab_size, 32), seed=5), data, engine('cpu'), batch_size=8)
+    again = LMRun(language_model(lm_config('tiny', data.vocab_size, 32), seed=5), data, engine('cpu'), batch_size=8)
     again.load(runs[1].save(tmp_path)) # saved compiled, goes on as it is
     assert math.isclose(again.step(), runs[1].step(), rel_tol=1e-4)
     done = go(tmp_path/'run', '--steps', 4, '--eval-every', 4, '--compile')
@@ -650,7 +650,7 @@ def test_an_extension_at_rate_zero_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match='came to zero at step 8.*--init'): list(pretrain(data, run_dir=tmp_path, resume=True, **{**how, 'steps': 11}))
 
 def test_norms_and_biases_do_not_decay(data):
-    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, weight_decay=.5, betas=(.8, .9))
+    run = LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, weight_decay=.5, betas=(.8, .9))
     by = {id(p): g for g in run.opt.param_groups for p in g['params']}
     assert {p.dim() for p in run.bare.parameters() if by[id(p)]['weight_decay']} == {2} and {p.dim() for p in run.bare.parameters() if not by[id(p)]['weight_decay']} == {1}
     assert {tuple(g['betas']) for g in run.opt.param_groups} == {(.8, .9)}
@@ -659,7 +659,7 @@ def test_gradient_and_memory_are_logged(data, tmp_path):
     list(pretrain(data, run_dir=tmp_path, **small()))
     rows = logged(tmp_path)
     assert all(r['norm'] > 0 and r['memory'] > 2**26 for r in rows)
-    run = LMRun(LM(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, clip=math.inf)
+    run = LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, clip=math.inf)
     batch = run.task.rows_of(run.task.rows_at(0, 8))
     x, kw = run.inputs(batch)
     (run.bare(x, **kw) / batch.loss_mask.sum()).backward()
@@ -811,7 +811,7 @@ def loud(model):
 def test_a_hugging_face_folder_and_back(data, tmp_path):
     pytest.importorskip('transformers')
     for tied in True, False:
-        model = loud(LM(lm_config('tiny', data.vocab_size, 32, tied=tied)))
+        model = loud(language_model(lm_config('tiny', data.vocab_size, 32, tied=tied)))
         x = data.rows_of(range(5)).tokens
         hf = to_hf(model)
         hf.save_pretrained(tmp_path/f'{tied}')

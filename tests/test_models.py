@@ -4,9 +4,9 @@ import numpy as np, pytest, torch
 from proc_nb.all import *
 from proc_nb.train.ensemble import ManyRun
 from proc_nb.influence.format import right_words
-from proc_nb.language.model import LM, LMConfig
+from proc_nb.language.model import language_model
 from proc_nb.train.scores import generate
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 
 TEST = Haystack(n_pairs=3)
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)
@@ -39,9 +39,9 @@ def test_other_heads_are_refused(heads, parts):
     transfer(source, target, ['mlp', 'ln', 'pos']) # what has no heads fits
 
 def test_heads_wired_in_another_way_are_refused():
-    a, b = hardwire(Reader(cfg(LEGO), seed=1)), hardwire(Reader(cfg(LEGO), seed=2), association=(0,), local=(1,))
+    a, b = hardwire(GPT(cfg(LEGO, causal=False), seed=1)), hardwire(GPT(cfg(LEGO, causal=False), seed=2), association=(0,), local=(1,))
     with pytest.raises(ValueError, match=r'local \[0\].*local \[1\]'): transfer(a, b, 'attn')
-    transfer(a, hardwire(Reader(cfg(LEGO), seed=2)), 'attn')
+    transfer(a, hardwire(GPT(cfg(LEGO, causal=False), seed=2)), 'attn')
 
 @pytest.mark.parametrize('parts', ['attn', ['ln', 'mlp'], 'all'])
 def test_fewer_layers_are_refused_in_words_and_named_layers_fit(parts):
@@ -124,7 +124,7 @@ def test_tied_there_and_back(tied, tmp_path):
 # ---- writing
 
 def test_a_network_that_looks_both_ways_does_not_write():
-    for model in Reader(cfg()), hardwire(Reader(cfg())):
+    for model in GPT(cfg(causal=False)), hardwire(GPT(cfg(causal=False))):
         with pytest.raises(ValueError, match='looks both ways'): model.generate(ROWS, 2)
         with pytest.raises(ValueError): model.extend(ROWS, [None] * 2)
 
@@ -147,12 +147,12 @@ def test_members_write_as_if_alone():
     with pytest.raises(ValueError, match='not fit into block_size'): Ensemble(models[:2])(torch.zeros(2, 99, dtype=torch.int64))
 
 def test_wired_networks_do_not_stand_side_by_side():
-    with pytest.raises(ValueError, match='blocks of its own'): fit_many([GPT(cfg()), hardwire(GPT(cfg()))], TEST)
+    with pytest.raises(ValueError, match='blocks of its own'): fit_many([hardwire(GPT(cfg())), hardwire(GPT(cfg()))], TEST)
 
 # ---- the contract
 
-@pytest.mark.parametrize('make', [lambda: GPT(cfg()), lambda: Reader(cfg()), lambda: Ensemble([GPT(cfg(), seed=s) for s in range(2)]), lambda: hardwire(GPT(cfg())),
-    lambda: LM(LMConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16)), lambda: LM(LMConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, remat=True))])
+@pytest.mark.parametrize('make', [lambda: GPT(cfg()), lambda: GPT(cfg(causal=False)), lambda: Ensemble([GPT(cfg(), seed=s) for s in range(2)]), lambda: hardwire(GPT(cfg())),
+    lambda: language_model(GPTConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, tied=True)), lambda: language_model(GPTConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, tied=True, remat=True))])
 def test_positions_and_masks_say_the_same(make):
     model, tokens, at = loud(make()), TEST.sample(6, seeded(0)).tokens, torch.tensor([0, 7, 3, 5, 2, 1])
     mask = torch.zeros(6, 8, dtype=torch.bool)
@@ -185,7 +185,7 @@ def test_large_seeds_and_numbers_of_numpy():
 
 # ---- what measures a network leaves dropout out, and the network as it was
 
-def dropping(task, cls=GPT): return cls(cfg(task, n_layer=2, dropout=.5))
+def dropping(task, causal=True): return GPT(cfg(task, n_layer=2, dropout=.5, causal=causal))
 def rows_of(task, n=12): return task.sample(n, seeded(1))
 SIDE = tasks['lego'](n_vars=3, n_supervised=3, n_distractors=1)
 MEASURES = dict(evaluate=lambda m, t: evaluate(m, t, 60), score=lambda m, t: score(m, t, 'exact', 60), right_rows=lambda m, t: right_rows(m, rows_of(t)), written=lambda m, t: generate(m, rows_of(t)),
@@ -203,7 +203,7 @@ def same(a, b):
 @pytest.mark.parametrize('name', [*MEASURES, *LEGO_MEASURES])
 def test_measuring_is_without_dropout(name):
     task = TEST if name in MEASURES else SIDE
-    model, measure = dropping(task, GPT if name in MEASURES else Reader), {**MEASURES, **LEGO_MEASURES}[name]
+    model, measure = dropping(task, name in MEASURES), {**MEASURES, **LEGO_MEASURES}[name]
     for m in model.modules(): m.training = True
     model.ln_f.eval()
     before = [m.training for m in model.modules()]

@@ -8,7 +8,7 @@ from proc_nb.all import *
 from proc_nb.dev import bench
 from proc_nb.models import wired as lego_attention
 from proc_nb.train.ensemble import ManyRun
-from proc_nb.language.model import LM, LMConfig
+from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun
 from proc_nb.train.practice import practise, race
@@ -41,16 +41,16 @@ def nothing_global(monkeypatch):
 
 def cfg(task=TEST, **kw): return GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, **kw)
 def trained(**kw): return list(fit(GPT(cfg(**kw)), TEST, 2, 8, eval_every=2, eval_rows=20))
-def lm(**kw): return LM(LMConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, **kw))
+def lm(**kw): return language_model(GPTConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, **kw, tied=True))
 def lm_steps(**kw):
     run = LMRun(lm(**kw), TEST, engine('cpu'), 4)
     return [run.step() for _ in range(2)]
-def wired(): return hardwire(Reader(cfg(LEGO)))
+def wired(): return hardwire(GPT(cfg(LEGO, causal=False)))
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)
 
 CALLS = dict(
-    gpt=lambda: GPT(cfg(), seed=5), tied=lambda: GPT(cfg(tied=True), seed=10**15), reader=lambda: Reader(cfg(LEGO), shared=True), wired=wired, lm=lm,
-    plan=lambda: Plan(LMConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16), 3, 4, 4), peak=peak_flops,
+    gpt=lambda: GPT(cfg(), seed=5), tied=lambda: GPT(cfg(tied=True), seed=10**15), reader=lambda: GPT(cfg(LEGO, causal=False, shared=True)), wired=wired, lm=lm,
+    plan=lambda: Plan(GPTConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, tied=True), 3, 4, 4), peak=peak_flops,
     fit=lambda: trained(), dropout=lambda: trained(dropout=.3, tied=True),
     fit_many=lambda: list(fit_many([GPT(cfg(dropout=.3), seed=s) for s in range(2)], TEST, 2, 8, eval_rows=20)),
     start=lambda: start('identity', TEST, 'attn', seed=3), race=lambda: list(race('identity', {'a': ('attn', 'random')}, TEST, 2, [0], batch_size=8)),
@@ -58,7 +58,7 @@ CALLS = dict(
     perturb=lambda: perturb(GPT(cfg()), 'noise', torch.Generator().manual_seed(0)), score=lambda: score(GPT(cfg(dropout=.3)), TEST, n=20),
     write=lambda: GPT(cfg(dropout=.3)).generate(torch.zeros(2, 2, dtype=torch.int64), 3, 1., torch.Generator().manual_seed(0)),
     look=lambda: GPT(cfg(dropout=.3)).attention(torch.zeros(2, 2, dtype=torch.int64)),
-    mimic=lambda: mimic(Reader(cfg(LEGO, dropout=.3)), LEGO, steps=2), learn_lego=lambda: list(fit(wired(), LEGO, 2, 8, eval_rows=20)),
+    mimic=lambda: mimic(GPT(cfg(LEGO, causal=False, dropout=.3)), LEGO, steps=2), learn_lego=lambda: list(fit(wired(), LEGO, 2, 8, eval_rows=20)),
     heads=lambda: time_heads(16, B=2, tries=1), language=lambda: lm_steps(dropout=.3), again=lambda: lm_steps(dropout=.3, remat=True),
     influence=lambda: EKFAC(GPT(cfg(dropout=.3))).fit(TEST.sample(8, torch.Generator().manual_seed(0))),
     study=lambda: Study([Identity(3, n_symbols=9)], ['attn'], [TEST], seeds=1, steps=2, batch_size=8, practice_steps=2, controls=['sharpened', 'noise 0.3']).run(progress=False),
@@ -89,11 +89,11 @@ def test_the_source_names_no_global_generator():
 def sums(m): return [float(p.detach().double().sum()) for p in (m.wte.weight, m.wpe.weight, m.h[-1].attn.c_attn.weight, m.h[-1].mlp.c_proj.weight, m.lm_head.weight)]
 
 PINNED = dict(gpt=(lambda: GPT(GPTConfig(), seed=3), [2.19777, -.31291, .75432, -.07486, .78674]),
-    reader=(lambda: Reader(GPTConfig(), seed=3), [1.86356, .07746, .3651, -.01346, 2.37016]),
-    shared=(lambda: Reader(GPTConfig(), shared=True, seed=3), [1.1142, .30548, .69518, .19742, .05059]),
-    wired=(lambda: hardwire(Reader(GPTConfig(), seed=3)), [1.86356, .07746, .33478, -.01346, 2.37016]),
-    lm=(lambda: LM(LMConfig(tied=False), seed=3), [2.44888, .24569, -.05141, .39544, .17672]),
-    tied=(lambda: LM(LMConfig(), seed=3), [2.44888, .24569, -.05141, .39544, 2.44888]),
+    reader=(lambda: drawn_twice(GPTConfig(causal=False), 3, Attention), [1.86356, .07746, .3651, -.01346, 2.37016]),
+    shared=(lambda: drawn_twice(GPTConfig(causal=False, shared=True), 3, Attention), [1.1142, .30548, .69518, .19742, .05059]),
+    wired=(lambda: hardwire(drawn_twice(GPTConfig(causal=False), 3, Attention)), [1.86356, .07746, .33478, -.01346, 2.37016]),
+    lm=(lambda: language_model(GPTConfig(tied=False), seed=3), [2.44888, .24569, -.05141, .39544, .17672]),
+    tied=(lambda: language_model(GPTConfig(tied=True), seed=3), [2.44888, .24569, -.05141, .39544, 2.44888]),
     start=(lambda: start('identity', tasks['haystack'](n_pairs=5), 'attn', seed=7), [-1.05398, -.09364, -2.32256, -.33187, .21766]))
 
 @pytest.mark.parametrize('name', PINNED)
@@ -118,7 +118,7 @@ def busy():
         thread.join()
 
 def test_a_run_in_another_thread_changes_no_weights():
-    makes = [lambda: GPT(cfg(), seed=0), lambda: start('identity', TEST, 'attn', seed=1), lambda: Reader(cfg(LEGO), seed=2), lambda: lm()]
+    makes = [lambda: GPT(cfg(), seed=0), lambda: start('identity', TEST, 'attn', seed=1), lambda: GPT(cfg(LEGO, causal=False), seed=2), lambda: lm()]
     want = [f().state_dict() for f in makes]
     with busy():
         for _ in range(40):

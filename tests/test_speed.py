@@ -2,7 +2,7 @@
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -74,7 +74,7 @@ def test_per_row_gradients_by_function_transforms():
 def test_same_run_as_plain_steps():
     task = tasks['haystack'](n_pairs=5)
     model, other = (GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)) for _ in range(2))
-    run = Run(model, task, 32, 1e-3, None, (), 0, 1e-3, 1., 10, 'constant', None)
+    run = Run(model, task, batch_size=32, warmup=10)
     opt, g = torch.optim.AdamW(other.parameters(), 1e-3, weight_decay=1e-3), gen()
     for i in range(20):
         opt.param_groups[0]['lr'] = 1e-3 * rate(i, 10)

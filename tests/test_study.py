@@ -10,7 +10,7 @@ from proc_nb.study.run import *
 from proc_nb.study.named import *
 from proc_nb.study.table import key
 from proc_nb.files import load_tensors
-from proc_nb.train.loop import Run
+from proc_nb.train.run import Run
 from proc_nb.study.cli import named, seeds_of
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)

@@ -1,5 +1,5 @@
 "Every tutorial from top to bottom in a kernel of its own, solved, without a network; `nbdev-test` runs them with blank exercises. At full length it also has to keep to its minutes."
-import os, re, subprocess, sys, time
+import ast, os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
 from nbclient import NotebookClient
@@ -30,7 +30,7 @@ def play(book, folder, answer=solved):
     nb, begun = nbformat.read(book, 4), time.time()
     for c in nb.cells:
         if c.cell_type == 'code': c.source = '' if '%pip' in c.source else answer(c.source)
-    NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(folder)}}).execute(env={**os.environ, 'PYTHONPATH': OFFLINE})
+    NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(folder)}}).execute(env={**os.environ, 'PYTHONPATH': OFFLINE, 'IPYTHONDIR': str(ROOT/'tests/ipython')})
     return nb, time.time() - begun
 
 def said(cell): return ''.join(''.join(o.get('data', {}).get('text/plain', '')) for o in cell.outputs)
@@ -91,3 +91,12 @@ def test_the_network_is_refused(line):
 
 def test_this_machine_is_not():
     assert not guarded("import socket as s; a = s.create_server(('127.0.0.1', 0)); s.create_connection(('localhost', a.getsockname()[1]), 1)").returncode
+
+def test_pages_are_shortened_and_nothing_else():
+    "What the tests' kernels do to a cell: numbers of steps, never other numbers"
+    source = (ROOT/'tests/ipython/profile_default/startup/shorter.py').read_text(encoding='utf-8')
+    env = dict(get_ipython=lambda: None)
+    exec(source.split('if os.environ')[0], env)
+    cell = "steps = 400\nf(600, steps=600, rows=600, also=dict(warm_steps=100))\nn_steps = 500"
+    shorter = ast.unparse(env['Shorter'](50).visit(ast.parse(cell)))
+    assert shorter == "steps = 8\nf(600, steps=12, rows=600, also=dict(warm_steps=4))\nn_steps = 500"

@@ -25,7 +25,7 @@ from ..tasks.core import seeded
 from ..tasks.haystack import Haystack
 from ..models.gpt import GPT
 from ..train.workers import cores, pick_device, threads_of
-from ..train.loop import Run
+from ..train.run import Run
 from .ways import autograd, in_turns, LABELS, many, middle, ours, SETTINGS, sizes_for, timed, WAYS
 from .limits import floor, fused_peaks, fused_work, needed, peaks, step_parts
 
@@ -128,7 +128,7 @@ def busy_cores():
 # %% ../../nbs/95_dev.bench.ipynb #c80e5d17
 def in_default_threads(task, cfg, batch):
     "A step without numba in as many threads as there are cores"
-    run = Run(GPT(cfg), task, batch, seed=0, **SETTINGS)
+    run = Run(GPT(cfg), task, batch_size=batch, **SETTINGS)
     run.model.register_forward_hook(lambda *_: None)
     return within(lambda: threads_of(cores()), lambda n: timed(run.step, n))
 

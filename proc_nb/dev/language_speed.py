@@ -17,7 +17,7 @@ import torch
 from ..results import keep, machine
 from ..models.hf import to_hf
 from ..language.corpus import corpus, Corpus
-from ..language.model import LM
+from ..language.model import language_model
 from ..language.plan import engine, flops_per_token, lm_config, LM_SIZES, peak_flops
 from ..language.lm_run import LMRun
 from ..language.answers import markdown_table
@@ -38,7 +38,7 @@ def ours_lm(
     device='cpu', bf16=False, **kwargs # Where, half precision?, and arguments of `LMRun`
 ): # A function that does `n` steps and gives their seconds
     "Steps of this package"
-    run = LMRun(LM(lm_config(size, data.vocab_size, data.seq_len)), data, engine(device, bf16), rows, warmup=10, **kwargs)
+    run = LMRun(language_model(lm_config(size, data.vocab_size, data.seq_len)), data, engine(device, bf16), rows, warmup=10, **kwargs)
     def go(n): return _between([(run.step(), _now(device))[1] for _ in range(n + 1)])
     go.run = run
     return go
@@ -55,7 +55,7 @@ def trainer_lm(data, size, rows, device='cpu', bf16=False):
     "Steps of `transformers`' Trainer on the same rows"
     import transformers as hf
     hf.logging.set_verbosity_error()
-    model,ends = to_hf(LM(lm_config(size, data.vocab_size, data.seq_len))),[]
+    model,ends = to_hf(language_model(lm_config(size, data.vocab_size, data.seq_len))),[]
     class Clock(hf.TrainerCallback):
         def on_step_end(self, *args, **kwargs): ends.append(_now(device))
     def go(n):

@@ -19,7 +19,8 @@ from ..tasks.core import Batch, seeded
 from ..tasks.haystack import Haystack
 from ..models.gpt import GPT, GPTConfig
 from ..train.workers import threads_of
-from ..train.loop import backward, Run
+from ..train.loss import backward
+from ..train.run import Run
 from .ways import SETTINGS, timed
 
 # %% ../../nbs/94_dev.limits.ipynb #f639e7bd
@@ -123,7 +124,7 @@ def fused_peaks(
 # %% ../../nbs/94_dev.limits.ipynb #17aa42be
 def step_parts(task, cfg, batch, tries=15):
     "Milliseconds of the processor's work for the rows, the gradient and the update of one step: medians of `tries`"
-    run = Run(GPT(cfg), task, batch, seed=0, **SETTINGS)
+    run = Run(GPT(cfg), task, batch_size=batch, **SETTINGS)
     b = task.sample(batch, run.generator)
     def update():
         nn.utils.clip_grad_norm_(run.params, 1.)

@@ -17,7 +17,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..tasks.core import seeded
-from ..models.gpt import GPT, GPTConfig, use_generator
+from ..models.dropout import use_generator
+from ..models.gpt import GPT, GPTConfig
 from ..models.hf import to_hf
 from ..train.workers import cores, in_step, progress
 from ..train.loop import fit

@@ -23,7 +23,7 @@ from ..checks import whole
 from ..files import unsealed
 from ..results import keep, machine, student
 from ..tasks.core import Batch
-from ..models.gpt import eval_mode
+from ..models.dropout import eval_mode
 from ..train.loop import fit
 from .capture import last_answer
 from .gradients import GradDot

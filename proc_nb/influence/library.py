@@ -18,7 +18,8 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Batch, seeded
-from ..models.gpt import eval_mode, GPT, GPTConfig
+from ..models.dropout import eval_mode
+from ..models.gpt import GPT, GPTConfig
 from ..train.loop import fit
 from .gradients import padded_rows
 from .retrain import Rows

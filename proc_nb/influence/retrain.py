@@ -13,7 +13,8 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Batch, seeded, SPLITS, Task
-from ..models.gpt import device_of, eval_mode, GPT, GPTConfig
+from ..models.dropout import eval_mode
+from ..models.gpt import device_of, GPT, GPTConfig
 from ..train.ensemble import ManyRun
 from .capture import answer_cross_entropy, answer_outputs, each_loss
 
@@ -40,7 +41,7 @@ class LeaveOutRun(ManyRun):
     def sample(self):
         "One batch for all, each network with its own mask"
         b,S = self.task.data,self.net.members
-        i = torch.randint(len(b), (self.batch_size,), generator=self.generators[0])
+        i = torch.randint(len(b), (self.config.batch_size,), generator=self.generators[0])
         b,mask = b[i],b.loss_mask[i] & self.task.keep[:, i, None]
         return Batch(b.tokens.repeat(S, 1), b.targets.repeat(S, 1), mask.flatten(0, 1), task=b.task)
 
@@ -61,7 +62,8 @@ def train_without(
     if keep.shape[1:] != (len(rows),) or not keep.any(1).all(): raise ValueError(f'Each network needs rows to read, out of {len(rows)}; keep has the shape {list(keep.shape)}.')
     task,models = Rows(rows),[GPT(config, seed=seed) for _ in keep]
     task.keep = keep.bool()
-    run = LeaveOutRun(models, task, batch_size, lr, None, (), [seed] * len(models), weight_decay, 1., warmup, schedule, steps)
+    run = LeaveOutRun(models, task, [seed] * len(models), batch_size=batch_size, lr=lr, weight_decay=weight_decay,
+        warmup=warmup, schedule=schedule, decay_steps=steps)
     for _ in range(steps): run.step()
     if not run.alive.all(): raise FloatingPointError(f'{int((~run.alive).sum())} of {len(models)} networks diverged. Try a lower lr.')
     return [m.eval() for m in models]

@@ -19,7 +19,7 @@ from ..checks import choose, whole
 from ..files import sealed, unsealed, write_atomic
 from ..results import keep, machine, student
 from ..viz.draw import COLORS
-from .retrain import random_subsets, lds, removal, row_losses, spearman, train_without
+from .retrain import lds, random_subsets, removal, row_losses, spearman, train_without
 from .library import answered, Library, reader
 from .experiments import members, scorers
 

@@ -11,22 +11,23 @@ __all__ = ['train_together', 'composed', 'Composer']
 import math
 
 import ipywidgets as W
-from fastcore.basics import ifnone, noop, patch
+from fastcore.basics import ifnone
 
-from ..checks import choose
+from ..checks import choose, whole
 from ..viz.draw import Html, esc
 from ..viz.plots import *
+from ..viz.panel import *
 from ..tasks.core import Task, tasks
 from ..models.gpt import GPT, device_of
 from ..models.transfer import compose
+from ..train.background import Runner
 from ..train.workers import in_step
 from ..train.loop import Record, fit
 from ..train.ensemble import fit_many
 from ..train.zoo import load_zoo, start, zoo
 from ..train.practice import RATES, fresh_rates
-from .runner import Runner
-from .panel import *
-from .transfer_lab import *
+from .runner import CONTROL
+from .transfer_lab import SMALL
 
 # %% ../../nbs/84_lab.composer.ipynb #80e14612
 def _to_the_end(records, steps):
@@ -63,7 +64,8 @@ def composed(
     device='cpu' # Where to train
 ) -> dict: # Name -> model: composed, the two parents (attention and MLP of one), random weights
     "A network from parts of two, and what to compare it with"
-    both,fresh = start(attn, test, [], seed=seed, device=device),start(attn, test, [], seed=seed, device=device)
+    both = start(attn, test, [], seed=seed, device=device)
+    fresh = start(attn, test, [], seed=seed, device=device)
     compose(both, {'attn': attn, 'mlp': mlp})
     parents = [start(m, test, ['attn', 'mlp'], seed=seed, device=device) for m in (attn, mlp)]
     return {'composed': both, 'attention giver, whole': parents[0], 'MLP giver, whole': parents[1], CONTROL: fresh}
@@ -83,88 +85,80 @@ class Composer(Trainable):
     ):
         names = list(zoo)
         self.settings,self.device = {**SMALL, **ifnone(settings, {})},device
-        self.c = dict(attn=wide_field(W.Dropdown(options=names, value=choose('practised network', attn, names), description='attention from')),
-            mlp=wide_field(W.Dropdown(options=names, value=choose('practised network', mlp, names), description='MLPs from')),
-            steps=number_field(steps, 1, 10**6, 'steps'), batch_size=number_field(batch_size, 1, 10**5, 'batch size'), seed=number_field(seed, 0, 2**53 - 1, 'seed'))
+        for t in tests: choose('test', t, tasks.tests)
+        self.c = dict(attn=dropdown(names, 'attention from', value=choose('practised network', attn, names)),
+            mlp=dropdown(names, 'MLPs from', value=choose('practised network', mlp, names)),
+            steps=number_field(steps, 'steps'), batch_size=number_field(batch_size, 'batch size'), seed=number_field(seed, 'seed'))
         self.tests = {t: W.Checkbox(value=t in tests, description=t, indent=False) for t in tasks.tests}
-        for t in tests: choose('test', t, self.tests)
-        self._build()
+        self.rows = {} # test -> rows of its chart
+        self.charts = {} # test -> chart, legend
+        self.lost = {} # (test, network) -> step at which it diverged
+        self.history = [] # a record of the composed network per step
+        self.views = W.VBox()
+        self._choices()
+        head = self._head('Put a network together from two')
+        left = flex_column(*self.c.values(), html_box('<h4>Tests</h4>'), *self.tests.values(), flex='1 1 300px', max_width='460px')
+        self._enter(head, flex_box(left, flex_column(self.views, flex='2 1 440px'), align_items='flex-start'))
+        self.runner = Runner(self._items, seen=lambda _: self._draw(), changed=self._changed)
+        self.show_state(self.runner)
+
+    def __repr__(self): return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
+
     def choosers(self):
         "The controls that rest while a run is under way"
         return [*self.c.values(), *self.tests.values()]
-    def __repr__(self): return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
 
-# %% ../../nbs/84_lab.composer.ipynb #96cc2e53
-@patch
-def _build(self:Composer):
-    "Lay out the panel"
-    self.rows,self.charts,self.history,self.lost = {},{},[],{}
-    self.message,self.status = html_box(),html_box()
-    self.bar,self.views = W.IntProgress(value=0, max=1, layout=W.Layout(width='100%', max_width='640px')),W.VBox()
-    left = flex_column(html_box('<h3>Compose</h3>'), *self.c.values(), html_box('<h4>Tests</h4>'), *self.tests.values(), flex='1 1 300px', max_width='460px')
-    right = flex_column(self._buttons(), self.message, self.status, self.bar, self.views, flex='2 1 440px')
-    self._enter(flex_box(left, right, align_items='flex-start'))
-    self.runner = Runner(self._items, noop, self._seen, self._changed)
-    self._enable()
+    def _choices(self):
+        "What is chosen; ValueError in words for a number that cannot be"
+        c = {k: w.value for k,w in self.c.items()}
+        for k,lo,hi in (('steps', 1, 10**6), ('batch_size', 1, 10**5), ('seed', 0, 2**53 - 1)): whole(k, c[k], lo, hi)
+        return c
 
-# %% ../../nbs/84_lab.composer.ipynb #7e4ad515
-@patch
-def _items(self:Composer):
-    "Train the four networks on one chosen test after the other"
-    chosen,c = [t for t,w in self.tests.items() if w.value],{k: w.value for k,w in self.c.items()}
-    if not chosen: raise ValueError('No test is ticked: tick at least one.')
-    self.rows,self.history,self.lost = {t: [] for t in chosen},[],{}
-    self.charts = {t: (LiveChart(height=200), html_box()) for t in chosen}
-    self.views.children = [W.VBox([html_box(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
-    return self._train(chosen, c)
+    def _items(self):
+        "Train the four networks on one chosen test after the other"
+        c,chosen = self._choices(),[t for t,w in self.tests.items() if w.value]
+        if not chosen: raise ValueError('No test is ticked: tick at least one.')
+        self.rows = {t: [] for t in chosen}
+        self.history,self.lost = [],{}
+        self.charts = {t: (LiveChart(height=200), html_box()) for t in chosen}
+        self.views.children = [W.VBox([html_box(f'<h4>{esc(t)}</h4>'), *v]) for t,v in self.charts.items()]
+        return self._train(chosen, c)
 
-# %% ../../nbs/84_lab.composer.ipynb #3c96002a
-@patch
-def _train(self:Composer, chosen, c):
-    steps = c['steps']
-    for t in chosen:
-        test = tasks[t](**self.settings.get(t, {}))
-        models = composed(load_zoo(c['attn']), load_zoo(c['mlp']), test, c['seed'], self.device)
-        kw = dict(RATES, steps=steps, batch_size=c['batch_size'], seed=c['seed'], lr_scale=fresh_rates(['attn', 'mlp']), schedule='hold', decay_steps=steps)
-        kw['eval_every'] = max(1, min(50, steps // 20))
-        for recs in train_together(models, test, **kw): yield self._note(t, c, recs)
+    def _train(self, chosen, c):
+        rates = dict(RATES, steps=c['steps'], batch_size=c['batch_size'], seed=c['seed'], schedule='hold', decay_steps=c['steps'])
+        rates |= dict(lr_scale=fresh_rates(['attn', 'mlp']), eval_every=max(1, min(50, c['steps'] // 20)))
+        for t in chosen:
+            test = tasks[t](**self.settings.get(t, {}))
+            models = composed(load_zoo(c['attn']), load_zoo(c['mlp']), test, c['seed'], self.device)
+            for recs in train_together(models, test, **rates): yield self._note(t, c, recs)
 
-# %% ../../nbs/84_lab.composer.ipynb #7b71f886
-@patch
-def _note(self:Composer, test, c, recs):
-    for name,rec in recs.items():
-        if math.isnan(rec.loss): self.lost.setdefault((test, name), rec.step)
-        if rec.accuracy is not None: self.rows[test].append(dict(setting=name, seed=c['seed'], step=rec.step, accuracy=rec.accuracy))
-    self.history.append(recs['composed'])
-    return test,recs['composed']
+    def _note(self, test, c, recs):
+        for name,rec in recs.items():
+            if math.isnan(rec.loss): self.lost.setdefault((test, name), rec.step)
+            if rec.accuracy is not None: self.rows[test].append(dict(setting=name, seed=c['seed'], step=rec.step, accuracy=rec.accuracy))
+        self.history.append(recs['composed'])
+        return test,recs['composed']
 
-@patch
-def _lost_said(self:Composer, test):
-    said = ', '.join(f'{n} diverged at step {s:,}' for (t,n),s in self.lost.items() if t == test)
-    return Html(f'<p class="pnb-note">{esc(said)}: accuracy before that.</p>' if said else '')
+    def _lost_said(self, test):
+        said = ', '.join(f'{n} diverged at step {s:,}' for (t,n),s in self.lost.items() if t == test)
+        return Html(note_html(f'{esc(said)}: accuracy before that.') if said else '')
 
-# %% ../../nbs/84_lab.composer.ipynb #c622006d
-@patch
-def _seen(self:Composer, _):
-    "Charts, bar and line of figures"
-    for t,(chart,table) in self.charts.items():
-        chart.draw(self.rows[t], self.c['steps'].value)
-        table.value = (legend(self.rows[t]) + self._lost_said(t)).markup
-    if self.runner.last is None: return
-    (test,rec),n = self.runner.last,self.c['steps'].value * len(self.rows)
-    self.bar.max,self.bar.value = n,len(self.history)
-    left = '' if self.state != 'running' else f' · {clock_said((n - len(self.history)) * self.runner.seconds / max(1, len(self.history)))} left'
-    self.status.value = f'<p class="pnb-status" aria-live="polite">{esc(test)}: step {rec.step:,} of {self.c["steps"].value:,} · loss {rec.loss:.3f}{left}</p>'
+    def _draw(self):
+        "Charts, bar and line of figures"
+        steps = self.c['steps'].value
+        for t,(chart,table) in self.charts.items():
+            chart.draw(self.rows[t], max(1, steps))
+            table.value = (legend(self.rows[t]) + self._lost_said(t)).markup
+        if self.runner.last is None: return
+        test,rec = self.runner.last
+        self.show_progress(esc(test), rec.step, steps, rec.loss, done=len(self.history), of=steps * len(self.rows))
 
-# %% ../../nbs/84_lab.composer.ipynb #a18c428c
-@patch
-def _changed(self:Composer, runner):
-    self._told(runner)
-    self._seen(None)
+    def _changed(self, runner):
+        self.show_state(runner)
+        self._draw()
 
-@patch
-def static(self:Composer) -> Html: # The same view without widgets
-    "A chart for each test"
-    head = f'<h4>Attention of {esc(self.c["attn"].value)}, MLPs of {esc(self.c["mlp"].value)}</h4>'
-    charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') + self._lost_said(t) for t,r in self.rows.items() if r]
-    return Html(head + ''.join(c.markup for c in charts) + ('' if charts else '<p>Not trained yet.</p>'))
+    def static(self) -> Html: # The same view without widgets
+        "A chart for each test"
+        head = f'<h4>Attention of {esc(self.c["attn"].value)}, MLPs of {esc(self.c["mlp"].value)}</h4>'
+        charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') + self._lost_said(t) for t,r in self.rows.items() if r]
+        return Html(head + ''.join(c.markup for c in charts) + ('' if charts else '<p>Not trained yet.</p>'))

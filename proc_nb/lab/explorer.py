@@ -10,15 +10,15 @@ __all__ = ['RuleExplorer', 'attention_page', 'AttentionView']
 # %% ../../nbs/82_lab.explorer.ipynb #3802a652
 import ipywidgets as W
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone
 
 from ..checks import choose, whole
 from ..viz.draw import Html, esc
+from ..viz.panel import *
 from ..tasks.core import *
 from ..models.gpt import device_of
 from ..train.loop import check_fit
 from ..viz.views import *
-from .runner import in_words
 from .panel import *
 
 # %% ../../nbs/82_lab.explorer.ipynb #433a8f16
@@ -28,38 +28,27 @@ class RuleExplorer(Panel):
         rule:str='identity', # The task to begin with
         **settings # Its arguments
     ):
-        self.name = wide_field(W.Dropdown(options=[(f'{k} ({c.kind})', k) for k,c in tasks.items()], value=choose('task', rule, tasks), description='rule or test'))
-        self.again,self.seed,self.page = W.Button(description='draw again', icon='refresh', button_style='primary'),0,html_box()
+        self.name = dropdown([(f'{k} ({c.kind})', k) for k,c in tasks.items()], 'rule or test', value=choose('task', rule, tasks))
+        self.again = W.Button(description='draw again', icon='refresh', button_style='primary')
+        self.seed,self.page = 0,html_box()
         self.args = TaskBox(self._draw)
         self.args.choose(rule, **settings)
         self.name.observe(self._other, 'value')
         self.again.on_click(lambda _: self._next())
-        side = flex_column(html_box('<h3>Explore a rule</h3>'), self.name, self.args.box, self.again)
-        self._enter(flex_box(side, flex_column(self.page, flex='2 1 480px')))
+        side = flex_column(self.name, self.args.box, self.again)
+        self._enter(html_box('<h3 class="pnb-title">Explore a rule</h3>'), flex_box(side, flex_column(self.page, flex='2 1 480px')))
         self._draw()
     def __repr__(self): return f'RuleExplorer: {self.args.task()}'
-
-# %% ../../nbs/82_lab.explorer.ipynb #2447d0ba
-@patch
-def static(self:RuleExplorer):
-    "The same view without widgets"
-    return rule_page(self.args.task(), self.seed)
-
-@patch
-def _draw(self:RuleExplorer):
-    try: self.page.value = self.static().markup
-    except Exception as e: self.page.value = f'<p class="pnb-error" role="alert">{esc(in_words(e))}</p>'
-
-# %% ../../nbs/82_lab.explorer.ipynb #df6df563
-@patch
-def _other(self:RuleExplorer, change):
-    self.args.choose(change['new'])
-    self._draw()
-
-@patch
-def _next(self:RuleExplorer):
-    self.seed += 1
-    self._draw()
+    def static(self):
+        "The same view without widgets"
+        return rule_page(self.args.task(), self.seed)
+    def _draw(self): self.say(self.page, lambda: self.static().markup)
+    def _other(self, change):
+        self.args.choose(change['new'])
+        self._draw()
+    def _next(self):
+        self.seed += 1
+        self._draw()
 
 # %% ../../nbs/82_lab.explorer.ipynb #fa1d76b3
 def attention_page(
@@ -67,17 +56,24 @@ def attention_page(
     batch:Batch, # Rows; the first is shown
     at:int=None, # The position to follow; one with an answer if None
     before=None, # The same model at another time
-    kind:str='after' # 'after', 'before', or 'difference' of the two
+    kind:str='after', # 'after', 'before', or 'difference' of the two
+    narrow:bool=False # Add the upright form for a narrow page
 ) -> Html: # The row, one position in numbers, all maps
     "Where every head looks in one row"
     choose('view', kind, ['after', 'before', 'difference'] if before is not None else ['after'])
-    task,(asks,want) = batch.task,asked(batch)
-    at = whole('at', ifnone(at, asks), 0, len(tokens := task.trim(batch.tokens[0])) - 1)
-    after,first = (ifnone(m, model).attention(tokens[None].to(device_of(ifnone(m, model))))[:, 0].cpu() for m in (model, before))
-    att = dict(after=after, before=first, difference=after - first)[kind]
-    head = Task.picture(task, batch.tokens[0].cpu(), batch.loss_mask[0].cpu()) + Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(task.token_names[tokens[at]])}</b>:</p>')
-    names,title = [task.token_names[t] for t in tokens.tolist()],kind if before is not None else ''
-    return head + strip(att[:, :, at], want if at == asks else ()) + attention_maps(att, names, title)
+    task = batch.task
+    asks,want = asked(batch)
+    tokens = task.trim(batch.tokens[0])
+    names = [task.token_names[t] for t in tokens.tolist()]
+    at = whole('at', ifnone(at, asks), 0, len(tokens) - 1)
+    # where every head looks, [n_layer, n_head, T, T]
+    def maps(m): return m.attention(tokens[None].to(device_of(m)))[:, 0].cpu()
+    if kind == 'difference': att = maps(model) - maps(before)
+    else: att = maps(before if kind == 'before' else model)
+    said = Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(names[at])}</b>:</p>')
+    head = Task.picture(task, batch.tokens[0].cpu(), batch.loss_mask[0].cpu()) + said
+    heads = heads_page(att[:, :, at], names, want if at == asks else (), at, narrow)
+    return head + heads + attention_maps(att, names, kind if before is not None else '')
 
 # %% ../../nbs/82_lab.explorer.ipynb #c309c1e5
 class AttentionView(Panel):
@@ -89,40 +85,34 @@ class AttentionView(Panel):
     ):
         task = ifnone(task, getattr(model, 'task', None))
         if task is None: raise ValueError('AttentionView needs to know what the model reads: give it a task or a batch.')
-        store_attr('model,before')
-        self.given,self.task,self.seed = task if isinstance(task, Batch) else None,task.task if isinstance(task, Batch) else task,0
+        self.model,self.before,self.seed = model,before,0
+        self.given = task if isinstance(task, Batch) else None
+        self.task = task.task if isinstance(task, Batch) else task
         check_fit(model, self.task)
-        self.page,self.at = html_box(),wide_field(W.SelectionSlider(options=[0], description='position', continuous_update=True))
+        self.page = html_box().add_class('pnb-look')
+        self.at = wide_field(W.IntSlider(value=0, min=0, max=0, description='position'))
         self.kind = W.ToggleButtons(options=['after'] if before is None else ['after', 'before', 'difference'], style=dict(button_width='auto'))
         self.again = W.Button(description='another row', icon='refresh', button_style='primary')
-        self._enter(html_box('<h3>Where every head looks</h3>'), flex_box(*([] if before is None else [self.kind]), self.again), self.at, self.page)
+        controls = flex_box(*([] if before is None else [self.kind]), self.again)
+        self._enter(html_box('<h3 class="pnb-title">Where every head looks</h3>'), controls, self.at, self.page)
         self._row()
         for w in (self.at, self.kind): w.observe(lambda _: self._draw(), 'value')
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
-
-# %% ../../nbs/82_lab.explorer.ipynb #f389c1a4
-@patch
-def _row(self:AttentionView):
-    "Another row, and its positions on the slider"
-    rows = ifnone(self.given, self.task.sample(64, seeded(self.seed), 'validation'))
-    size = (rows.tokens != self.task.pad).sum(1)
-    i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 20, size, -size).argmax())
-    self.batch = rows[i:i + 1]
-    n = len(self.task.trim(self.batch.tokens[0]))
-    self.at.options,self.at.value = range(n),min(asked(self.batch)[0], n - 1)
-    self._draw()
-
-@patch
-def _next(self:AttentionView):
-    self.seed += 1
-    self._row()
-
-# %% ../../nbs/82_lab.explorer.ipynb #42f8be17
-@patch
-def static(self:AttentionView):
-    "The same view without widgets"
-    return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value)
-
-@patch
-def _draw(self:AttentionView): self.page.value = self.static().markup
+    def static(self, narrow=False):
+        "The same view without widgets"
+        return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value, narrow)
+    def _draw(self): self.page.value = self.static(narrow=True).markup
+    def _row(self):
+        "Another row, and its positions on the slider"
+        rows = ifnone(self.given, self.task.sample(64, seeded(self.seed), 'validation'))
+        size = (rows.tokens != self.task.pad).sum(1)
+        # given rows in their order, drawn ones by size: the longest that can be read
+        i = self.seed % len(rows) if self.given is not None else int(torch.where(size <= 20, size, -size).argmax())
+        self.batch = rows[i:i + 1]
+        self.at.max = len(self.task.trim(self.batch.tokens[0])) - 1
+        self.at.value = min(asked(self.batch)[0], self.at.max)
+        self._draw()
+    def _next(self):
+        self.seed += 1
+        self._row()

@@ -9,15 +9,15 @@ __all__ = ['checkpoints', 'checkpoint_io', 'checkpoint_about', 'load_lm', 'refus
 
 # %% ../../nbs/65_language.checkpoints.ipynb #0f833e4c
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..files import sha256, unsealed
-from ..models.gpt import GPTConfig
+from ..models.gpt import GPT, GPTConfig
 from ..models.checkpoint import load_model
 from ..models.hf import from_hf
-from .model import LM, LMConfig
 
 # %% ../../nbs/65_language.checkpoints.ipynb #4ead06c5
 def checkpoints(
@@ -53,7 +53,7 @@ def checkpoint_about(path):
 # %% ../../nbs/65_language.checkpoints.ipynb #29635856
 def load_lm(
     path # A run's folder, a checkpoint, a file of `save_model`, or a Hugging Face folder
-) -> LM: # The network
+) -> GPT: # The network
     "A language model from disk; raises FileNotFoundError or ValueError"
     path = Path(path)
     if path.is_file(): return as_lm(load_model(path))
@@ -67,9 +67,9 @@ def _of_checkpoint(at):
     "The network of a checkpoint; raises ValueError if it is not the one that is named there"
     import torch.distributed.checkpoint as dcp
     try:
-        cfg = LMConfig(**checkpoint_about(at)['run']['config'])
+        cfg = GPTConfig(**checkpoint_about(at)['run']['config'])
         refuse_oversized(at, cfg)
-        model = LM(cfg)
+        model = GPT(cfg)
         into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
         checkpoint_io(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
     except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
@@ -82,8 +82,8 @@ def refuse_oversized(at, cfg):
 
 # %% ../../nbs/65_language.checkpoints.ipynb #a266fe4b
 def as_lm(gpt):
-    "The same network as an `LM`, with a tied head if head and embedding are equal"
+    "The same network with a tied head if head and embedding are equal"
     tied = torch.equal(gpt.wte.weight, gpt.lm_head.weight)
-    model = LM(LMConfig(**{**{k: getattr(gpt.config, k) for k in GPTConfig.__dataclass_fields__}, 'tied': tied}))
+    model = GPT(replace(gpt.config, tied=tied))
     model.load_state_dict(gpt.state_dict())
     return model

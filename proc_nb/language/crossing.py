@@ -18,7 +18,7 @@ import torch
 
 from ..checks import between, choose, whole
 from ..tasks.mixture import warm_task
-from .corpus import Corpus, corpus
+from .corpus import corpus, Corpus
 from .plan import LM_SIZES
 from .pretrain import Pretraining
 from .study import ALL, LanguageStudy, RULES

@@ -18,12 +18,14 @@ from fastcore.basics import ifnone, store_attr
 from ..checks import between, choose, whole
 from ..files import full_disk, sealed, sha256, write_atomic
 from ..tasks.core import Batch, seeded, Task
-from ..models.gpt import dropout_from, eval_mode
-from ..train.loop import check_fit, param_groups, rate, Record, run_settings
+from ..models.dropout import dropout_from, eval_mode
+from ..models.gpt import GPT, GPTConfig
+from ..train.loss import check_fit
+from ..train.run import param_groups, rate, Record, TrainConfig
 from ..train.scores import right_rows
 from .tokenizers import store_tokenizer
 from .corpus import Corpus
-from .model import LM, own_document
+from .model import own_document
 from .checkpoints import checkpoint_about, checkpoint_io, checkpoints
 
 # %% ../../nbs/65_language.lm_run.ipynb #65bfd635
@@ -62,7 +64,7 @@ def lr_factor(
 
 DECAYS = 'matrices','all'
 def decay_groups(
-    model:LM, # A network
+    model:GPT, # A network
     lr:float, # Learning rate
     lr_scale:dict, # Part -> factor on it
     weight_decay:float, # Weight decay
@@ -78,7 +80,7 @@ def decay_groups(
 class LMRun:
     "A language-model run that can be stepped, measured, saved and loaded"
     def __init__(self,
-        model:LM, # The network, not yet wrapped
+        model:GPT, # The network, not yet wrapped
         task, # A corpus or a rule
         acc, # The engine
         batch_size:int=16, # Rows in a step, over all processes
@@ -95,7 +97,9 @@ class LMRun:
         store_attr(but='model')
         check_fit(model, task)
         shared_by(acc.num_processes, batch_size=batch_size)
-        vars(self).update(run_settings(batch_size, lr, lr_scale, seed, weight_decay, clip, warmup, schedule, decay_steps))
+        checked = TrainConfig(batch_size=batch_size, lr=lr, lr_scale=lr_scale, seed=seed, weight_decay=weight_decay,
+            clip=clip, warmup=warmup, schedule=schedule, decay_steps=decay_steps)
+        for k in 'batch_size lr lr_scale seed weight_decay clip warmup schedule decay_steps'.split(): setattr(self, k, getattr(checked, k))
         self.floor,self.betas = between('floor', floor, 0, 1, ends=True),[between('betas', b, 0, 1, ends=True) for b in betas]
         self.micro = None if micro is None else whole('micro', micro, 1)
         self.config,self.names,self.done = model.config,[n for n,_ in model.named_parameters()],0
@@ -208,7 +212,9 @@ class LMRun:
         "The settings that must be the same for a run to go on, as JSON"
         keys = 'batch_size lr lr_scale weight_decay clip warmup schedule decay_steps floor betas decay seed isolate'.split() + ['origin'] * bool(self.origin)
         data = dict(sha256=self.task.sha256) if isinstance(self.task, Corpus) else dict(rule=repr(self.task))
-        config = {k: v for k,v in asdict(self.config).items() if k != 'remat'}
+        kind = asdict(GPTConfig())
+        later = 'causal', 'shared', 'wired' # what version 0.1 does not name is what a GPT is
+        config = {k: v for k,v in asdict(self.config).items() if k != 'remat' and not (k in later and v == kind[k])}
         return json.loads(json.dumps(dict(data, config=config, **{k: getattr(self, k) for k in keys})))
     def save(self,
         folder, # Where the checkpoints of this phase go

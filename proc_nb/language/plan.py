@@ -19,7 +19,7 @@ from ..checks import choose, whole
 from ..viz.draw import esc
 from ..tasks.core import seeded
 from ..train.workers import pick_device
-from .model import LM, LMConfig
+from ..models.gpt import GPT, GPTConfig
 
 # %% ../../nbs/64_language.plan.ipynb #3634a8c7
 @dataclass
@@ -40,11 +40,12 @@ def lm_config(
     size:str, # A name in `LM_SIZES`
     vocab_size:int, # Tokens
     block_size:int=None, # Longest row; the size's own if None
-    **kwargs # Other fields of `LMConfig`
-) -> LMConfig: # The sizes of the network
+    tied:bool=True, # Is the head the token embedding?
+    **kwargs # Other fields of `GPTConfig`
+) -> GPTConfig: # The sizes of the network
     "The network called `size` for a vocabulary"
     s = LM_SIZES[choose('size', size, LM_SIZES)]
-    return LMConfig(vocab_size, ifnone(block_size, s.block_size), s.n_layer, s.n_head, s.n_embd, **kwargs)
+    return GPTConfig(vocab_size, ifnone(block_size, s.block_size), s.n_layer, s.n_head, s.n_embd, tied=tied, **kwargs)
 
 # %% ../../nbs/64_language.plan.ipynb #8890694f
 @dataclass
@@ -84,7 +85,7 @@ def _matmul_speed(device, kind):
 
 # %% ../../nbs/64_language.plan.ipynb #22c236dc
 def flops_per_token(
-    cfg:LMConfig, # Sizes of the network
+    cfg:GPTConfig, # Sizes of the network
     recomputed:bool=False # With the blocks' second forward pass, where activations are recomputed?
 ) -> int: # Operations in forward and backward pass
     "What one token of training needs: six for each weight in a matrix product, and attention over a full row (PaLM's count, 2204.02311)"
@@ -97,7 +98,7 @@ def flops_per_token(
 class Plan:
     "What a run will need"
     def __init__(self,
-        cfg:LMConfig, # The network
+        cfg:GPTConfig, # The network
         steps:int, # Steps
         batch_size:int, # Rows in a step
         micro:int, # Rows a device does at a time
@@ -114,7 +115,7 @@ class Plan:
     ):
         store_attr()
         for k in 'steps batch_size micro devices'.split(): whole(k, getattr(self, k), 1)
-        with torch.device('meta'): model = LM(cfg)
+        with torch.device('meta'): model = GPT(cfg)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.tokens = steps * batch_size * cfg.block_size
         self.operations = flops_per_token(cfg) * self.tokens + (warm.operations if warm else 0)
@@ -179,11 +180,11 @@ def _size(x): return f'{x / 2**30:,.2f} GiB' if x > 2**29 else f'{x / 2**20:,.1f
 
 # %% ../../nbs/64_language.plan.ipynb #28f6dd92
 def counted_lm_flops(
-    cfg:LMConfig # The network
+    cfg:GPTConfig # The network
 ) -> int: # Operations in matrix products, forward and backward, per token
     "What PyTorch counts for one row on the meta device, where attention is done in full"
     from torch.utils.flop_counter import FlopCounterMode
-    with torch.device('meta'): model,x = LM(cfg),torch.zeros(1, cfg.block_size, dtype=torch.int64)
+    with torch.device('meta'): model,x = GPT(cfg),torch.zeros(1, cfg.block_size, dtype=torch.int64)
     seen = torch.ones(1, 1, *[cfg.block_size] * 2, dtype=torch.bool, device='meta')
     with FlopCounterMode(display=False) as c: model(x, targets=x, seen=seen).backward()
     return c.get_total_flops() // cfg.block_size

@@ -18,13 +18,14 @@ from ..checks import between, choose, whole
 from ..files import sealed, tensors_sha256, unsealed, write_atomic
 from ..tasks.core import Task
 from ..tasks.mixture import warm_task
+from ..models.gpt import GPT
 from ..models.transfer import transfer
-from ..train.loop import SCHEDULES
+from ..train.run import SCHEDULES
 from ..study.grid import code_of
 from ..study.run import alone
 from .tokenizers import require
-from .corpus import Corpus, corpus
-from .model import LM
+from .corpus import corpus, Corpus
+from .model import language_model
 from .plan import engine, flops_per_token, gpu_of, GPUS, lm_config, LM_SIZES, peak_flops, Plan
 from .checkpoints import as_lm, checkpoint_about, checkpoints, load_lm
 from .lm_run import LMRecord, LMRun, peak_memory, shared_by
@@ -105,15 +106,14 @@ class Pretraining:
         return lm_config(self.size, self.task.vocab_size, self.task.seq_len, remat=self.remat, dropout=self.dropout)
     def _meets(self):
         "Raise ValueError if the parts cannot be carried over, or the network to start from does not fit"
-        with torch.device('meta'): a,b = self.source or LM(self.warm_config() if self.task else self.config),LM(self.config)
+        with torch.device('meta'): a,b = self.source or GPT(self.warm_config() if self.task else self.config),GPT(self.config)
         transfer(a, b, self.parts)
         if self.init is None: return
-        if not isinstance(self.init, torch.nn.Module): self.init = load_lm(self.init)
-        if not isinstance(self.init, LM): self.init = as_lm(self.init)
+        self.init = as_lm(self.init) if isinstance(self.init, torch.nn.Module) else load_lm(self.init)
         _fits(self.init.config, self.config)
     def begin(self):
         "The network that learns language, with what it starts from; `.report` says what was carried over"
-        model = LM(self.config, seed=self.seed)
+        model = language_model(self.config, seed=self.seed)
         model.report = None
         if self.init is not None: transfer(self.init, model, ['attn', 'mlp', 'ln', 'tok', 'pos'])
         if self.source is not None: model.report = transfer(self.source, model, self.parts)
@@ -187,7 +187,7 @@ class Pretraining:
             if self.run_dir and self.acc.is_main_process: self.results()
     def _warm_run(self):
         how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
-        model = LM(self.warm_config(), seed=self.seed + 1)
+        model = language_model(self.warm_config(), seed=self.seed + 1)
         return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
     def _language_run(self, folder, origin):
         last = self._last(folder)
@@ -200,7 +200,7 @@ class Pretraining:
         return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
     def _plain(self, run):
         "The network of a run in one piece, wherever its parts are"
-        model = LM(run.config)
+        model = GPT(run.config)
         full = {k[6:]: v.full_tensor() if hasattr(v, 'full_tensor') else v for k,v in run.tensors().items() if k.startswith('model.')}
         model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)
         return model

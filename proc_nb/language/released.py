@@ -14,7 +14,6 @@ import torch
 
 from ..checks import whole
 from ..models.gpt import GPT, GPTConfig, layer_of
-from .model import LM
 from .checkpoints import as_lm
 
 # %% ../../nbs/66_language.released.ipynb #5f51d52f
@@ -35,7 +34,7 @@ def _released(path):
 def load_released(
     path, # A .pth or .bin file
     n_head:int # Attention heads, such as the second number of '12_12_768'
-) -> LM: # The network
+) -> GPT: # The network
     "Read a checkpoint in the format of the papers' released code; raises ValueError for anything that is not tensors under GPT-2's names"
     whole('n_head', n_head, 1)
     state = _released(path)

@@ -21,11 +21,11 @@ from ..files import load_tensors, save_tensors, sealed, unsealed, write_atomic
 from ..results import machine
 from ..tasks.core import seeded
 from ..tasks.mixture import warm_task
+from ..models.gpt import GPT
 from ..models.transfer import perturb
 from ..models.checkpoint import fill, own_state
-from ..train.loop import evaluate
+from ..train.loss import evaluate
 from .corpus import Corpus, file_lock
-from .model import LM
 from .plan import LM_SIZES
 from .pretrain import Pretraining, rule_code
 
@@ -135,7 +135,7 @@ class LanguageStudy:
         file = self.nets and self.nets/f'{key}.safetensors'
         if not (file and file.exists()): return None
         state,about = load_tensors(file)
-        net = LM(p.warm_config())
+        net = GPT(p.warm_config())
         fill(net, state)
         return Practice(net, about['tokens'], about['accuracy'], about['steps'])
     def run(self, arm, seed, extra=0):

@@ -330,7 +330,7 @@ def time_lengths(
     shapes=None, # Name -> arguments of `time_heads`; `SHAPES` if None
     tries:int=5 # The best of so many
 ) -> list: # Dicts with 'setting', 'seed' (always 0), 'T', 'ordinary', 'lego' (milliseconds) and 'ratio'
-    "Time `LegoAttention` beside ordinary attention"
+    "Time `WiredAttention` beside ordinary attention"
     return [dict(setting=k, seed=0, **time_heads(T, tries=tries, B=max(1, 4096 // T), **v)) for k,v in ifnone(shapes, SHAPES).items() for T in lengths]
 
 # %% ../../nbs/54_lego.experiments.ipynb #ea4ebdb3

@@ -207,7 +207,7 @@ def learns(
     "How fast the parts of a run learn: fresh embeddings faster, or all alike as in the papers"
     parts = [p for s in run['sources'] for p in parts_of(s['parts'])]
     frozen = [q for p in parts for q in (('attn', 'mlp', 'ln') if p == 'all' else (p,))] if run['control'] == 'frozen' else []
-    moved = Report({k: v for r in model.reports for k,v in r.moved.items()}, {})
+    moved = Report({k: v for r in model.reports for k,v in r.moved.items()}, {k: v for r in model.reports for k,v in r.sizes.items()})
     return dict(lr_scale=fresh_rates(parts, report=moved) if run['rates'] == 'fresh' else None, freeze=frozen)
 
 # %% ../../nbs/41_study.grid.ipynb #4c99170f
@@ -282,7 +282,16 @@ def _cell(self:Study, test, sources, control, embed, scale):
     code = {s[0]: code_of(made(s)) for s in [test, *(o['rule'] for o in sources)]}
     own = {k: v for k,v in code.items() if v}
     how = dict(control=control, embed=embed, rescale=bool(scale), **self.settings)
-    return dict(test=test, sources=sources, **how, **only_given(code=own or None))
+    more = only_given(code=own or None, part_of_positions=self._part_of_positions(test, sources))
+    return dict(test=test, sources=sources, **how, **more)
+
+@patch
+def _part_of_positions(self:Study, test, sources):
+    "'fresh' where some positions are carried over and others are not: those learnt with the rest in earlier versions, so a run says it"
+    if self.settings['rates'] != 'fresh': return None
+    needed = sizes(made(test), self.settings['shape']).block_size
+    carried = [made(s['rule']).seq_len for s in sources if 'pos' in parts_of(s['parts'])]
+    return 'fresh' if carried and max(carried) < needed else None
 
 # %% ../../nbs/41_study.grid.ipynb #7433657f
 @patch

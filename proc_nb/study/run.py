@@ -27,7 +27,9 @@ from ..models.gpt import GPT
 from ..models.checkpoint import load_model, save_model
 from ..train.workers import pick_device, threads_of, workers_on
 from ..train.workers import progress as _bar
-from ..train.loop import Run, evaluate, fit
+from ..train.loss import evaluate
+from ..train.run import Run
+from ..train.loop import fit
 from ..train.ensemble import ManyRun, fit_many, out_of_memory
 from ..train.zoo import load_zoo
 from ..train.practice import practice_fit
@@ -444,8 +446,8 @@ def step_seconds(
 ) -> float: # Seconds for one step of all of them
     "Time training steps, after those that warm up"
     models = [GPT(sizes(task, shape), seed=i).to(device) for i in range(members)]
-    if members > 1: run = ManyRun(models, task, batch_size, 1e-3, None, (), range(members), 1e-3, 1., 100, 'constant', None)
-    else: run = Run(models[0], task, batch_size, 1e-3, None, (), 0, 1e-3, 1., 100, 'constant', None)
+    if members > 1: run = ManyRun(models, task, batch_size=batch_size)
+    else: run = Run(models[0], task, batch_size=batch_size)
     wait = (lambda: torch.cuda.synchronize(device)) if 'cuda' in str(device) else lambda: None
     for _ in range(3 if 'cuda' in str(device) else 1): run.step()
     wait()

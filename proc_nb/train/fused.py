@@ -38,6 +38,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, lower_builtin, make_attribute_wrapper, models, register_model, type_callable
 
 from ..tasks.core import Batch
+from ..models.attention import Attention
 from ..models.gpt import *
 
 # %% ../../nbs/31_train.fused.ipynb #f0500021
@@ -995,7 +996,7 @@ def _dropout():
 
 def _own():
     "Are the methods of the network those of the package?"
-    return all(getattr(k.__dict__[n], 'fget', k.__dict__[n]).__module__ == GPT.__module__ for k,n in METHODS)
+    return all(getattr(k.__dict__[n], 'fget', k.__dict__[n]).__module__ == k.__module__ for k,n in METHODS)
 
 # %% ../../nbs/31_train.fused.ipynb #f0500092
 def _watched():
@@ -1009,7 +1010,7 @@ def _walk(m):
 
 def _parameters(model):
     "The parameters in order if `model` is a plain `GPT`, else None; a head that shares the tokens' table comes first only"
-    if type(model) is not GPT or model.config.n_embd > WIDEST or _watched() or not _own(): return None
+    if type(model) is not GPT or not model.config.causal or model.config.n_embd > WIDEST or _watched() or not _own(): return None
     parts = list(_walk(model))
     if not all(map(_plain, parts)): return None
     params,c = [p for m in parts for p in m._parameters.values() if p is not None],model.config

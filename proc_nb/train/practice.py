@@ -129,11 +129,17 @@ def fresh_rates(
     parts, # What is carried over, as in `transfer`
     embed:str='random', # What happens to embeddings that are not named, as in `transfer`
     times:float=10, # How much faster fresh embeddings learn
-    report:Report=None # What `transfer` gave; it knows whether the mean embedding brought positions
+    report:Report=None # What `transfer` gave: it knows how many positions were carried over
 ) -> dict: # For `fit`'s lr_scale
-    "Let token and position embeddings that start fresh learn `times` as fast; one with rows carried over learns with the rest"
+    """Let token and position embeddings that start fresh learn `times` as fast as the rest.
+
+    Positions count as carried over only if all of them were. A longer test has positions that practice never saw:
+    then the whole table learns fast. Without a `report`, named positions count as carried over."""
     carried = {parts} if isinstance(parts, str) else {*parts}
-    if 'wpe.weight' in report.moved if report else embed == 'mean': carried |= {'pos'}
+    if report:
+        all_positions = report.moved.get('wpe.weight') == report.sizes.get('wpe.weight', 0)
+        carried = carried - {'pos'} | ({'pos'} if all_positions else set())
+    elif embed == 'mean': carried |= {'pos'}
     return {p: times for p in ('tok', 'pos') if p not in carried}
 
 # %% ../../nbs/36_train.practice.ipynb #bff6d218

@@ -86,7 +86,7 @@ def start(
 ) -> GPT: # A network ready for `fit`
     "A network for `test` with `parts` of the practised `rule` carried over; `.report` says what moved"
     source = load_zoo(rule) if isinstance(rule, str) else rule
-    own = dict(vocab_size=test.vocab_size, block_size=test.seq_len, dropout=0., tied=False)
-    model = GPT(GPTConfig(**{**vars(source.config), **own}), seed=seed)
+    c = source.config
+    model = GPT(GPTConfig(test.vocab_size, test.seq_len, c.n_layer, c.n_head, c.n_embd), seed=seed)
     model.task,model.report = test,transfer(source, model, parts, embed)
     return model.to(device)

@@ -24,7 +24,7 @@ def updates(n):
     lab = TransferLab(n_pairs=3, steps=12, batch_size=8)
     lab.run()
     for i in range(n + 1):
-        lab.runs[0].rows.append(dict(lab.runs[0].rows[-1], step=12 + i))
+        lab.runs[0].lines['mine'].append(dict(lab.runs[0].lines['mine'][-1], step=12 + i))
         lab._draw()
         if i % max(1, n // 20) == 0: yield now(i)
 
@@ -74,7 +74,7 @@ def together(n):
         said = other.communicate()[0]
         for l in both:
             l.runner.thread.join(300)
-            assert l.state == 'stopped', l.message.value
+            assert l.state == 'finished', l.message.value
         assert [[r.loss for r in l.history] for l in both] == [[r.loss for r in l.history] for l in alone], 'a lab was disturbed'
         together.said = getattr(together, 'said', said)
         assert said == together.said and said, 'the study was disturbed'
