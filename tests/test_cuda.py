@@ -12,7 +12,7 @@ from proc_nb.cuda_graph import Captured, replayed
 from proc_nb.train.ensemble import ManyRun
 from proc_nb.language.model import language_model, own_document
 from proc_nb.language.plan import engine
-from proc_nb.language.pretrain import LMRun
+from proc_nb.language.lm_run import LMRun
 from proc_nb.study.run import Store, Work, step_seconds
 from proc_nb.train.run import Run
 from proc_nb.train.workers import pick_device

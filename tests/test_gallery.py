@@ -5,7 +5,8 @@ import pytest
 from proc_nb.viz.draw import esc
 from proc_nb.dev.gallery import *
 from proc_nb.dev.gallery import _arm
-from proc_nb.language.experiments import additive, stored_language
+from proc_nb.language.answers import additive
+from proc_nb.language.experiments import stored_language
 
 PAGE = Path(__file__).parent.parent/'nbs/explain/gallery.ipynb'
 OUTPUTS = '\n'.join(''.join(t) for c in json.loads(PAGE.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code' for o in c['outputs'] for t in o.get('data', {}).values())

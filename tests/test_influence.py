@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
+from proc_nb.influence.capture import *
 from proc_nb.influence.gradients import *
 from proc_nb.influence.ekfac import *
 from proc_nb.influence.baselines import *
@@ -108,7 +109,7 @@ def gpt2():
     return transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=30, n_positions=16, n_embd=12, n_layer=2, n_head=2))
 
 def test_gpt2_of_transformers(gpt2, g):
-    model = Foreign(gpt2)
+    model = HFCausalLM(gpt2)
     rows = next_token(torch.randint(30, (8, 10), generator=g), torch.ones(8, 10, dtype=torch.bool))
     dot = GradDot(model, 'all')
     assert len(dot.layers) == 8
@@ -286,7 +287,7 @@ def foreign(name, vocab=30, scale=5):
 def test_the_logits_are_the_models_own(name, g):
     lm = foreign(name)
     rows = next_token(torch.randint(30, (6, 10), generator=g), torch.rand(6, 10, generator=g) < .7)
-    dot = GradDot(Foreign(lm), 'all')
+    dot = GradDot(HFCausalLM(lm), 'all')
     grads = by_hand(lm, dot.layers, rows)
     agree(dot.scores(rows[:3], rows), grads[:3] @ grads.T, 1e-3)
     agree(GradDot(lm, [n.removeprefix('lm.') for n in dot.layers]).scores(rows[:3], rows), grads[:3] @ grads.T, 1e-3)
@@ -401,10 +402,10 @@ def test_a_gpt2_folder_through_the_command(folder, command):
     rows = [json.loads(l) for l in (folder/'out/top.jsonl').read_text(encoding='utf-8').splitlines()]
     assert len(rows) == 2 * 2 * 2 and len(list((folder/'out').glob('scores-*'))) == 3
     from transformers import GPT2LMHeadModel
-    net = Foreign(GPT2LMHeadModel.from_pretrained(folder/'gpt2')).eval()
+    net = HFCausalLM(GPT2LMHeadModel.from_pretrained(folder/'gpt2')).eval()
     def tokens(t): return [1 + WORDS.index(w) for w in t.split()]
-    docs = ragged([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text(encoding='utf-8').splitlines()])
-    want = EKFAC(net).fit(docs).scores(ragged([tokens('the cat saw a tree'), [1, 2, 3, 4]], [3, 2]), docs)
+    docs = padded_rows([tokens(json.loads(l)['text']) for l in (folder/'docs.jsonl').read_text(encoding='utf-8').splitlines()])
+    want = EKFAC(net).fit(docs).scores(padded_rows([tokens('the cat saw a tree'), [1, 2, 3, 4]], [3, 2]), docs)
     assert len(EKFAC(net).layers) == 4
     for r in rows: assert r['score'] == pytest.approx(float(want[r['query'], r['line'] - 1]), rel=1e-2, abs=1e-3 * float(want.abs().max()))
     assert {r['line'] - 1 for r in rows if r['query'] == 0 and r['side'] == 'helps'} == {*want[0].topk(2).indices.tolist()}
@@ -432,7 +433,7 @@ def test_blank_lines_and_empty_texts_are_left_out(folder, capsys):
 def test_all_lines_are_looked_at_before_the_fit(folder, monkeypatch):
     from proc_nb.influence import ekfac as influence
     monkeypatch.setattr(influence.EKFAC, 'fit', lambda *a, **k: pytest.fail('the fit began'))
-    monkeypatch.setattr(influence.EKFAC, 'estimate', lambda *a, **k: pytest.fail('the estimate began'))
+    monkeypatch.setattr('proc_nb.influence.cli.estimate', lambda *a, **k: pytest.fail('the estimate began'))
     args = messy(folder, *['{"text": "the cat saw"}'] * 300, '{"text": "the"}', '{"text": 7}', '{"text": ')
     with pytest.raises(ValueError, match=r'messy.jsonl, line 310: 1 tokens, 1 of them given.* So are 2 more, in line 311, 312. Mend'): influence_cli(**args)
 
@@ -539,7 +540,7 @@ def test_what_is_not_finite_is_said(g):
 def test_the_forecast_knows_how_many_rows_are_fitted(g):
     task, model = trained(steps=2)
     rows = task.sample(32, g)
-    few, all_rows = (EKFAC(model).estimate(rows, 10**9, 2, fitted=n)['fit_seconds'] for n in (32, None))
+    few, all_rows = (estimate(EKFAC(model), rows, 10**9, 2, fitted=n).fit_seconds for n in (32, None))
     assert 0 < few < all_rows / 10**4
 
 def test_no_query_is_left_out(folder):
@@ -561,7 +562,7 @@ def rows_of_removal(library, seed, rise, questions=20):
     return [dict(family='f', method=m, library=library, seed=seed, losses=[x + q / 10 for q in range(questions)]) for m, x in (('random', 1.), ('EK-FAC', 1. + rise))]
 
 def test_questions_of_one_network_are_one_measurement():
-    from proc_nb.influence.experiments import damage
+    from proc_nb.influence.validation import damage
     (one,) = damage(rows_of_removal(0, 0, 2.))
     assert one['mean'] == pytest.approx(2) and one['lo'] is None and one['n'] == 1
     (starts,) = damage(rows_of_removal(0, 0, 2.) + rows_of_removal(0, 1, 3.))
@@ -575,7 +576,7 @@ def test_intervals_of_lds_hold_what_they_promise():
     "Chance in a training moves all questions together: subsets are drawn again, not questions"
     effects = torch.randn(10, 30, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     def experiment(seed, m=12):
-        g, subsets = torch.Generator().manual_seed(seed), halves(30, m, seed=seed)
+        g, subsets = torch.Generator().manual_seed(seed), random_subsets(30, m, seed=seed)
         return subsets, -(effects @ subsets.double().T).T + 3 * torch.randn(m, 1, generator=g) + torch.randn(m, 10, generator=g)
     truth = float(lds(effects, *experiment(1000, 4000)).mean())
     def held(interval): return sum(lo < truth < hi for _, lo, hi in (interval(*experiment(s)) for s in range(60)))
@@ -595,7 +596,7 @@ HOSTILE = ['·', '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', 
 def test_hostile_words_stay_text(g):
     from html.parser import HTMLParser
     from proc_nb.influence.panel import Explorer, Traced
-    rows = ragged([[1, 2, 3, 2, 1, 5, 8], *torch.randint(1, 9, (11, 7), generator=g).tolist()], [3] * 12)
+    rows = padded_rows([[1, 2, 3, 2, 1, 5, 8], *torch.randint(1, 9, (11, 7), generator=g).tolist()], [3] * 12)
     rows.task = Rows(rows)
     rows.task.token_names = HOSTILE
     model = GPT(GPTConfig(vocab_size=9, block_size=8, n_embd=8, n_head=2), seed=0)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
+from proc_nb.language.checkpoints import load_lm
 from proc_nb.lab.explorer import AttentionView, RuleExplorer
 from proc_nb.lab.transfer_lab import TransferLab
 from proc_nb.study.table import as_table

@@ -10,11 +10,16 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
+from proc_nb.language.study import *
+from proc_nb.language.answers import *
+from proc_nb.language.crossing import *
 from proc_nb.language.experiments import *
 from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -298,6 +303,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -497,6 +504,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *
@@ -778,6 +787,8 @@ from proc_nb.tasks.mixture import *
 from proc_nb.language.corpus import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
+from proc_nb.language.checkpoints import *
+from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
 from proc_nb.language.released import *
 from proc_nb.language.cli import *

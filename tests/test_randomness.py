@@ -10,7 +10,7 @@ from proc_nb.models import wired as lego_attention
 from proc_nb.train.ensemble import ManyRun
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
-from proc_nb.language.pretrain import LMRun
+from proc_nb.language.lm_run import LMRun
 from proc_nb.train.practice import practise, race
 
 ROOT = Path(__file__).parent.parent

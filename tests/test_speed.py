@@ -104,7 +104,7 @@ def test_a_compiled_model_learns_the_same():
 
 @pytest.mark.full
 def test_faster_than_what_one_would_write():
-    from proc_nb.dev.bench import in_turns, ours, plain, sizes_for
+    from proc_nb.dev.ways import in_turns, ours, plain, sizes_for
     task = tasks['haystack']()
     cfg = sizes_for(task)
     found = in_turns(dict(ours=ours(task, cfg, 400), plain=plain(task, cfg, 400)), rounds=5, steps=2)

@@ -13,7 +13,7 @@ import fnmatch
 from statistics import fmean, median
 
 import altair as alt
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..results import RESULTS, stored, student
 from ..viz.draw import color, esc, with_stills
@@ -21,9 +21,9 @@ from ..viz.plots import show
 from ..study.table import Table, as_table
 from ..study.grid import labels, start_said
 from ..study.reference import COMMANDS, stored_table
-from ..language.experiments import at
+from ..language.answers import at
 from ..influence.experiments import FINDINGS
-from .bench import LABELS
+from .ways import LABELS
 
 # %% ../../nbs/96_dev.gallery.ipynb #920cdb5e
 def stored_names(
@@ -125,13 +125,13 @@ def _language(found):
 @view('influence_study', 'Which documents taught an answer?', 'correlations R, ratios and slopes', 'What EK-FAC says of three small libraries whose truth is known; beside the paper on the page.', 'nbs/75_influence.experiments.ipynb')
 def _influence(found): return [dict(finding=n, seed=r['seed'], value=f(r['methods']['EK-FAC'])) for r in found['runs'] for n,f,*_ in FINDINGS]
 
-@view('influence_checks', 'Do influences forecast what retraining does?', 'rank correlation over 100 questions', 'Own: the same start again. Other: another start. Averaged: the mean of two.', 'nbs/75_influence.experiments.ipynb')
+@view('influence_checks', 'Do influences forecast what retraining does?', 'rank correlation over 100 questions', 'Own: the same start again. Other: another start. Averaged: the mean of two.', 'nbs/75_influence.validation.ipynb')
 def _checks(found):
     kinds = ('own', 'other', 'averaged')
     return [dict(network=k, method=m, value=v['all'][0], low=v['all'][1], high=v['all'][2]) for k in kinds for m,v in found['lds'].get(k, {}).items()]
 
 # %% ../../nbs/96_dev.gallery.ipynb #8005b92b
-@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.experiments.ipynb')
+@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.repair.ipynb')
 def _bridge(found):
     return [dict(test=r['test'], carried='everything' if 'mlp' in r['carried'] else 'attention', rule=k, seed=r['seed'], value=1000 * v[0]) for r in found['runs'] for k,v in r['at_equal_length'].items()]
 
@@ -236,6 +236,28 @@ class Result:
         self.groups,self.title = groups_of(self.view['rows'](self.found), self.share),self.view['title'].format(name=name.split('_', 1)[-1])
         self.made = how_made(name, self.found, self.view['command'])
     def __repr__(self): return f'{self.title}: {len(self.groups)} groups, seeds {self.made["seeds"]}'
+    def says(self):
+        "How to read it, and the ends of the range"
+        if not self.groups: return self.view['says']
+        def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['middle'], self.share)})"
+        low,high = (f(self.groups, key=lambda g: g['middle']) for f in (min, max))
+        return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
+    def table(self):
+        "The groups as a table"
+        head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
+        def span(g): return '' if g['low'] is None else f"{figure(g['low'], self.share)} to {figure(g['high'], self.share)}"
+        return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
+    def _repr_html_(self):
+        how = ' '.join(f'<div><b>{k.capitalize()}</b>: {f"<code>{esc(v)}</code>" if k == "command" else esc(v)}</div>' for k,v in self.made.items())
+        unit = self.view['unit'].lstrip('% ')
+        picture = f'<div><i>{esc(unit)}</i></div>' + show(dots(self.groups, self.view['unit']), f'{self.title}: {unit} for every group').markup if self.groups else ''
+        table = f'<details><summary>The table ({len(self.groups)} lines)</summary>{self.table().markup}</details>'
+        return f'<p>{esc(self.says())}</p>{with_stills(picture)}{table}<p><small>{how}</small></p>'
+    def heading(self,
+        root:str='..' # From the page to the project's folder
+    ) -> str: # Markdown
+        "Heading and link of a section"
+        return f"## {self.title}\n\nStored as `{self.name}`; discussed in [{self.view['page']}]({root}/{self.view['page']})."
 
 # %% ../../nbs/96_dev.gallery.ipynb #866166fa
 def gallery(
@@ -245,36 +267,3 @@ def gallery(
     keys = list(VIEWS)
     def place(n): return next((i for i,k in enumerate(keys) if fnmatch.fnmatch(n, k)), len(keys))
     return [Result(n, path) for n in sorted(stored_names(path), key=place)]
-
-# %% ../../nbs/96_dev.gallery.ipynb #2832bc56
-@patch
-def says(self:Result):
-    "How to read it, and the ends of the range"
-    if not self.groups: return self.view['says']
-    def end(g): return f"{', '.join(g['labels'].values())} ({figure(g['middle'], self.share)})"
-    low,high = (f(self.groups, key=lambda g: g['middle']) for f in (min, max))
-    return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
-
-@patch
-def table(self:Result):
-    "The groups as a table"
-    head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
-    def span(g): return '' if g['low'] is None else f"{figure(g['low'], self.share)} to {figure(g['high'], self.share)}"
-    return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
-
-# %% ../../nbs/96_dev.gallery.ipynb #9b78942e
-@patch
-def _repr_html_(self:Result):
-    how = ' '.join(f'<div><b>{k.capitalize()}</b>: {f"<code>{esc(v)}</code>" if k == "command" else esc(v)}</div>' for k,v in self.made.items())
-    unit = self.view['unit'].lstrip('% ')
-    picture = f'<div><i>{esc(unit)}</i></div>' + show(dots(self.groups, self.view['unit']), f'{self.title}: {unit} for every group').markup if self.groups else ''
-    table = f'<details><summary>The table ({len(self.groups)} lines)</summary>{self.table().markup}</details>'
-    return f'<p>{esc(self.says())}</p>{with_stills(picture)}{table}<p><small>{how}</small></p>'
-
-# %% ../../nbs/96_dev.gallery.ipynb #83b19be6
-@patch
-def heading(self:Result,
-    root:str='..' # From the page to the project's folder
-) -> str: # Markdown
-    "Heading and link of a section"
-    return f"## {self.title}\n\nStored as `{self.name}`; discussed in [{self.view['page']}]({root}/{self.view['page']})."

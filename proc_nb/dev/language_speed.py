@@ -16,11 +16,11 @@ import torch
 
 from ..results import keep, machine
 from ..models.hf import to_hf
-from ..language.corpus import Corpus, corpus
+from ..language.corpus import corpus, Corpus
 from ..language.model import language_model
-from ..language.plan import *
-from ..language.pretrain import LMRun
-from ..language.experiments import markdown_table
+from ..language.plan import engine, flops_per_token, lm_config, LM_SIZES, peak_flops
+from ..language.lm_run import LMRun
+from ..language.answers import markdown_table
 
 # %% ../../nbs/98_dev.language_speed.ipynb #d745604e
 def _now(device):

@@ -10,20 +10,9 @@ __all__ = ['cosine', 'tracin', 'overlap']
 # %% ../../nbs/72_influence.baselines.ipynb #7b489ffb
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
 
 from ..tasks.core import Batch
-from .gradients import *
-
-# %% ../../nbs/72_influence.baselines.ipynb #5085c6da
-@patch
-def norms(self:GradDot,
-    documents, # A `Batch` or an iterable of them
-    rows:int=64 # Documents at a time
-) -> torch.Tensor: # [documents]
-    "Length of each document's gradient over the traced layers"
-    def size(b): return sum(squared_lengths(a, g) for a,g,_ in self.layer_pass(b).values()).sqrt().cpu()
-    return in_document_order([(i, size(b)[None]) for i,b in chunks(documents, rows, self.causal)])[0]
+from .gradients import GradDot
 
 # %% ../../nbs/72_influence.baselines.ipynb #4dc56cb1
 def cosine(

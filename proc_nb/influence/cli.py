@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from fastcore.basics import patch, store_attr
+from fastcore.basics import store_attr
 from tqdm.auto import tqdm
 
 from ..checks import choose, whole
@@ -22,8 +22,9 @@ from ..files import *
 from ..tasks.core import Batch
 from ..models.checkpoint import load_model
 from ..models.hf import safe_pretrained
-from .gradients import Foreign, ragged
+from .gradients import HFCausalLM, padded_rows
 from .ekfac import EKFAC, fingerprint, rows_sha256
+from .estimate import estimate
 
 # %% ../../nbs/78_influence.cli.ipynb #abfed98d
 def open_model(
@@ -49,7 +50,7 @@ def _by_name(text, task):
 def _foreign(path):
     try: from transformers import AutoModelForCausalLM
     except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
-    return Foreign(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
+    return HFCausalLM(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
 
 def _tokenizer(path):
     "A function text -> list of tokens"
@@ -86,42 +87,35 @@ class Lines:
         "`places`: the line of each row, from 1; `empty`, `cut` and `bad`: how many lines are left out, shortened, and wrong"
         return _survey(self)
     def __len__(self): return len(self.survey['places'])
-
-# %% ../../nbs/78_influence.cli.ipynb #d11c3b81
-@patch
-def part(self:Lines, start, stop):
-    "The same file from row `start` up to `stop`"
-    out = Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size, self.truncate, self.skip)
-    out.survey = self.survey
-    return out
-
-@patch
-def __iter__(self:Lines):
-    wanted = set(self.survey['places'][self.start:self.stop])
-    with open(self.path, 'rb') as f:
-        lines = ((n, l) for n,l in enumerate(f, 1) if n in wanted)
-        while part := list(islice(lines, self.size)):
-            rows = [self.read(n, l)[:2] for n,l in part]
-            yield ragged([t for t,_ in rows], [g for _,g in rows])
+    def part(self, start, stop):
+        "The same file from row `start` up to `stop`"
+        out = Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size, self.truncate, self.skip)
+        out.survey = self.survey
+        return out
+    def __iter__(self):
+        wanted = set(self.survey['places'][self.start:self.stop])
+        with open(self.path, 'rb') as f:
+            lines = ((n, l) for n,l in enumerate(f, 1) if n in wanted)
+            while part := list(islice(lines, self.size)):
+                rows = [self.read(n, l)[:2] for n,l in part]
+                yield padded_rows([t for t,_ in rows], [g for _,g in rows])
+    def read(self,
+        n:int, # Its number, from 1
+        line:bytes # What it holds
+    ) -> tuple: # Tokens, how many of them are only given, whether it was cut; or None
+        "One line; raises ValueError with file and number if it cannot be used"
+        if not line.strip(): return None
+        try:
+            row = read_row(_json(line), self.encode, self.vocab_size)
+            if row is None: return None
+            tokens,given = row
+            cut = self.truncate and self.longest is not None and len(tokens) > self.longest
+            if cut: tokens = tokens[:self.longest]
+            _fits(tokens, given, self.longest)
+            return tokens,given,cut
+        except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
 
 # %% ../../nbs/78_influence.cli.ipynb #57d50825
-@patch
-def read(self:Lines,
-    n:int, # Its number, from 1
-    line:bytes # What it holds
-) -> tuple: # Tokens, how many of them are only given, whether it was cut; or None
-    "One line; raises ValueError with file and number if it cannot be used"
-    if not line.strip(): return None
-    try:
-        row = read_row(_json(line), self.encode, self.vocab_size)
-        if row is None: return None
-        tokens,given = row
-        cut = self.truncate and self.longest is not None and len(tokens) > self.longest
-        if cut: tokens = tokens[:self.longest]
-        _fits(tokens, given, self.longest)
-        return tokens,given,cut
-    except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{self.path}, line {n}: {e}') from None
-
 def _json(line):
     "A line of JSON; raises ValueError in words"
     try: return json.loads(line)
@@ -262,7 +256,7 @@ def run_influence(
     lines,asked = _files(net, encode, o.docs, o.queries, o.truncate, o.skip)
     questions,count = next(iter(asked)),len(lines)
     tracer = _tracer(net, o.modules, o.damping, o.factors)
-    print(tracer.estimate(next(iter(lines)), count, len(questions), o.rank, o.rows, fitted=0 if o.factors else min(o.fit_rows, count)))
+    print(estimate(tracer, next(iter(lines)), count, len(questions), o.rank, o.rows, fitted=0 if o.factors else min(o.fit_rows, count)))
     if o.estimate: return
     _same(o.out, dict(model=fingerprint(net), documents=count, docs_sha256=lines.sum, queries_sha256=rows_sha256(questions), layers=list(tracer.layers),
         fit_rows=None if o.factors else o.fit_rows, factors=o.factors and sha256(o.factors), rank=o.rank, part=o.part, seed=o.seed, damping=o.damping,
@@ -273,9 +267,9 @@ def run_influence(
 # %% ../../nbs/78_influence.cli.ipynb #f26a0504
 def _sizes_of(net):
     "The longest row a model reads, or None, and how many different tokens it knows"
-    cfg = net.lm.config if isinstance(net, Foreign) else net.config
+    cfg = net.lm.config if isinstance(net, HFCausalLM) else net.config
     if hasattr(cfg, 'get_text_config'): cfg = cfg.get_text_config()
-    longest = getattr(cfg, 'max_position_embeddings' if isinstance(net, Foreign) else 'block_size', None)
+    longest = getattr(cfg, 'max_position_embeddings' if isinstance(net, HFCausalLM) else 'block_size', None)
     return dict(longest=longest, vocab_size=cfg.vocab_size)
 
 def _files(net, encode, docs, queries, truncate=False, skip=False):

@@ -23,12 +23,14 @@ from ..checks import whole
 from ..files import unsealed
 from ..results import keep, machine, student
 from ..tasks.core import Batch
-from ..models.gpt import eval_mode
+from ..models.dropout import eval_mode
 from ..train.loop import fit
-from .gradients import GradDot, last_answer
+from .capture import last_answer
+from .gradients import GradDot
 from .ekfac import EKFAC
-from .retrain import Rows, row_losses
-from .experiments import *
+from .retrain import row_losses, Rows
+from .library import answered, FACTS, Facts, Library, Procedure, reader, READING
+from .experiments import answer_rate, correlations, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
 def _arithmetic(a, b, c): return dict(a=a, b=b, c=c, s=a + b, p=(a + b) * c)

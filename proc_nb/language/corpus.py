@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.corpus.html.md"""
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'PASSAGE', 'KEPT', 'SHARED', 'HOW_HELD_OUT', 'document_key', 'split_by_key', 'document_fingerprint',
-           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'turn',
+           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'file_lock',
            'corpus', 'read_corpus']
 
 # %% ../../nbs/62_language.corpus.ipynb #2547f74f
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
@@ -163,43 +163,42 @@ class Writer:
         self.part = unsealed(state.read_bytes(), state) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0, near=0, empty=0)
         if self.part.setdefault('tokenizer', tokenizer.about) != tokenizer.about: raise ValueError(f'{folder} was begun with the tokenizer {self.part["tokenizer"]}, not {tokenizer.about}.')
         for s in self.part['shards']: self.seen.update(_memory(self.folder/s['file'], 'keys').tolist())
-
-# %% ../../nbs/62_language.corpus.ipynb #a9c67212
-@patch
-def add(self:Writer,
-    text:str, # A document
-    split:str=None # Where it belongs; by its own hash if None
-):
-    "Hold a document for its split, unless it was there already"
-    key = document_key(text)
-    if key in self.seen: return self.count(copies=1)
-    self.seen.add(key)
-    tokens = np.append(self.tokenizer.encode(text), self.tokenizer.end)
-    self.held[split or split_by_key(key)].append((key, tokens))
-    self.n += len(tokens)
-    self.count(documents=1, tokens=len(tokens), bytes=len(text.encode()))
-
-@patch
-def count(self:Writer, **more):
-    "Add to the figures of `corpus.json`"
-    for k,v in more.items(): self.part[k] = self.part.get(k, 0) + v
-
-# %% ../../nbs/62_language.corpus.ipynb #b39704b7
-@patch
-def flush(self:Writer,
-    source:dict=None # State of the stream, to go on from
-):
-    "Write what is held as one shard per split"
-    i = len(self.part['shards'])
-    for split,docs in self.held.items():
-        if not docs: continue
-        file = f'{split}-{i:05d}.safetensors'
-        kind = np.uint16 if self.tokenizer.vocab_size < 2**16 else np.int32
-        data = dict(tokens=np.concatenate([t for _,t in docs]).astype(kind), ends=np.cumsum([len(t) for _,t in docs]), keys=np.array([k for k,_ in docs]))
-        write_atomic(self.folder/file, lambda p: save_file(data, p))
-        self.part['shards'].append(dict(file=file, split=split, tokens=len(data['tokens']), documents=len(docs), sha256=sha256(self.folder/file)))
-    self.held,self.n = {s: [] for s in SPLIT_NAMES},0
-    write_atomic(self.folder/'part.json', lambda p: p.write_text(json.dumps(sealed(dict(self.part, source=source))), encoding='utf-8'))
+    def add(self,
+        text:str, # A document
+        split:str=None # Where it belongs; by its own hash if None
+    ):
+        "Hold a document for its split, unless it was there already"
+        key = document_key(text)
+        if key in self.seen: return self.count(copies=1)
+        self.seen.add(key)
+        tokens = np.append(self.tokenizer.encode(text), self.tokenizer.end)
+        self.held[split or split_by_key(key)].append((key, tokens))
+        self.n += len(tokens)
+        self.count(documents=1, tokens=len(tokens), bytes=len(text.encode()))
+    def count(self, **more):
+        "Add to the figures of `corpus.json`"
+        for k,v in more.items(): self.part[k] = self.part.get(k, 0) + v
+    def flush(self,
+        source:dict=None # State of the stream, to go on from
+    ):
+        "Write what is held as one shard per split"
+        i = len(self.part['shards'])
+        for split,docs in self.held.items():
+            if not docs: continue
+            file = f'{split}-{i:05d}.safetensors'
+            kind = np.uint16 if self.tokenizer.vocab_size < 2**16 else np.int32
+            data = dict(tokens=np.concatenate([t for _,t in docs]).astype(kind), ends=np.cumsum([len(t) for _,t in docs]), keys=np.array([k for k,_ in docs]))
+            write_atomic(self.folder/file, lambda p: save_file(data, p))
+            self.part['shards'].append(dict(file=file, split=split, tokens=len(data['tokens']), documents=len(docs), sha256=sha256(self.folder/file)))
+        self.held,self.n = {s: [] for s in SPLIT_NAMES},0
+        write_atomic(self.folder/'part.json', lambda p: p.write_text(json.dumps(sealed(dict(self.part, source=source))), encoding='utf-8'))
+    def finish(self, about):
+        "Write corpus.json, which makes the folder a corpus; gives its contents"
+        store_tokenizer(self.tokenizer, self.folder)
+        found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size), 'tokenizer_sha256': _tokenizer_sum(self.folder)}
+        found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in self.part['shards']]).encode()).hexdigest()
+        write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1), encoding='utf-8'))
+        return found
 
 # %% ../../nbs/62_language.corpus.ipynb #c005e7b2
 def _memory(path, name):
@@ -211,16 +210,6 @@ def _memory(path, name):
         kind = dict(U16=np.uint16, I32=np.int32, I64=np.int64)[head['dtype']]
         return np.memmap(path, kind, 'r', 8 + n + head['data_offsets'][0], tuple(head['shape']))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as e: raise ValueError(f'{path} is no token file: {type(e).__name__}: {e}') from None
-
-# %% ../../nbs/62_language.corpus.ipynb #33445f04
-@patch
-def finish(self:Writer, about):
-    "Write corpus.json, which makes the folder a corpus; gives its contents"
-    store_tokenizer(self.tokenizer, self.folder)
-    found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size), 'tokenizer_sha256': _tokenizer_sum(self.folder)}
-    found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in self.part['shards']]).encode()).hexdigest()
-    write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1), encoding='utf-8'))
-    return found
 
 # %% ../../nbs/62_language.corpus.ipynb #4c7c61d3
 def prepare(
@@ -278,127 +267,88 @@ class Corpus(Task):
         self.shards = {k: [s for s in self.about['shards'] if s['split'] == k] for k in SPLIT_NAMES}
         self.maps = {k: [_memory(self.folder/s['file'], 'tokens') for s in v] for k,v in self.shards.items()}
         self.starts = {k: np.cumsum([0] + [(len(m) - 1) // block_size for m in v]) for k,v in self.maps.items()}
-
-# %% ../../nbs/62_language.corpus.ipynb #2e349216
-@patch(as_prop=True)
-def name(self:Corpus):
-    "What tables call it, such as 'corpus code'"
-    return f'corpus {self.about["source"]}'
-
-# %% ../../nbs/62_language.corpus.ipynb #c3b1830a
-@patch(as_prop=True)
-def sha256(self:Corpus):
-    "Taken over the SHA-256 of all shards"
-    return self.about['sha256']
-
-# %% ../../nbs/62_language.corpus.ipynb #6a59746f
-@patch
-def __repr__(self:Corpus): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
-
-# %% ../../nbs/62_language.corpus.ipynb #5e79a5aa
-@patch
-def _whole(self:Corpus, shard, verify):
-    "Raise FileNotFoundError or ValueError if a shard is missing or damaged"
-    file = self.folder/str(shard['file'])
-    if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
-    if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
-
-@patch
-def _same_tokenizer(self:Corpus):
-    "Raise ValueError if the tokenizer is missing or another one (corpora of earlier versions do not say which it was)"
-    now = _tokenizer_sum(self.folder)
-    if self.about.get('tokenizer_sha256', now) != now: raise ValueError(f'{self.folder/"tokenizer.json"} is missing or damaged: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
-
-# %% ../../nbs/62_language.corpus.ipynb #ab0a330b
-@patch
-def n_rows(self:Corpus, split='train'):
-    "How many rows a split has"
-    return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
-
-@patch
-def n_tokens(self:Corpus, split='train'):
-    "How many tokens the rows of a split have"
-    return self.n_rows(split) * self.seq_len
-
-@patch
-def needs(self:Corpus, split='train', rows=1):
-    "Raise ValueError if a split has fewer rows, or no problem that fits into one"
-    if split == 'validation' and self.about.get('problems') and self.n_rows(split): self.problems()
-    if self.n_rows(split) >= rows: return
-    what = f'{self} has too little text for {rows} row(s) of {self.seq_len} tokens in the split {split!r}'
-    raise ValueError(f'{what}. A document is whole in one split, and one in sixteen is held out: use more documents (cut long ones into several files), or a smaller block_size.')
-
-# %% ../../nbs/62_language.corpus.ipynb #caa622e4
-@patch
-def rows_of(self:Corpus,
-    numbers, # int [n]: numbers of rows, 0 to `n_rows(split)` - 1
-    split:str='train' # Which documents
-) -> Batch: # Rows of `seq_len` tokens
-    "The rows with these numbers"
-    at,T = np.asarray(numbers),self.seq_len
-    s = np.atleast_1d(np.searchsorted(self.starts[split], at, side='right') - 1)
-    rows = np.stack([self.maps[split][i][(j := (r - self.starts[split][i]) * T):j + T + 1] for i,r in zip(s, at)])
-    x = torch.from_numpy(rows.astype(np.int64))
-    return Batch(x[:, :-1], x[:, 1:], x[:, :-1] != self.end, task=self)
-
-# %% ../../nbs/62_language.corpus.ipynb #4376ff7f
-@patch
-def sample(self:Corpus, n, generator, split='train'):
-    "`n` random rows of `split`"
-    self.needs(split)
-    return self.rows_of(torch.randint(self.n_rows(split), (whole('n', n, 1),), generator=generator, device=generator.device).cpu(), split).to(generator.device)
-
-# %% ../../nbs/62_language.corpus.ipynb #28c405c7
-@patch
-def rows_at(self:Corpus,
-    step:int, # Which step, from 0
-    size:int, # Rows in a step
-    seed:int=0 # Seed of the order
-) -> np.ndarray: # int64 [size]: numbers of rows
-    "The rows of the training split that belong to `step`"
-    self.needs('train')
-    n = self.n_rows()
-    i = np.arange(step * size, (step + 1) * size)
-    return np.concatenate([self._order(p, seed)[i[i // n == p] % n] for p in range(i[0] // n, i[-1] // n + 1)])
-
-# %% ../../nbs/62_language.corpus.ipynb #e269a18b
-@patch
-def _order(self:Corpus, p, seed):
-    "The rows of pass `p` in their order"
-    key = int(p),seed
-    if getattr(self, '_kept', (None,))[0] != key: self._kept = key,np.random.default_rng([seed, int(p)]).permutation(self.n_rows())
-    return self._kept[1]
-
-# %% ../../nbs/62_language.corpus.ipynb #2f4a801e
-@patch
-def problems(self:Corpus,
-    n:int=200, # How many
-    split:str='validation' # Which documents
-) -> Batch: # One question with its answer per row; the answer and its end are scored
-    "The first `n` problems of a split that fit into a row; raises ValueError if the corpus has none"
-    if not self.about.get('problems'): raise ValueError(f'{self} has no problems with answers.')
-    ends = _memory(self.folder/self.shards[split][0]['file'], 'ends')
-    docs = np.split(self.maps[split][0], ends[:-1])
-    docs = [torch.from_numpy(d.astype(np.int64)) for d in docs[:4 * n] if len(d) <= self.seq_len][:n]
-    if not docs: raise ValueError(f'No problem of {self} fits into a row of {self.seq_len} tokens. Use longer rows (block_size).')
-    x = torch.nn.utils.rnn.pad_sequence(docs, True, self.end)
-    line = int(self.tokenizer.encode('\n')[0])
-    asked = ((x == line).cumsum(1) > 0) & ((x == self.end).cumsum(1) == 0)
-    return next_token(x, asked, task=self)
-
-# %% ../../nbs/62_language.corpus.ipynb #97ad8556
-@patch
-def picture(self:Corpus, row, mask=None):
-    "The text of a row"
-    return Html(f'<pre style="border-left:3px solid #8888;padding-left:.8em;margin:.6em 0;white-space:pre-wrap">{esc(self.text(row))}</pre>')
-
-@patch
-def text(self:Corpus,
-    row # int [T]: tokens
-) -> str: # The text, with ⏹ where a document ends
-    "What a row says"
-    ids = np.asarray(row)
-    return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
+    @property
+    def name(self):
+        "What tables call it, such as 'corpus code'"
+        return f'corpus {self.about["source"]}'
+    @property
+    def sha256(self):
+        "Taken over the SHA-256 of all shards"
+        return self.about['sha256']
+    def __repr__(self): return f'Corpus({self.about["source"]}, {self.about["tokens"]:,} tokens of {self.about["documents"]:,} documents, {self.tokenizer})'
+    def _whole(self, shard, verify):
+        "Raise FileNotFoundError or ValueError if a shard is missing or damaged"
+        file = self.folder/str(shard['file'])
+        if not file.is_file(): raise FileNotFoundError(f'{file} is missing from the corpus.')
+        if verify and sha256(file) != shard['sha256']: raise ValueError(f'{file} is damaged or cut short: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
+    def _same_tokenizer(self):
+        "Raise ValueError if the tokenizer is missing or another one (corpora of earlier versions do not say which it was)"
+        now = _tokenizer_sum(self.folder)
+        if self.about.get('tokenizer_sha256', now) != now: raise ValueError(f'{self.folder/"tokenizer.json"} is missing or damaged: its SHA-256 is not the recorded one. Delete the folder to prepare it again.')
+    def n_rows(self, split='train'):
+        "How many rows a split has"
+        return int(self.starts[choose('split', split, SPLIT_NAMES)][-1])
+    def n_tokens(self, split='train'):
+        "How many tokens the rows of a split have"
+        return self.n_rows(split) * self.seq_len
+    def needs(self, split='train', rows=1):
+        "Raise ValueError if a split has fewer rows, or no problem that fits into one"
+        if split == 'validation' and self.about.get('problems') and self.n_rows(split): self.problems()
+        if self.n_rows(split) >= rows: return
+        what = f'{self} has too little text for {rows} row(s) of {self.seq_len} tokens in the split {split!r}'
+        raise ValueError(f'{what}. A document is whole in one split, and one in sixteen is held out: use more documents (cut long ones into several files), or a smaller block_size.')
+    def rows_of(self,
+        numbers, # int [n]: numbers of rows, 0 to `n_rows(split)` - 1
+        split:str='train' # Which documents
+    ) -> Batch: # Rows of `seq_len` tokens
+        "The rows with these numbers"
+        at,T = np.asarray(numbers),self.seq_len
+        s = np.atleast_1d(np.searchsorted(self.starts[split], at, side='right') - 1)
+        rows = np.stack([self.maps[split][i][(j := (r - self.starts[split][i]) * T):j + T + 1] for i,r in zip(s, at)])
+        x = torch.from_numpy(rows.astype(np.int64))
+        return Batch(x[:, :-1], x[:, 1:], x[:, :-1] != self.end, task=self)
+    def sample(self, n, generator, split='train'):
+        "`n` random rows of `split`"
+        self.needs(split)
+        return self.rows_of(torch.randint(self.n_rows(split), (whole('n', n, 1),), generator=generator, device=generator.device).cpu(), split).to(generator.device)
+    def rows_at(self,
+        step:int, # Which step, from 0
+        size:int, # Rows in a step
+        seed:int=0 # Seed of the order
+    ) -> np.ndarray: # int64 [size]: numbers of rows
+        "The rows of the training split that belong to `step`"
+        self.needs('train')
+        n = self.n_rows()
+        i = np.arange(step * size, (step + 1) * size)
+        return np.concatenate([self._order(p, seed)[i[i // n == p] % n] for p in range(i[0] // n, i[-1] // n + 1)])
+    def _order(self, p, seed):
+        "The rows of pass `p` in their order"
+        key = int(p),seed
+        if getattr(self, '_kept', (None,))[0] != key: self._kept = key,np.random.default_rng([seed, int(p)]).permutation(self.n_rows())
+        return self._kept[1]
+    def problems(self,
+        n:int=200, # How many
+        split:str='validation' # Which documents
+    ) -> Batch: # One question with its answer per row; the answer and its end are scored
+        "The first `n` problems of a split that fit into a row; raises ValueError if the corpus has none"
+        if not self.about.get('problems'): raise ValueError(f'{self} has no problems with answers.')
+        ends = _memory(self.folder/self.shards[split][0]['file'], 'ends')
+        docs = np.split(self.maps[split][0], ends[:-1])
+        docs = [torch.from_numpy(d.astype(np.int64)) for d in docs[:4 * n] if len(d) <= self.seq_len][:n]
+        if not docs: raise ValueError(f'No problem of {self} fits into a row of {self.seq_len} tokens. Use longer rows (block_size).')
+        x = torch.nn.utils.rnn.pad_sequence(docs, True, self.end)
+        line = int(self.tokenizer.encode('\n')[0])
+        asked = ((x == line).cumsum(1) > 0) & ((x == self.end).cumsum(1) == 0)
+        return next_token(x, asked, task=self)
+    def picture(self, row, mask=None):
+        "The text of a row"
+        return Html(f'<pre style="border-left:3px solid #8888;padding-left:.8em;margin:.6em 0;white-space:pre-wrap">{esc(self.text(row))}</pre>')
+    def text(self,
+        row # int [T]: tokens
+    ) -> str: # The text, with ⏹ where a document ends
+        "What a row says"
+        ids = np.asarray(row)
+        return '⏹'.join(self.tokenizer.decode(p) for p in np.split(ids, (ids == self.end).nonzero()[0]))
 
 # %% ../../nbs/62_language.corpus.ipynb #470556bf
 def cache_folder():
@@ -452,7 +402,7 @@ def _tokenizer(spec, texts):
 
 # %% ../../nbs/62_language.corpus.ipynb #c3f2521a
 @contextmanager
-def turn(
+def file_lock(
     path # What is to be written
 ):
     "Be the only one that writes `path`; whoever comes second says so and waits"
@@ -507,7 +457,7 @@ def corpus(
     key = hashlib.sha256(json.dumps([about, tokenizer if isinstance(tokenizer, str) else tokenizer.about, 2], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(ifnone(cache, cache_folder()))/f'{re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name if local else source)}-{key}'
     if not (folder/'corpus.json').exists():
-        with turn(folder): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress, held_out)
+        with file_lock(folder): _make(source, tokenizer, folder, shuffle, max_tokens, about, options, progress, held_out)
     return Corpus(folder, block_size)
 
 # %% ../../nbs/62_language.corpus.ipynb #091cda68

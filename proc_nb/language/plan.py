@@ -13,7 +13,7 @@ import contextlib, ctypes, importlib.util, math, os, time
 from dataclasses import dataclass
 
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose, whole
 from ..viz.draw import esc
@@ -121,79 +121,62 @@ class Plan:
         self.operations = flops_per_token(cfg) * self.tokens + (warm.operations if warm else 0)
         work = flops_per_token(cfg, recomputed=True) * self.tokens
         self.hours = work / (flops * share * devices) / 3600 + (warm.hours if warm else 0)
-
-# %% ../../nbs/64_language.plan.ipynb #aee62b14
-@patch
-def block_bytes(self:Plan):
-    "What one block keeps for each position until the backward pass"
-    c,b = self.cfg,2 if self.bf16 else 4
-    kept = (8 + 14 * b) * c.n_embd
-    if self.apart: kept += (1 if c.dropout else b) * c.block_size
-    if c.dropout: kept += (5 + b) * c.n_head * c.block_size + 2 * c.n_embd # the maps before and after, and what was dropped
-    return kept
-
-@patch
-def moments(self:Plan):
-    "Bytes of a step on one device, by kind, at the two moments when most is held: before and after the backward pass"
-    c,b,n = self.cfg,2 if self.bf16 else 4,self.micro * self.cfg.block_size
-    whole_net,block = self.parameters,12 * c.n_embd ** 2
-    spread = self.devices if self.sharded else 1
-    passes = -(-self.batch_size // (self.devices * self.micro))
-    state = {'weights and AdamW': 12 * whole_net // spread}
-    gathered = {'weights gathered': 4 * (2 * block + whole_net - c.n_layer * block)} if spread > 1 else {}
-    gradients = {'gradients': 4 * whole_net // spread * (2 if self.devices > spread else 1)} # DDP exchanges them in buckets of their own
-    copies = {'weights in bf16': 2 * (c.n_layer * block + c.vocab_size * c.n_embd)} if self.bf16 else {}
-    each = self.block_bytes()
-    kept = c.n_layer * (4 * c.n_embd if c.remat else each) + (4 + b) * c.n_embd + (c.block_size if self.apart else 0) + c.n_embd * (c.dropout > 0)
-    passing = max(12 * c.vocab_size, (4 + 4 * b) * c.n_embd + (each if c.remat else 0))
-    first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies, 'activations': n * kept, 'logits, or the block at work': n * passing}
-    return first,{**state, **gathered, **gradients, **copies}
-
-# %% ../../nbs/64_language.plan.ipynb #92624a66
-@patch(as_prop=True)
-def memory(self:Plan):
-    "Bytes on one device at the peak, by kind; the practice's where that needs more"
-    most = max(self.moments(), key=lambda m: sum(m.values()))
-    if self.process: most = {'Python and PyTorch': self.process, **most, 'holes in the heap (about)': round(sum(most.values()) * self._holes())}
-    return max((most, self.warm.memory) if self.warm else (most,), key=lambda m: sum(m.values()))
-
-@patch
-def _holes(self:Plan):
-    "What the heap of a CPU's process needs beyond what is in use: more where many small tensors come and go"
-    small = 4 * self.micro * self.cfg.block_size * self.cfg.n_embd < MAPPED
-    many = self.batch_size > self.devices * self.micro or self.cfg.dropout > 0
-    return 1 / 3 if small and many else .1
-
-@patch(as_prop=True)
-def peak(self:Plan):
-    "Bytes on one device at the peak"
-    return sum(self.memory.values())
+    def block_bytes(self):
+        "What one block keeps for each position until the backward pass"
+        c,b = self.cfg,2 if self.bf16 else 4
+        kept = (8 + 14 * b) * c.n_embd
+        if self.apart: kept += (1 if c.dropout else b) * c.block_size
+        if c.dropout: kept += (5 + b) * c.n_head * c.block_size + 2 * c.n_embd # the maps before and after, and what was dropped
+        return kept
+    def moments(self):
+        "Bytes of a step on one device, by kind, at the two moments when most is held: before and after the backward pass"
+        c,b,n = self.cfg,2 if self.bf16 else 4,self.micro * self.cfg.block_size
+        whole_net,block = self.parameters,12 * c.n_embd ** 2
+        spread = self.devices if self.sharded else 1
+        passes = -(-self.batch_size // (self.devices * self.micro))
+        state = {'weights and AdamW': 12 * whole_net // spread}
+        gathered = {'weights gathered': 4 * (2 * block + whole_net - c.n_layer * block)} if spread > 1 else {}
+        gradients = {'gradients': 4 * whole_net // spread * (2 if self.devices > spread else 1)} # DDP exchanges them in buckets of their own
+        copies = {'weights in bf16': 2 * (c.n_layer * block + c.vocab_size * c.n_embd)} if self.bf16 else {}
+        each = self.block_bytes()
+        kept = c.n_layer * (4 * c.n_embd if c.remat else each) + (4 + b) * c.n_embd + (c.block_size if self.apart else 0) + c.n_embd * (c.dropout > 0)
+        passing = max(12 * c.vocab_size, (4 + 4 * b) * c.n_embd + (each if c.remat else 0))
+        first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies, 'activations': n * kept, 'logits, or the block at work': n * passing}
+        return first,{**state, **gathered, **gradients, **copies}
+    @property
+    def memory(self):
+        "Bytes on one device at the peak, by kind; the practice's where that needs more"
+        most = max(self.moments(), key=lambda m: sum(m.values()))
+        if self.process: most = {'Python and PyTorch': self.process, **most, 'holes in the heap (about)': round(sum(most.values()) * self._holes())}
+        return max((most, self.warm.memory) if self.warm else (most,), key=lambda m: sum(m.values()))
+    def _holes(self):
+        "What the heap of a CPU's process needs beyond what is in use: more where many small tensors come and go"
+        small = 4 * self.micro * self.cfg.block_size * self.cfg.n_embd < MAPPED
+        many = self.batch_size > self.devices * self.micro or self.cfg.dropout > 0
+        return 1 / 3 if small and many else .1
+    @property
+    def peak(self):
+        "Bytes on one device at the peak"
+        return sum(self.memory.values())
+    def rows(self):
+        "Name and value of each line"
+        c,mem,w = self.cfg,self.memory,self.warm
+        net = f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, {c.vocab_size:,} tokens, rows of {c.block_size}'
+        how = [f'{self.devices} device(s){", sharded" if self.sharded else ""}', f'{self.micro} rows at a time', *(['activations recomputed'] if c.remat else [])]
+        how += [*([f'dropout {c.dropout:g}'] if c.dropout else []), *([] if self.apart else ['documents joined']), 'bf16' if self.bf16 else 'float32']
+        read = f' ({self.tokens / self.text:.2f} times the text)' if self.text else ''
+        practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, {w.tokens:,} tokens ({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
+        fits = '' if self.gib is None else f' of {self.gib:g} GiB' + (': too little' if self.peak > self.gib * 2**30 else '')
+        took = f'{self.hours * 60:,.1f} minutes' if self.hours < 1 else f'{self.hours:,.1f} hours'
+        return [('network', net), ('parameters', f'{self.parameters:,}'), *practice, ('steps', f'{self.steps:,} of {self.batch_size} rows'),
+            ('tokens', f'{self.tokens:,}{read}'), ('layout', ', '.join(how)), *((f'memory: {k}', _size(v)) for k,v in mem.items()),
+            ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
+            ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
+    def __repr__(self): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
+    def _repr_html_(self): return '<table>' + ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in self.rows()) + '</table>'
 
 # %% ../../nbs/64_language.plan.ipynb #e9d3ee70
 def _size(x): return f'{x / 2**30:,.2f} GiB' if x > 2**29 else f'{x / 2**20:,.1f} MiB'
-
-@patch
-def rows(self:Plan):
-    "Name and value of each line"
-    c,mem,w = self.cfg,self.memory,self.warm
-    net = f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, {c.vocab_size:,} tokens, rows of {c.block_size}'
-    how = [f'{self.devices} device(s){", sharded" if self.sharded else ""}', f'{self.micro} rows at a time', *(['activations recomputed'] if c.remat else [])]
-    how += [*([f'dropout {c.dropout:g}'] if c.dropout else []), *([] if self.apart else ['documents joined']), 'bf16' if self.bf16 else 'float32']
-    read = f' ({self.tokens / self.text:.2f} times the text)' if self.text else ''
-    practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, {w.tokens:,} tokens ({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
-    fits = '' if self.gib is None else f' of {self.gib:g} GiB' + (': too little' if self.peak > self.gib * 2**30 else '')
-    took = f'{self.hours * 60:,.1f} minutes' if self.hours < 1 else f'{self.hours:,.1f} hours'
-    return [('network', net), ('parameters', f'{self.parameters:,}'), *practice, ('steps', f'{self.steps:,} of {self.batch_size} rows'),
-        ('tokens', f'{self.tokens:,}{read}'), ('layout', ', '.join(how)), *((f'memory: {k}', _size(v)) for k,v in mem.items()),
-        ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
-        ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
-
-# %% ../../nbs/64_language.plan.ipynb #cabdb0fb
-@patch
-def __repr__(self:Plan): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
-
-@patch
-def _repr_html_(self:Plan): return '<table>' + ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in self.rows()) + '</table>'
 
 # %% ../../nbs/64_language.plan.ipynb #28f6dd92
 def counted_lm_flops(

@@ -14,7 +14,7 @@ import torch
 
 from ..checks import whole
 from ..models.gpt import GPT, GPTConfig, layer_of
-from .pretrain import as_lm
+from .checkpoints import as_lm
 
 # %% ../../nbs/66_language.released.ipynb #5f51d52f
 def _released(path):

@@ -15,7 +15,7 @@ import ast, codecs, csv, gzip, json, math, os, random, re, sysconfig, tokenize
 from itertools import chain, islice
 from pathlib import Path
 
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose
 from .tokenizers import require, whole_text
@@ -331,29 +331,66 @@ class Stream:
         self.parts = self._local_parts() if self.local else self._hub_parts()
         if split is not None: self.parts = {split: self.parts[choose('split of this data set', split, [str(p) for p in self.parts])]}
         self.part,self.done = ifnone(state, {}).get('part', 0),ifnone(state, {}).get('done', 0)
-
-# %% ../../nbs/61_language.sources.ipynb #34fb6c69
-@patch
-def where(self:Stream):
-    "How far it is, as JSON: the part, documents of it, and what `datasets` says of its place"
-    kept = self.done and not self.local and self.shuffle is None and not self.wikitext
-    place = self.rows.state_dict() if kept else None
-    return dict(part=self.part, done=self.done, data=place)
-
-@patch(as_prop=True)
-def wikitext(self:Stream):
-    "Are rows lines of WikiText?"
-    return 'wikitext' in self.source.lower()
-
-# %% ../../nbs/61_language.sources.ipynb #028db6be
-@patch
-def _local_parts(self:Stream):
-    "Split -> function that gives its rows, for files"
-    kind,files = local_files(self.source, self.kind)
-    def rows(files):
-        if self.shuffle is not None: files = random.Random(self.shuffle).sample(files, len(files))
-        return chain.from_iterable(((f'{f}, line {i}', row) for i,row in rows_in(f, kind)) for f in files)
-    return {k: (lambda fs=fs: rows(fs)) for k,fs in own_splits(self.source, files).items()}
+    def where(self):
+        "How far it is, as JSON: the part, documents of it, and what `datasets` says of its place"
+        kept = self.done and not self.local and self.shuffle is None and not self.wikitext
+        place = self.rows.state_dict() if kept else None
+        return dict(part=self.part, done=self.done, data=place)
+    @property
+    def wikitext(self):
+        "Are rows lines of WikiText?"
+        return 'wikitext' in self.source.lower()
+    def _local_parts(self):
+        "Split -> function that gives its rows, for files"
+        kind,files = local_files(self.source, self.kind)
+        def rows(files):
+            if self.shuffle is not None: files = random.Random(self.shuffle).sample(files, len(files))
+            return chain.from_iterable(((f'{f}, line {i}', row) for i,row in rows_in(f, kind)) for f in files)
+        return {k: (lambda fs=fs: rows(fs)) for k,fs in own_splits(self.source, files).items()}
+    def _hub_parts(self):
+        "Split -> function that gives its rows, for a data set on the hub, held-out parts first"
+        hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', self.source) and kind_of(self.source) is None
+        name,config = (*self.source.split(':', 1), None)[:2] if hub else HUB[choose('corpus, file or folder', self.source, [*EMBEDDED, *HUB])]
+        sets = dict(self._fetched(name, config))
+        for k,(other,conf) in HELD_OUT.get(self.source, {}).items(): sets[k] = self._fetched(other, conf)['train']
+        order = [k for k in ('validation', 'test', 'train') if k in sets] or list(sets)
+        return {(k if len(order) > 1 else None): (lambda rows=sets[k]: rows) for k in order}
+    def _fetched(self, name, config):
+        "The parts of a data set, as streams; raises ValueError in words if it cannot be had"
+        load = require('datasets').load_dataset
+        try:
+            try: return load(name, config, streaming=True)
+            except RuntimeError as e:
+                if 'scripts are no longer supported' not in str(e): raise
+                at = f'hf://datasets/{name}@refs/convert/parquet/{config or "default"}'
+                files = {k: f'{at}/{k}/*.parquet' for k in EXPORTED.get(self.source, ('train',))}
+                return load('parquet', data_files=files, streaming=True)
+        except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
+    def __iter__(self):
+        while self.part < len(self.parts):
+            for at,row in self._rows(list(self.parts.values())[self.part]()):
+                self.done += 1
+                self.problems = 'question' in row
+                try: yield whole_text(document(row))
+                except ValueError as e: raise ValueError(f'{at}: {e}') from None
+            self.part += 1
+            self.done = 0
+    def _rows(self, rows):
+        "Place and row of each document of a part, from where the stream is"
+        if not self.local and not self.wikitext: return self._hub_rows(rows)
+        if not self.local: rows = ((f'{self.source}, line {i}', dict(text=t)) for i,t in articles(r['text'] for r in self._in_words(rows)))
+        if self.shuffle is not None: rows = shuffle_rows(rows, self.shuffle, self.buffer)
+        return islice(rows, self.done, None)
+    def _hub_rows(self, rows):
+        if self.shuffle is not None: rows = rows.shuffle(seed=self.shuffle, buffer_size=self.buffer).skip(self.done)
+        elif self.done: rows.load_state_dict(self.state['data'])
+        self.rows = rows
+        return ((f'{self.source}, row {i}', row) for i,row in enumerate(self._in_words(rows), self.done + 1))
+    def _in_words(self, rows):
+        "The rows; whatever their reader raises is said with the name of the data set"
+        try: yield from rows
+        except OSError: raise
+        except Exception as e: raise ValueError(f'{self.source}, about row {self.done + 1:,}: {str(e) or type(e).__name__}') from e
 
 # %% ../../nbs/61_language.sources.ipynb #39682968
 def shuffle_rows(
@@ -371,62 +408,3 @@ def shuffle_rows(
             held[i] = row
     r.shuffle(held)
     yield from held
-
-# %% ../../nbs/61_language.sources.ipynb #9714aceb
-@patch
-def _hub_parts(self:Stream):
-    "Split -> function that gives its rows, for a data set on the hub, held-out parts first"
-    hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.-]+)?', self.source) and kind_of(self.source) is None
-    name,config = (*self.source.split(':', 1), None)[:2] if hub else HUB[choose('corpus, file or folder', self.source, [*EMBEDDED, *HUB])]
-    sets = dict(self._fetched(name, config))
-    for k,(other,conf) in HELD_OUT.get(self.source, {}).items(): sets[k] = self._fetched(other, conf)['train']
-    order = [k for k in ('validation', 'test', 'train') if k in sets] or list(sets)
-    return {(k if len(order) > 1 else None): (lambda rows=sets[k]: rows) for k in order}
-
-@patch
-def _fetched(self:Stream, name, config):
-    "The parts of a data set, as streams; raises ValueError in words if it cannot be had"
-    load = require('datasets').load_dataset
-    try:
-        try: return load(name, config, streaming=True)
-        except RuntimeError as e:
-            if 'scripts are no longer supported' not in str(e): raise
-            at = f'hf://datasets/{name}@refs/convert/parquet/{config or "default"}'
-            files = {k: f'{at}/{k}/*.parquet' for k in EXPORTED.get(self.source, ('train',))}
-            return load('parquet', data_files=files, streaming=True)
-    except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
-
-# %% ../../nbs/61_language.sources.ipynb #eb7ef903
-@patch
-def __iter__(self:Stream):
-    while self.part < len(self.parts):
-        for at,row in self._rows(list(self.parts.values())[self.part]()):
-            self.done += 1
-            self.problems = 'question' in row
-            try: yield whole_text(document(row))
-            except ValueError as e: raise ValueError(f'{at}: {e}') from None
-        self.part += 1
-        self.done = 0
-
-@patch
-def _rows(self:Stream, rows):
-    "Place and row of each document of a part, from where the stream is"
-    if not self.local and not self.wikitext: return self._hub_rows(rows)
-    if not self.local: rows = ((f'{self.source}, line {i}', dict(text=t)) for i,t in articles(r['text'] for r in self._in_words(rows)))
-    if self.shuffle is not None: rows = shuffle_rows(rows, self.shuffle, self.buffer)
-    return islice(rows, self.done, None)
-
-@patch
-def _hub_rows(self:Stream, rows):
-    if self.shuffle is not None: rows = rows.shuffle(seed=self.shuffle, buffer_size=self.buffer).skip(self.done)
-    elif self.done: rows.load_state_dict(self.state['data'])
-    self.rows = rows
-    return ((f'{self.source}, row {i}', row) for i,row in enumerate(self._in_words(rows), self.done + 1))
-
-# %% ../../nbs/61_language.sources.ipynb #fdc431e8
-@patch
-def _in_words(self:Stream, rows):
-    "The rows; whatever their reader raises is said with the name of the data set"
-    try: yield from rows
-    except OSError: raise
-    except Exception as e: raise ValueError(f'{self.source}, about row {self.done + 1:,}: {str(e) or type(e).__name__}') from e

@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch, store_attr
+from fastcore.basics import store_attr
 
 from ..checks import whole
 from ..files import write_atomic
@@ -56,26 +56,18 @@ class BPE:
         self.lengths = np.array([0 if i == self.end else len(n or '') for i,n in enumerate(names)])
         self.about = f'bpe {self.vocab_size} {hashlib.sha256(tok.to_str().encode()).hexdigest()[:16]}'
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
-
-# %% ../../nbs/60_language.tokenizers.ipynb #ca079d41
-@patch
-def encode(self:BPE, text):
-    "Text to tokens [T]"
-    return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
-
-@patch
-def decode(self:BPE, ids):
-    "Tokens to text, without end marks"
-    return self.tok.decode([int(i) for i in ids if i != self.end])
-
-# %% ../../nbs/60_language.tokenizers.ipynb #d861784e
-@patch
-def _probed(self:BPE):
-    "The encoding itself; raises ValueError if its tokens are not made of bytes"
-    probe = 'The cat, né 語: x = 3'
-    ids = self.encode(probe)
-    if self.decode(ids) == probe and self.lengths[ids].sum() == len(probe.encode()): return self
-    raise ValueError("The tokenizer does not split text into bytes as GPT-2's does, so the bytes of a token are not known. Use 'bytes', 'bpe:2048' or 'gpt2'.")
+    def encode(self, text):
+        "Text to tokens [T]"
+        return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
+    def decode(self, ids):
+        "Tokens to text, without end marks"
+        return self.tok.decode([int(i) for i in ids if i != self.end])
+    def _probed(self):
+        "The encoding itself; raises ValueError if its tokens are not made of bytes"
+        probe = 'The cat, né 語: x = 3'
+        ids = self.encode(probe)
+        if self.decode(ids) == probe and self.lengths[ids].sum() == len(probe.encode()): return self
+        raise ValueError("The tokenizer does not split text into bytes as GPT-2's does, so the bytes of a token are not known. Use 'bytes', 'bpe:2048' or 'gpt2'.")
 
 # %% ../../nbs/60_language.tokenizers.ipynb #0c8ede2a
 def train_bpe(

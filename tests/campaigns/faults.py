@@ -11,6 +11,7 @@ import argparse, contextlib, errno, faulthandler, hashlib, io, json, os, random,
 from pathlib import Path
 import torch
 from proc_nb.all import *
+from proc_nb.language.checkpoints import load_lm
 from proc_nb.influence import cli as influence_cli
 from proc_nb.study import run as study
 from proc_nb.commands import demo, practise as practise_cli
