@@ -8,64 +8,55 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/all.html.md"""
 __all__ = []
 
 # %% ../nbs/92_all.ipynb #a11first
-from .env import *
+from .env import check_versions, in_colab, ready
 
 # %% ../nbs/92_all.ipynb #a11check
 check_versions()
 
 # %% ../nbs/92_all.ipynb #a3781789
-from .viz.draw import *
-from .checks import *
-from .tasks.core import *
-from .tasks.brackets import *
-from .tasks.sequences import *
-from .tasks.stack import *
-from .tasks.automata import *
-from .tasks.haystack import *
-from .tasks.arithmetic import *
-from .tasks.controls import *
+from .tasks.core import Batch, Task, register, tasks
+from .tasks.brackets import Dyck, DyckShuffle
+from .tasks.sequences import Delete, Identity, Reverse, Set, Sort, Union
+from .tasks.stack import Stack
+from .tasks.automata import Eca
+from .tasks.haystack import Haystack
+from .tasks.arithmetic import Addition, Multiplication, ReversedAddition, Sorting
+from .tasks.controls import Mixture, RandomTokens, shuffled
 
 # %% ../nbs/92_all.ipynb #4a8fbb44
-from .models.attention import *
-from .models.gpt import *
-from .models.hf import *
-from .files import *
-from .models.checkpoint import *
-from .train.loop import *
-from .models.transfer import *
-from .train.zoo import *
-from .train.practice import *
-from .train.ensemble import *
-from .train.scores import *
-from .results import *
+from .models.gpt import GPT, GPTConfig, PARTS
+from .models.checkpoint import load_model, save_model
+from .models.hf import from_hf, to_hf
+from .models.transfer import compose, perturb, rescale, transfer
+from .train.loss import evaluate
+from .train.run import TrainConfig
+from .train.loop import fit
+from .train.ensemble import evaluate_many, fit_many
+from .train.scores import score
+from .train.zoo import load_zoo, start, zoo
+from .train.practice import RATES, fresh_rates, practise, race
 
 # %% ../nbs/92_all.ipynb #75c22a52
-from .viz.plots import *
-from .viz.views import *
-from .viz.probes import *
+from .results import stored, student, wilson
+from .viz.draw import COLORS, Html, color
+from .viz.plots import LiveChart, curves, heat, save_chart, show
+from .viz.views import attention_maps
+from .viz.probes import ablate, probe, sharpen
 from .study.table import Table
 from .study.grid import Study
-from .study.reference import *
+from .study.reference import compare, comparison_chart, dot_chart, published, stored_table
 
 # %% ../nbs/92_all.ipynb #9583bfeb
-from .lego.task import *
-from .lego.reader import *
-from .lego.heads import *
-from .models.wired import *
-from .influence.gradients import *
-from .influence.ekfac import *
-from .influence.baselines import *
-from .influence.retrain import *
-from .influence.estimate import *
-from .language.tokenizers import *
-from .language.sources import *
-from .language.corpus import *
-from .tasks.mixture import *
-from .language.model import *
-from .language.plan import *
-from .language.pretrain import *
-from .language.released import *
-from .language.cli import *
+from .lego.task import Lego
+from .lego.reader import mimic, start_reader
+from .lego.heads import ablation, head_scores
+from .influence.ekfac import EKFAC
+from .influence.gradients import GradDot
+from .influence.retrain import lds
+from .language.corpus import corpus
+from .language.pretrain import Pretraining, pretrain
+from .language.checkpoints import load_lm
+from .language.released import load_released
 from .course.exercises import Exercise, exercise, exercises
 
 # %% ../nbs/92_all.ipynb #b8900c6d

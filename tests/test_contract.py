@@ -3,6 +3,8 @@ import copy, pytest, torch, warnings
 from dataclasses import asdict
 from pretend_cuda import Gpu
 from proc_nb.all import *
+from proc_nb.models.wired import hardwire
+from proc_nb.tasks.core import seeded
 from proc_nb.language.model import language_model, own_document
 from proc_nb.files import save_tensors
 from proc_nb.lego.reader import reader

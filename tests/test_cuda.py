@@ -8,9 +8,15 @@ from proc_nb.dev.sampling import seconds
 from proc_nb.train import ensemble
 from proc_nb.models import attention as gpt
 from proc_nb.all import *
-from proc_nb.cuda_graph import Captured, replayed
+from proc_nb.lego.heads import accuracy_by_place
+from proc_nb.lego.reader import enlarge
+from proc_nb.models.wired import hardwire
+from proc_nb.results import machine
+from proc_nb.tasks.core import SPLITS, seeded, split_of
+from proc_nb.train.ensemble import Ensemble
+from proc_nb.cuda_graph import replayed
 from proc_nb.train.ensemble import ManyRun
-from proc_nb.language.model import language_model, own_document
+from proc_nb.language.model import language_model
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun
 from proc_nb.study.run import Store, Work, step_seconds

@@ -2,6 +2,7 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
+from proc_nb.models.gpt import part_of
 
 def gpts(task, n, **kwargs): return [GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len, **kwargs), seed=s) for s in range(n)]
 

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
+from proc_nb.models.gpt import MLP
+from proc_nb.models.wired import hardwire
 from proc_nb.train import loss as train
 
 pytest.importorskip('numba')

@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import partial
 import pytest, torch, torch.nn as nn, torch.nn.functional as F
 from proc_nb.all import *
+from proc_nb.tasks.core import next_token
 from proc_nb.influence.capture import *
 from proc_nb.influence.gradients import *
 from proc_nb.influence.ekfac import *

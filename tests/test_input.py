@@ -4,6 +4,13 @@ from pathlib import Path
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
+from proc_nb.files import load_tensors, save_tensors
+from proc_nb.lego.task import Group
+from proc_nb.tasks.core import Preset, Presets
+from proc_nb.train.practice import add
+from proc_nb.train.zoo import Zoo
+from proc_nb.viz.plots import legend
+from proc_nb.viz.views import rule_page, token_chart
 from proc_nb.language.checkpoints import load_lm
 from proc_nb.lab.explorer import AttentionView, RuleExplorer
 from proc_nb.lab.transfer_lab import TransferLab

@@ -3,6 +3,10 @@ from dataclasses import replace
 import numpy as np, pytest, time, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
+from proc_nb.lego.heads import accuracy_by_place, count_or_follow, flip_effect
+from proc_nb.lego.reader import Pretrained, reader
+from proc_nb.lego.task import GROUPS, Group, group_of
+from proc_nb.models.wired import attention_flops, counted_flops, hardwire
 from proc_nb.lego.task import group_fault
 from proc_nb.models.wired import EqualTokens, associate, same_weights
 from proc_nb.lego.experiments import STUDIES, make_study, runs_of

@@ -2,11 +2,17 @@
 import copy, math
 import numpy as np, pytest, torch
 from proc_nb.all import *
-from proc_nb.train.ensemble import ManyRun
+from proc_nb.influence.ekfac import gauss_newton
+from proc_nb.influence.retrain import row_losses
+from proc_nb.lego.heads import accuracy_by_place, count_or_follow, flip_effect, right_by_place
+from proc_nb.models.wired import hardwire
+from proc_nb.tasks.core import seeded
+from proc_nb.train.ensemble import Ensemble
+from proc_nb.train.scores import right_rows
+from proc_nb.viz.views import guesses, look
 from proc_nb.influence.format import right_words
 from proc_nb.language.model import language_model
 from proc_nb.train.scores import generate
-from proc_nb.train.run import Run
 
 TEST = Haystack(n_pairs=3)
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)

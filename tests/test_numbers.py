@@ -2,6 +2,7 @@
 import json, math
 import numpy as np, pytest
 from proc_nb.all import *
+from proc_nb.tasks.core import seeded
 from proc_nb.viz.probes import sharpen
 from proc_nb.train.scores import score
 

@@ -5,9 +5,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from torch.utils._python_dispatch import TorchDispatchMode
 from proc_nb.all import *
+from proc_nb.models.attention import Attention, attend
+from proc_nb.models.dropout import Dropout, dropout_from
+from proc_nb.models.gpt import drawn_twice
+from proc_nb.models.wired import hardwire, time_heads
+from proc_nb.train.ensemble import Ensemble
 from proc_nb.dev import bench
 from proc_nb.models import wired as lego_attention
-from proc_nb.train.ensemble import ManyRun
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun

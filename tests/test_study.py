@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest, torch
 from proc_nb.study import table as module_table, grid as module, run as module_run
 from proc_nb.all import *
+from proc_nb.results import RESULTS
+from proc_nb.study.reference import COMMANDS, heat_map
 from proc_nb.study.table import *
 from proc_nb.study.grid import *
 from proc_nb.study.run import *

@@ -4,6 +4,7 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 import checkers
 from proc_nb.all import *
+from proc_nb.tasks.controls import random_tokens
 
 NAMES = [*tasks.rules, *tasks.tests]
 OURS = 'dyck dyck_shuffle stack identity reverse sort set union delete eca haystack addition reversed_addition multiplication sorting'.split()

@@ -2,6 +2,7 @@
 import pytest, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
+from proc_nb.models.gpt import layer_of, part_of
 
 PART_NAMES = 'attn mlp ln tok pos'.split()
 

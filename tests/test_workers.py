@@ -5,7 +5,7 @@ from functools import partial
 import pytest, torch
 from proc_nb.all import *
 from proc_nb.tasks.sequences import Identity
-from proc_nb.train.workers import in_step, one_by_one, set_threads, side_by_side, threads_for, threads_of, workers_on
+from proc_nb.train.workers import in_step, side_by_side, threads_for, threads_of, workers_on
 
 COPY = Identity(length=3, n_symbols=6)
 

@@ -11,6 +11,9 @@ import argparse, contextlib, errno, faulthandler, hashlib, io, json, os, random,
 from pathlib import Path
 import torch
 from proc_nb.all import *
+from proc_nb.files import load_tensors
+from proc_nb.influence.ekfac import fingerprint
+from proc_nb.results import keep
 from proc_nb.language.checkpoints import load_lm
 from proc_nb.influence import cli as influence_cli
 from proc_nb.study import run as study
