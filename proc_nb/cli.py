@@ -62,7 +62,7 @@ def needle_table(
     head = ['carried over', 'accuracy: mean (lowest to highest)', 'found the needle', 'first at step'] + ['the papers'] * (n_pairs == 30)
     out = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
     runs = [r for r in stored('needle')['runs'] if (r['n_pairs'], r['rates']) == (n_pairs, rates)]
-    for s in [s for s in STARTS if any(r['setting'] == s for r in runs)]: out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
+    for s in dict.fromkeys(r['setting'] for r in runs): out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
     return '\n'.join(out)
 
 # %% ../nbs/90_cli.ipynb #8ca03268

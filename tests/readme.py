@@ -15,7 +15,7 @@ def shown(cell):
     if cell.cell_type == 'raw' or re.search(r'^#\|\s*hide', cell.source, re.M): return None
     if cell.cell_type == 'markdown': return nbformat.v4.new_markdown_cell(from_root(cell.source))
     if re.search(r'^#\|\s*echo: false', cell.source, re.M):
-        return nbformat.v4.new_markdown_cell('\n\n'.join(o.data['text/markdown'] for o in cell.outputs))
+        return nbformat.v4.new_markdown_cell(from_root('\n\n'.join(o.data['text/markdown'] for o in cell.outputs)))
     return nbformat.v4.new_code_cell(re.sub(r'^#\|.*\n', '', cell.source, flags=re.M))
 
 def readme():

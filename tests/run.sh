@@ -23,6 +23,7 @@ in_step() { # notebooks and modules agree, and the notebooks are clean
 }
 
 step "notebooks and modules in step" in_step
+step "names" ruff check -q proc_nb tests
 step "notebooks" offline nbdev-test nbs --n-workers "${WORKERS:-2}"
 step "tutorials" offline $short nbdev-test tutorials --n-workers "${WORKERS:-2}"
 if [ "$mode" = full ]; then step "site" python tests/docs_check.py $(command -v chromium >/dev/null && echo --shots); fi

@@ -1,7 +1,6 @@
 "Every branch for a GPU, on a pretend one: the same numbers as on a CPU, recorded where that is promised, and no waiting on the way."
-import copy, gc, threading, warnings, weakref
+import gc, threading, warnings, weakref
 import pytest, torch, torch.nn as nn
-from contextlib import contextmanager
 from pretend_cuda import Gpu
 from proc_nb.dev import bench, language_speed
 from proc_nb.dev.sampling import seconds
@@ -56,7 +55,7 @@ def test_the_pretend_gpu_refuses_what_a_gpu_refuses(gpu):
     assert gpu.waited == 5
     for f in lambda: b.sum().item(), lambda: b[b > 0], lambda: torch.rand(3, device='cuda', generator=torch.Generator('cuda')), lambda: torch.tensor([1.], device='cuda'):
         with pytest.raises(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode='thread_local'): f()
-    with Gpu(largest=10) as full, pytest.raises(torch.OutOfMemoryError): torch.ones(11, device='cuda')
+    with Gpu(largest=10), pytest.raises(torch.OutOfMemoryError): torch.ones(11, device='cuda')
 
 # ---- rows
 
@@ -253,7 +252,7 @@ def test_members_are_tested_in_few_pieces(gpu, monkeypatch):
     assert len(calls) == 1
 
 def test_too_little_memory_on_the_first_step():
-    with Gpu(largest=40_000) as gpu:
+    with Gpu(largest=40_000):
         run = ManyRun([GPT(cfg(NEEDLE), seed=i).to('cuda') for i in range(2)], NEEDLE, seeds=range(2), **{**SET, 'batch_size': 256})
         with warnings.catch_warnings(record=True) as said: got = [run.step().cpu() for _ in range(2)]
         told = [str(w.message) for w in said]

@@ -365,7 +365,7 @@ def test_two_commands_prepare_a_corpus_once(tmp_path, capsys):
         time.sleep(.5)
         assert second.is_alive() and not list(cache.glob('.*.part'))
     second.join(30)
-    assert f'is being prepared by another process: waiting' in capsys.readouterr().err
+    assert 'is being prepared by another process: waiting' in capsys.readouterr().err
     assert corpus(path, block_size=8, cache=cache, progress=False).sha256 == one.sha256
 
 def test_what_a_killed_preparation_left_is_taken_away(tmp_path):

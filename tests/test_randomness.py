@@ -1,5 +1,5 @@
 "Randomness is a parameter: nothing draws from PyTorch's global generator, and no other thread changes what a seed gives."
-import copy, inspect, random, re, threading
+import copy, random, re, threading
 import numpy as np, pytest, torch, torch._dynamo
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,7 +11,6 @@ from proc_nb.models.gpt import drawn_twice
 from proc_nb.models.wired import hardwire, time_heads
 from proc_nb.train.ensemble import Ensemble
 from proc_nb.dev import bench
-from proc_nb.models import wired as lego_attention
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun

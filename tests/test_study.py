@@ -1,6 +1,5 @@
 "A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
 import os, signal, subprocess, sys, time
-from pathlib import Path
 import pytest, torch
 from proc_nb.study import table as module_table, grid as module, run as module_run
 from proc_nb.all import *

@@ -1,5 +1,5 @@
 "Runs side by side end as runs alone, one thread each; what stops them is told, and nothing is lost."
-import os, signal, subprocess, sys, threading, time, traceback
+import os, signal, subprocess, sys, threading, traceback
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 import pytest, torch

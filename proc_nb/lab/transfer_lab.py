@@ -9,7 +9,7 @@ __all__ = ['SMALL', 'EMBEDS', 'carried_said', 'TransferLab']
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #f79dec80
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..results import free_folder
 from ..viz.draw import Html, esc
 from ..viz.plots import *
 from ..viz.panel import *
-from ..tasks.core import seeded, tasks
+from ..tasks.core import tasks
 from ..models.gpt import GPT, GPTConfig
 from ..models.checkpoint import load_model, save_model
 from ..train.background import Runner, turn_lock

@@ -298,7 +298,7 @@ def _sources():
 def _to_compile():
     made_of = _sources()
     def fused(arguments):
-        made_of # numba keeps machine code under the values that a function closes over: other sources, other code
+        made_of # noqa: B018 - numba keeps machine code under the values that a function closes over: other sources, other code
         return take_step(*arguments)
     options = dict(nogil=True, fastmath=set(FAST), error_model='numpy')
     try: return njit(cache=True, **options)(fused)
