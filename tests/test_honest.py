@@ -7,7 +7,7 @@ from proc_nb.influence.retrain import removal, spearman, train_without
 from proc_nb.language.plan import LM_SIZES
 from proc_nb.tasks.core import SPLITS
 from proc_nb.tasks.mixture import warm_task
-from proc_nb.influence import experiments as influence_study
+from proc_nb.influence import experiments as influence_study, repair
 from proc_nb.language import experiments as language
 from proc_nb.study import table as study_table, grid as study
 from proc_nb.lego.experiments import STUDIES
@@ -135,7 +135,7 @@ def test_a_stored_influence_run_made_again():
 def test_stored_rows_of_practice_are_drawn_again():
     kept = stored('influence_bridge')
     for seed in {r['seed'] for r in kept['runs']}:
-        rows, rules = influence_study.practice(zoo[kept['about']['source']], kept['about']['rows_per_rule'], seed)
+        rows, rules = repair.practice(zoo[kept['about']['source']], kept['about']['rows_per_rule'], seed)
         names = rows.task.token_names
         texts = {' '.join(names[t] for t in rows.task.trim(row).tolist()) for row, rule in zip(rows.tokens, rules) if rule == kept['about']['source']}
         for r in (r for r in kept['runs'] if r['seed'] == seed):

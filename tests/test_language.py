@@ -12,6 +12,7 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
+from proc_nb.language.corpus import file_lock
 from proc_nb.language.study import *
 from proc_nb.language.answers import *
 from proc_nb.language.crossing import *
@@ -360,7 +361,7 @@ def test_two_commands_prepare_a_corpus_once(tmp_path, capsys):
     path, cache = jsonl(tmp_path/'d.jsonl', [f'document {i}' for i in range(90)]), tmp_path/'cache'
     one = corpus(path, block_size=8, cache=tmp_path/'other', progress=False)
     second = threading.Thread(target=lambda: corpus(path, block_size=8, cache=cache, progress=False))
-    with turn(cache/one.folder.name):
+    with file_lock(cache/one.folder.name):
         second.start()
         time.sleep(.5)
         assert second.is_alive() and not list(cache.glob('.*.part'))

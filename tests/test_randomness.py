@@ -10,7 +10,7 @@ from proc_nb.models.dropout import Dropout, dropout_from
 from proc_nb.models.gpt import drawn_twice
 from proc_nb.models.wired import hardwire, time_heads
 from proc_nb.train.ensemble import Ensemble
-from proc_nb.dev import bench
+from proc_nb.dev import limits, ways
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun
@@ -65,7 +65,7 @@ CALLS = dict(
     heads=lambda: time_heads(16, B=2, tries=1), language=lambda: lm_steps(dropout=.3), again=lambda: lm_steps(dropout=.3, remat=True),
     influence=lambda: EKFAC(GPT(cfg(dropout=.3))).fit(TEST.sample(8, torch.Generator().manual_seed(0))),
     study=lambda: Study([Identity(3, n_symbols=9)], ['attn'], [TEST], seeds=1, steps=2, batch_size=8, practice_steps=2, controls=['sharpened', 'noise 0.3']).run(progress=False),
-    bench=lambda: (bench.plain(TEST, cfg(), 4)(1), bench.peaks(tries=1)), trees=lambda: [t().sample(3, torch.Generator().manual_seed(0)) for t in tasks.values()])
+    bench=lambda: (ways.plain(TEST, cfg(), 4)(1), limits.peaks(tries=1)), trees=lambda: [t().sample(3, torch.Generator().manual_seed(0)) for t in tasks.values()])
 
 @pytest.mark.parametrize('name', CALLS)
 def test_nothing_global_is_touched(name, monkeypatch, tmp_path):

@@ -245,7 +245,7 @@ def time_heads(
     g = seeded(0)
     with use_generator(g):
         plain = Attention(cfg)
-        other = WiredAttention(cfg, Wiring(range(wired // 2, wired), range(wired // 2)))
+        other = WiredAttention(cfg, Wiring(tuple(range(wired // 2, wired)), tuple(range(wired // 2))))
     x = torch.randn(B, T, n_embd, generator=g)
     tokens = torch.randint(64, (B, T), generator=g)
     ms = 1000 * _seconds(lambda: plain(x).sum().backward(), tries)

@@ -87,10 +87,10 @@ class TrainConfig:
 # %% ../../nbs/321_train.run.ipynb #1db0b69c
 def config_from(
     config:TrainConfig=None, # Settings; the defaults if None
-    **settings # Single settings by name, over those; None leaves them
+    **settings # Single settings by name, over those; None leaves them, but a seed has to be a number
 ) -> TrainConfig: # All of them
     "The settings of a run"
-    return replace(ifnone(config, TrainConfig()), **{k: v for k,v in settings.items() if v is not None})
+    return replace(ifnone(config, TrainConfig()), **{k: v for k,v in settings.items() if v is not None or k == 'seed'})
 
 # %% ../../nbs/321_train.run.ipynb #a9bc0eff
 class Run:

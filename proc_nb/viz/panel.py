@@ -11,6 +11,7 @@ __all__ = ['Cell', 'html_box', 'flex_box', 'flex_column', 'note_html', 'wide_fie
 # %% ../../nbs/39_viz.panel.ipynb #f7f21a39
 import ast, weakref
 from collections import namedtuple
+from typing import Any
 
 import ipywidgets as W
 
@@ -154,6 +155,7 @@ _COLAB = '<p>Choose, then run <code>lab.run()</code> in the next cell (with this
 
 class Trainable(Panel):
     "A panel that trains: `self.runner` does it, `self.choosers()` are the controls that rest meanwhile"
+    runner:Any # Does the training; see `train.background`
     SAID = dict(idle='Choose, then press Train.', running='Training. Choices can be changed again when it is over.',
         paused='Paused. Nothing moves until you continue.', stopped='Stopped before its end.', finished='Finished. Change something and train again.')
 

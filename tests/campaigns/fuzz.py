@@ -14,6 +14,12 @@ guided = atheris is not None and '--plain' not in sys.argv and __name__ == '__ma
 with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.nullcontext():
     import torch
     from proc_nb.all import *
+    from proc_nb.checks import NameMissing
+    from proc_nb.files import load_tensors, sealed
+    from proc_nb.language.corpus import Corpus
+    from proc_nb.lego.task import Group
+    from proc_nb.tasks.mixture import warm_task
+    from proc_nb.train.zoo import Zoo
     from proc_nb.language.checkpoints import checkpoints, load_lm
     from proc_nb import cli, commands
     from proc_nb.language import tokenizers as corpora_tokenizers, sources as corpora_sources, corpus as corpora, plan as lm_plan, pretrain as lm
