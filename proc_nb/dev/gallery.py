@@ -16,7 +16,7 @@ import altair as alt
 from fastcore.basics import ifnone
 
 from ..results import RESULTS, stored, student
-from ..viz.draw import color, esc, with_stills
+from ..viz.draw import color, esc
 from ..viz.plots import show
 from ..study.table import Table, as_table
 from ..study.grid import labels, start_said
@@ -252,7 +252,7 @@ class Result:
         unit = self.view['unit'].lstrip('% ')
         picture = f'<div><i>{esc(unit)}</i></div>' + show(dots(self.groups, self.view['unit']), f'{self.title}: {unit} for every group').markup if self.groups else ''
         table = f'<details><summary>The table ({len(self.groups)} lines)</summary>{self.table().markup}</details>'
-        return f'<p>{esc(self.says())}</p>{with_stills(picture)}{table}<p><small>{how}</small></p>'
+        return f'<p>{esc(self.says())}</p>{picture}{table}<p><small>{how}</small></p>'
     def heading(self,
         root:str='..' # From the page to the project's folder
     ) -> str: # Markdown
