@@ -127,7 +127,7 @@ def test_notebook_is_clean(book):
     for c in nb['cells']:
         assert c['id']
         for o in c.get('outputs', []):
-            assert o['output_type'] != 'error' and len(json.dumps(o)) < 250_000
+            assert o['output_type'] != 'error' and len(json.dumps(o)) < 200_000
             assert 'application/vnd.jupyter.widget-view+json' not in o.get('data', {})
 
 @pytest.mark.parametrize('book', TUTORIALS, ids=lambda p: p.stem)

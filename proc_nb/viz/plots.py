@@ -33,6 +33,8 @@ def show(
     "Draw `chart` in the colours of the page it stands on"
     import vl_convert as vlc
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
+    markup = re.sub(r' (?:role|aria-\w+)="[^"]*"', '', markup) # the picture has one name, its marks need none
+    markup = re.sub(r'\d+\.\d{3,}', lambda number: f'{float(number[0]):.2f}', markup) # a hundredth of a pixel is enough
     # a chart shrinks with its column, and scrolls before its labels get too small to read
     wide = float(re.search(r'width="([\d.]+)"', markup)[1])
     markup = markup.replace('<svg', f'<svg aria-label="{esc(label)}" style="max-width:100%;min-width:{.55 * wide:.0f}px;height:auto"', 1)

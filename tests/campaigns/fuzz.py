@@ -228,13 +228,14 @@ def definition(b):
     repr(s), s._repr_html_(), s.axes()
 
 def arguments(b):
-    name = b.choice([*tasks])
+    name = b.choice(sorted(tasks)) # not in the order in which modules happen to be imported
     base = dict(tasks[name]().settings)
     spoilt = b.spoil(base)
     task = tasks[b.choice([name, name, name, b.text()])](**spoilt if isinstance(spoilt, dict) else base)
     if task.seq_len * task.vocab_size > 10**6: return
     batch = task.sample(2, torch.Generator().manual_seed(0))
-    task.check(batch.tokens), task.show(batch)
+    if type(task).valid is not Task.valid: task.check(batch.tokens) # controls have no check
+    task.show(batch)
 
 def table(b):
     n = 1 + b.byte() % 5
