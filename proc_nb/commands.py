@@ -67,7 +67,7 @@ def lab(
 # %% ../nbs/91_commands.ipynb #72b7e6fa
 @call_parse
 def study(
-    name:str, # tour, lengths, spoilt, published, modular or diagnostic
+    name:str, # tour, lengths, spoilt, published, why, modular or diagnostic
     tests:str=None, # Only these of its tests, as in haystack,addition
     plan:bool=False, # Only say how many runs there are and how long they would take
     measured:int=1, # With --plan: steps to time of each kind

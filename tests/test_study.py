@@ -463,3 +463,14 @@ def test_a_ray_that_does_not_start_is_told_in_words(monkeypatch):
 def test_a_grid_beyond_measure_is_refused():
     with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=100_000)
     with pytest.raises(ValueError, match='seeds must be a whole number from 1 to 100000, not 1000000'): small(seeds=1_000_000)
+
+def test_rows_carry_the_measures_of_their_networks(tmp_path):
+    from proc_nb.study.measures import MEASURES
+    from proc_nb.study.why import networks, why
+    study = why(['identity', 'set'], seeds=2, steps=4, batch_size=8, practice_steps=4)
+    table = study.run(tmp_path, workers=1)
+    assert len(table) == len(study.runs) == 10
+    for r in table: assert [list(m) for m in r['measures']] == [list(MEASURES)] * len(r['settings']['sources'])
+    for rescale in False,True: assert {(n['rule'].split('(')[0], n['seed']) for n in networks(table, rescale)} == {(r, s) for r in ('identity', 'set') for s in (0, 1)}
+    ours,theirs = ([{k: n[k] for k in MEASURES} for n in networks(table, r)] for r in (False, True))
+    assert ours == theirs # measured before anything is carried over

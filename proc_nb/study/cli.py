@@ -17,9 +17,10 @@ from .table import PAPERS
 from .grid import Study
 from .named import *
 from .reference import published
+from .why import why
 
 # %% ../../nbs/45_study.cli.ipynb #8e089e6f
-STUDIES = dict(tour=tour, lengths=lengths, spoilt=spoilt, published=published, modular=modular, diagnostic=diagnostic)
+STUDIES = dict(tour=tour, lengths=lengths, spoilt=spoilt, published=published, why=why, modular=modular, diagnostic=diagnostic)
 PROTOCOLS = dict(own={}, paper=PAPERS)
 
 def named(

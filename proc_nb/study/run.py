@@ -34,6 +34,7 @@ from ..train.ensemble import ManyRun, fit_many, out_of_memory
 from ..train.zoo import load_zoo
 from ..train.practice import practice_fit
 from .table import *
+from .measures import measures
 from .grid import *
 
 # %% ../../nbs/42_study.run.ipynb #b7c6b702
@@ -420,11 +421,17 @@ def _keep_rows(store, job, results):
     rows = [dict(_said(store, r, got), scaled=s, **about) for r,got,s in zip(job['group'], results, job['scaled'])]
     store.append(rows)
 
+def _measured(net, rule):
+    "Its measures; {} if its practice diverged"
+    if net.meta['accuracy'] is None: return {}
+    return {k: round(x, 4) for k,x in measures(net, rule).items()}
+
 def _said(store, run, got):
     nets = [store.net(s, run) for s in run['sources']]
     practised = [n.meta['accuracy'] and round(n.meta['accuracy'], 4) for n in nets]
     if None in practised: got = dict(got, accuracy=None, found=None)
-    own = dict(settings=run, practised=practised, nets=[weights_sum(n) for n in nets])
+    found = [_measured(n, made(s['rule'])) for n,s in zip(nets, run['sources'])]
+    own = dict(settings=run, practised=practised, measures=found, nets=[weights_sum(n) for n in nets])
     return dict(id=key(run), **in_words(run), **{k: run[k] for k in TIDY}, **own, **got)
 
 # %% ../../nbs/42_study.run.ipynb #b25a4ee3
