@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 __all__ = ['SUREST', 'GRADES', 'summary', 'as_text', 'needle_table', 'run_demo', 'run_practise', 'list_rules']
 
 # %% ../nbs/90_cli.ipynb #e7b77685
-import json, shutil, sys
+import shutil, sys
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.basics import ifnone
 
 from .checks import whole
-from .files import sealed, write_atomic
+from .files import folder_lock, save_json
 from .env import writable_folder
 from .results import *
 from .tasks.core import tasks
@@ -25,7 +25,6 @@ from .train.workers import pick_device, progress, workers_on
 from .train.loop import evaluate
 from .train.zoo import *
 from .train.practice import RATES, practise, race
-from .study.run import alone
 
 # %% ../nbs/90_cli.ipynb #336f6e61
 def summary(
@@ -75,7 +74,7 @@ def _row(name, runs, beside):
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1), encoding='utf-8'))
+def _keep(out, rows, about): save_json(out/'results.json', dict(about, rows=rows))
 
 # %% ../nbs/90_cli.ipynb #30f4c869
 def _starts(parts):
@@ -95,7 +94,7 @@ def _in_turn(starts):
 def _folder(out):
     "Have `out` alone if it holds no finished results; without it a new folder: _runs/demo, _runs/demo-2, ..."
     if not out: return (yield free_folder(writable_folder('_runs')/'demo'))
-    with alone(writable_folder(out)):
+    with folder_lock(writable_folder(out)):
         file = Path(out)/'results.json'
         if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
         yield Path(out)

@@ -8,14 +8,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/results.html.md"""
 __all__ = ['RESULTS', 'machine', 'keep', 'stored', 'free_folder', 'wilson', 'student', 'next_mean', 'next_mean_even']
 
 # %% ../nbs/03_results.ipynb #ac937947
-import json, math, os, platform, re
+import math, os, platform, re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .checks import choose, whole
-from .files import sealed, unsealed, write_atomic
+from .files import load_json, save_json
 
 # %% ../nbs/03_results.ipynb #8ae7c916
 def _cpu():
@@ -37,7 +37,7 @@ def keep(
     **about # What they were made with: the command, the seeds, `**machine()`
 ):
     "Write measurements and what they were made with"
-    write_atomic(path, lambda p: p.write_text(json.dumps(sealed(dict(about=about, rows=rows)), indent=1) + '\n', encoding='utf-8'))
+    save_json(path, dict(about=about, rows=rows))
 
 # %% ../nbs/03_results.ipynb #76414081
 RESULTS = Path(__file__).parent/'data/results' if '__file__' in globals() else Path('../proc_nb/data/results')
@@ -47,7 +47,7 @@ def stored(
 ) -> dict: # What the file holds; 'about' says how it was made
     "A result that comes with the package; raises ValueError if it is damaged"
     file = Path(path)/f"{choose('stored result', name, sorted(p.stem for p in Path(path).glob('*.json')))}.json"
-    return unsealed(file.read_bytes(), file)
+    return load_json(file)
 
 # %% ../nbs/03_results.ipynb #2d837b50
 def free_folder(
