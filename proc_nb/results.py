@@ -28,7 +28,8 @@ def machine(
 ) -> dict: # Hardware and versions, for a results file
     "What a figure was measured on"
     name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
-    return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+    return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__,
+        python=platform.python_version())
 
 # %% ../nbs/03_results.ipynb #a98cc74f
 def keep(
@@ -54,7 +55,8 @@ def free_folder(
     path # Such as '_runs/demo'
 ) -> Path: # The folder, made
     "The first of `path`, `path`-2, `path`-3, ... that is not there yet; nobody else gets the same"
-    folder,i = Path(path),1
+    folder = Path(path)
+    i = 1
     while True:
         try:
             folder.mkdir(parents=True)
@@ -81,7 +83,8 @@ def student(
     "The mean with Student's 95 % interval, for numbers that scatter evenly; not for runs that either jump or do not"
     xs = [float(x) for x in xs]
     if not xs: raise ValueError('There is no number to take the mean of.')
-    n,mean = len(xs),sum(xs) / len(xs)
+    n = len(xs)
+    mean = sum(xs) / n
     if n < 2: return mean,None,None
     from scipy.special import stdtrit
     half = float(stdtrit(n - 1, .975)) * (sum((x - mean) ** 2 for x in xs) / (n - 1) / n) ** .5
@@ -95,11 +98,12 @@ def next_mean(
     n:int=10, # How many more seeds
     draws:int=4000 # Urns
 ) -> tuple: # Lower and upper end
-    "Where the mean of `n` more seeds would lie, 95 times in a hundred, whatever shape the runs have; from 0 to 1 without a run"
+    "Where the mean of `n` more seeds would lie (95 %), whatever shape the runs have; from 0 to 1 without a run"
     xs = np.array([*xs, lowest, highest], float)
     if len(xs) == 2: return 0.,1.
     weight = np.r_[np.ones(len(xs) - 2), .5, .5]
-    rng,urn = np.random.default_rng(0),np.tile(xs, (draws, 1))
+    rng = np.random.default_rng(0)
+    urn = np.tile(xs, (draws, 1))
     for i in range(n): # a draw: one of the runs, or one of those that came since
         at = rng.random(draws) * (weight.sum() + i)
         first = np.minimum(np.searchsorted(weight.cumsum(), at, side='right'), len(xs) - 1)
@@ -113,7 +117,7 @@ def next_mean_even(
     xs, # Accuracies that scatter evenly, one per seed
     n:int=10 # How many more seeds
 ) -> tuple: # Lower and upper end, within 0 and 1
-    "Where the mean of `n` more seeds would lie, 95 times in a hundred, if runs scatter evenly; from 0 to 1 with fewer than two runs"
+    "Where the mean of `n` more seeds would lie (95 %), if runs scatter evenly; from 0 to 1 with fewer than two runs"
     mean,lo,_ = student(xs) if len(xs) else (0, None, None)
     if lo is None: return 0.,1.
     half = (mean - lo) * (1 + len(xs) / n) ** .5 # our variance / runs, and the same variance / n
