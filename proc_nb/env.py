@@ -51,7 +51,7 @@ def surroundings(
     folder='.' # Where results would be written
 ): # dict of 'python', 'torch', 'computer', 'cores', 'colab', 'folder' and 'writable'
     "What there is here"
-    return dict(python=platform.python_version(), torch=torch_version(), colab=in_colab(),
+    return dict(python='.'.join(map(str, sys.version_info[:3])), torch=torch_version(), colab=in_colab(),
         computer=f'{platform.system()} {platform.machine()}', cores=os.cpu_count() or 1,
         folder=str(Path(folder).resolve()), writable=can_write(folder))
 
