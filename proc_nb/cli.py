@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/cli.html.md"""
 __all__ = ['SUREST', 'GRADES', 'summary', 'as_text', 'needle_table', 'run_demo', 'run_practise', 'list_rules']
 
 # %% ../nbs/90_cli.ipynb #e7b77685
-import json, shutil, sys
+import shutil, sys
 from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 from fastcore.basics import ifnone
 
 from .checks import whole
-from .files import sealed, write_atomic
+from .files import folder_lock, save_json
 from .env import writable_folder
 from .results import *
 from .tasks.core import tasks
@@ -25,7 +25,6 @@ from .train.workers import pick_device, progress, workers_on
 from .train.loop import evaluate
 from .train.zoo import *
 from .train.practice import RATES, practise, race
-from .study.run import alone
 
 # %% ../nbs/90_cli.ipynb #336f6e61
 def summary(
@@ -34,11 +33,15 @@ def summary(
     "Final accuracy and the step at which the needle was found, per setting"
     out = []
     for s in dict.fromkeys(r['setting'] for r in rows):
-        runs = [[r for r in rows if (r['setting'], r['seed']) == (s, i)] for i in dict.fromkeys(r['seed'] for r in rows if r['setting'] == s)]
+        mine = [r for r in rows if r['setting'] == s]
+        runs = [[r for r in mine if r['seed'] == seed] for seed in dict.fromkeys(r['seed'] for r in mine)]
         found = [next((r['step'] for r in run if r['accuracy'] > .5), None) for run in runs]
         ends = [run[-1]['accuracy'] for run in runs]
-        out.append(dict(setting=s, accuracy=sum(ends) / len(ends), lowest=min(ends), runs=len(runs), after=min(run[-1]['step'] for run in runs),
-            found=sum(f is not None for f in found), step=min((f for f in found if f), default=None), paper=PAPER.get(s, (None, 'not published'))))
+        out.append(dict(setting=s, runs=len(runs), accuracy=sum(ends) / len(ends), lowest=min(ends),
+            after=min(run[-1]['step'] for run in runs),
+            found=sum(f is not None for f in found),
+            step=min((f for f in found if f), default=None),
+            paper=PAPER.get(s, (None, 'not published'))))
     return out
 
 # %% ../nbs/90_cli.ipynb #8dc797da
@@ -47,10 +50,14 @@ def as_text(
     beside:bool=True # Are these the papers' rule and size, so that their figures belong beside?
 ) -> str: # A table for a terminal
     "The summary as lines of text"
-    def paper(told): return '   ' + (f'{told[0]:>6.1%} ({told[1]})' if told[0] else f'{"-":>6} ({told[1]})') if beside else ''
-    head = f'{"carried over":<22} {"accuracy":>9} {"after step":>11} {"found":>8} {"at step":>8}' + '   the papers, 10,000 steps of 1,000 rows' * beside
+    def paper(accuracy, grade): return f'   {f"{accuracy:.1%}" if accuracy else "-":>6} ({grade})' if beside else ''
+    def ours(l):
+        found = f'{l["found"]:>3} of {l["runs"]:<2} {ifnone(l["step"], "-"):>8}'
+        return f'{l["setting"]:<22} {l["accuracy"]:>9.1%} {l["after"]:>11,} {found}'
+    head = f'{"carried over":<22} {"accuracy":>9} {"after step":>11} {"found":>8} {"at step":>8}'
+    if beside: head += '   the papers, 10,000 steps of 1,000 rows'
     out = [head, '-' * len(head)]
-    for l in lines: out.append(f'{l["setting"]:<22} {l["accuracy"]:>9.1%} {l["after"]:>11,} {l["found"]:>3} of {l["runs"]:<2} {ifnone(l["step"], "-"):>8}{paper(l["paper"])}')
+    out += [ours(l) + paper(*l['paper']) for l in lines]
     return '\n'.join(out)
 
 # %% ../nbs/90_cli.ipynb #34bbc73c
@@ -59,23 +66,28 @@ def needle_table(
     rates:str='fresh faster' # Or 'equal'
 ) -> str: # Markdown
     "What the stored runs came to, beside the papers' figures"
-    head = ['carried over', 'accuracy: mean (lowest to highest)', 'found the needle', 'first at step'] + ['the papers'] * (n_pairs == 30)
+    head = ['carried over', 'accuracy: mean (lowest to highest)', 'found the needle', 'first at step']
+    if n_pairs == 30: head.append('the papers')
     out = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
     runs = [r for r in stored('needle')['runs'] if (r['n_pairs'], r['rates']) == (n_pairs, rates)]
-    for s in dict.fromkeys(r['setting'] for r in runs): out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
+    for s in dict.fromkeys(r['setting'] for r in runs):
+        out.append(_row(s, [r for r in runs if r['setting'] == s], n_pairs == 30))
     return '\n'.join(out)
 
 # %% ../nbs/90_cli.ipynb #8ca03268
 def _row(name, runs, beside):
-    ends,found = [r['accuracy'][-1] for r in runs],[r['step'][i] for r in runs if (i := next((i for i,a in enumerate(r['accuracy']) if a > .5), None)) is not None]
-    (lo,hi),paper = wilson(len(found), len(runs)),PAPER.get(name)
-    share = f'{len(found)} of {len(runs)} (95 %: {lo:.0%} to {hi:.0%})'
+    ends = [r['accuracy'][-1] for r in runs]
+    first = [next((step for step,a in zip(r['step'], r['accuracy']) if a > .5), None) for r in runs]
+    found = [step for step in first if step is not None]
+    low,high = wilson(len(found), len(runs))
+    paper = PAPER.get(name)
+    share = f'{len(found)} of {len(runs)} (95 %: {low:.0%} to {high:.0%})'
     cells = [name, f'{sum(ends) / len(ends):.1%} ({min(ends):.1%} to {max(ends):.1%})', share, min(found, default='-')]
     if beside: cells.append(f'{paper[0]:.1%}, {paper[1]}' if paper else 'not published')
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 # %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): write_atomic(out/'results.json', lambda p: p.write_text(json.dumps(sealed(dict(about, rows=rows)), indent=1), encoding='utf-8'))
+def _keep(out, rows, about): save_json(out/'results.json', dict(about, rows=rows))
 
 # %% ../nbs/90_cli.ipynb #30f4c869
 def _starts(parts):
@@ -95,40 +107,51 @@ def _in_turn(starts):
 def _folder(out):
     "Have `out` alone if it holds no finished results; without it a new folder: _runs/demo, _runs/demo-2, ..."
     if not out: return (yield free_folder(writable_folder('_runs')/'demo'))
-    with alone(writable_folder(out)):
+    with folder_lock(writable_folder(out)):
         file = Path(out)/'results.json'
-        if file.exists() and b'"finished": true' in file.read_bytes(): raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
+        if file.exists() and b'"finished": true' in file.read_bytes():
+            raise ValueError(f'{out} holds finished results. Name another folder with --out, or leave it out.')
         yield Path(out)
 
 # %% ../nbs/90_cli.ipynb #4f9f1635
 def _often(about):
     "How often the package's own runs with these settings found the needle, in one line; '' if there are none"
     rates = 'equal' if about['equal'] else 'fresh faster'
-    alike = [r for r in stored('needle')['runs'] if about['rule'] == 'identity' and (r['n_pairs'], r['step'][-1], r['rates']) == (about['n_pairs'], about['steps'], rates)]
+    if about['rule'] != 'identity': return ''
+    settings = about['n_pairs'],about['steps'],rates
+    alike = [r for r in stored('needle')['runs'] if (r['n_pairs'], r['step'][-1], r['rates']) == settings]
     found = {s: [max(r['accuracy']) > .5 for r in alike if r['setting'] == s] for s in STARTS}
-    said = ', '.join(f'{s} {sum(f)} of {len(f)}' for s,f in found.items() if f)
-    return f'\nOne seed shows what can happen, not how often. Found by the runs that come with the package: {said}.' if said else ''
+    counts = ', '.join(f'{s} {sum(f)} of {len(f)}' for s,f in found.items() if f)
+    if not counts: return ''
+    one_seed = 'One seed shows what can happen, not how often.'
+    return f'\n{one_seed} Found by the runs that come with the package: {counts}.'
 
 # %% ../nbs/90_cli.ipynb #5c601cb8
-GRADES = "The papers' figures: author-stated, from the authors' own page; second-hand, from somebody else's notes on the paper."
+GRADES = ("The papers' figures: author-stated, from the authors' own page; "
+    "second-hand, from somebody else's notes on the paper.")
 def _finish(rows, out, about):
     from proc_nb.viz.plots import curves, save_chart
     if not rows:
         with suppress(OSError): out.rmdir() # unless something else is in it
         return print('Stopped before the first evaluation: nothing to show.')
-    n_pairs,beside = about['n_pairs'],(about['rule'], about['n_pairs']) == ('identity', 30)
-    save_chart(curves(rows, f'{about["rule"].capitalize()} practised, then one of up to {n_pairs} needles', PAPER['random weights'][0] if beside else None), out/'chart')
+    n_pairs = about['n_pairs']
+    beside = about['rule'] == 'identity' and n_pairs == 30
+    title = f'{about["rule"].capitalize()} practised, then one of up to {n_pairs} needles'
+    save_chart(curves(rows, title, PAPER['random weights'][0] if beside else None), out/'chart')
     _keep(out, rows, about)
     print('\n' + as_text(summary(rows), beside))
     guess = tasks['haystack'](n_pairs=n_pairs).guesses()['any value in the row']
-    print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.' + f'\n{GRADES}' * beside + (_often(about) if about['seeds'] == 1 else ''))
+    print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.')
+    if beside: print(GRADES)
+    if about['seeds'] == 1 and _often(about): print(_often(about).strip())
     print(f'\nWritten: {out/"results.json"}, {out/"chart.png"}, {out/"chart.html"}')
 
 # %% ../nbs/90_cli.ipynb #08b5b79d
 def _stopped(rows, starts, steps):
     ended = [r['setting'] for r in rows if r['step'] == steps]
     left = [s for s in starts if s not in ended]
-    return f'\nStopped; what was done is kept, up to the step in the table. Not finished: {", ".join(left) or "more seeds"}.'
+    kept = 'Stopped; what was done is kept, up to the step in the table.'
+    return f'\n{kept} Not finished: {", ".join(left) or "more seeds"}.'
 
 # %% ../nbs/90_cli.ipynb #c26a04fd
 def _before(called, known):
@@ -136,29 +159,34 @@ def _before(called, known):
     return '' if known or Path(called).stem != 'proc-nb-demo' else f'{Path(called).parent}/'
 
 def _next(at):
-    lab = ('make lab', 'the tutorials in JupyterLab') if Path('tutorials').is_dir() else (f'{at}proc-nb-lab', 'the live lab in JupyterLab')
-    lines = (f'{at}proc-nb-demo --rule dyck --parts all', 'another practice'),(f'{at}proc-nb-demo --n-pairs 10 --steps 1000', 'a smaller haystack, in a minute'),lab
-    wide = max(len(c) for c,_ in lines)
-    return '\nTry next: ' + '\n          '.join(f'{c:<{wide}}    {what}' for c,what in lines)
+    commands = {f'{at}proc-nb-demo --rule dyck --parts all': 'another practice',
+        f'{at}proc-nb-demo --n-pairs 10 --steps 1000': 'a smaller haystack, in a minute'}
+    if Path('tutorials').is_dir(): commands['make lab'] = 'the tutorials in JupyterLab'
+    else: commands[f'{at}proc-nb-lab'] = 'the live lab in JupyterLab'
+    width = max(map(len, commands))
+    return '\nTry next: ' + '\n          '.join(f'{c:<{width}}    {what}' for c,what in commands.items())
 
 # %% ../nbs/90_cli.ipynb #5f2f9f0a
 def _watch(bar, rows, out, about, order):
     "Take the records from `bar` and keep the evaluations in `rows` and in `out`"
-    at,latest = {label: i for i,label in enumerate(order)},{}
+    at = {label: i for i,label in enumerate(order)}
+    latest = {}
     for label,seed,rec in bar:
         if rec.accuracy is None: continue
         rows.append(dict(setting=label, seed=seed, **rec.asdict()))
         rows.sort(key=lambda r: (at[r['setting']], r['seed'], r['step']))
         _keep(out, rows, about)
         latest[label] = rec.accuracy
-        if rec.step == about['steps']: bar.write(f'{label}, seed {seed}: {latest.pop(label):.1%} after {rec.step:,} steps')
+        if rec.step == about['steps']:
+            bar.write(f'{label}, seed {seed}: {latest.pop(label):.1%} after {rec.step:,} steps')
         bar.set_description(', '.join(f'{l} {a:.0%}' for l,a in latest.items()), refresh=False)
 
 
 # %% ../nbs/90_cli.ipynb #b8c1d70a
 def _heading(o, starts, about, at):
     many = f', {o.seeds} seeds' * (o.seeds > 1) + f', {about["workers"]} at a time' * (about['workers'] > 1)
-    what = f'{o.rule} -> haystack with up to {o.n_pairs} pairs: {len(starts)} networks, {o.steps:,} steps each{many}, on {about["hardware"]}'
+    budget = f'{len(starts)} networks, {o.steps:,} steps each{many}, on {about["hardware"]}'
+    what = f'{o.rule} -> haystack with up to {o.n_pairs} pairs: {budget}'
     return f'{what}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000'
 
 # %% ../nbs/90_cli.ipynb #c6868ff0
@@ -166,13 +194,19 @@ def run_demo(
     o # The options of `demo`, as attributes
 ):
     "A tiny GPT that practised copying finds the needle in the haystack; from random weights it does not"
-    dev,test,at = pick_device(o.device),tasks['haystack'](n_pairs=o.n_pairs),_before(sys.argv[0], shutil.which('proc-nb-demo'))
-    starts,rows,rates,workers = _starts(o.parts),[],{**RATES, **(dict(lr_scale=None) if o.equal else {})},workers_on(dev, o.workers)
+    dev = pick_device(o.device)
+    test = tasks['haystack'](n_pairs=o.n_pairs)
+    at = _before(sys.argv[0], shutil.which('proc-nb-demo'))
+    starts = _starts(o.parts)
+    rows = []
+    rates = dict(RATES, lr_scale=None) if o.equal else dict(RATES)
+    workers = workers_on(dev, o.workers)
     whole('steps', o.steps, 1)
     whole('seeds', o.seeds, 1)
     for p,embed in starts.values(): start(o.rule, test, p, embed)
     scaled = not o.equal # the papers leave fresh embeddings as they are
-    about = dict(rule=o.rule, n_pairs=o.n_pairs, steps=o.steps, seeds=o.seeds, equal=o.equal, scaled=scaled, workers=workers, **rates, **machine(dev))
+    about = dict(rule=o.rule, n_pairs=o.n_pairs, steps=o.steps, seeds=o.seeds, equal=o.equal, scaled=scaled,
+        workers=workers, **rates, **machine(dev))
     recs = race(o.rule, _in_turn(starts), test, o.steps, range(o.seeds), dev, workers, scaled, **rates)
     with _folder(o.out) as out:
         print(_heading(o, starts, about, at))
@@ -193,10 +227,12 @@ def _watched(recs, rule, steps, folder):
     bar = progress(chain([rec], recs), total=steps, initial=rec.step - 1, unit='step')
     try:
         for rec in bar:
-            if rec.accuracy is not None: bar.set_description(f'{rule}: loss {rec.loss:.3f}, accuracy {rec.accuracy:.1%}')
+            if rec.accuracy is None: continue
+            bar.set_description(f'{rule}: loss {rec.loss:.3f}, accuracy {rec.accuracy:.1%}')
     except KeyboardInterrupt:
         bar.close()
-        sys.exit(f'Stopped at step {rec.step:,} of {steps:,}. The same command with --resume goes on from the checkpoint in {folder}.')
+        resume = f'The same command with --resume goes on from the checkpoint in {folder}.'
+        sys.exit(f'Stopped at step {rec.step:,} of {steps:,}. {resume}')
     return rec
 
 # %% ../nbs/90_cli.ipynb #fed8535d
@@ -209,7 +245,9 @@ def run_practise(
     run_dir = path.with_name(f'{path.name}.run')
     model,recs = practise(o.rule, o.seed, o.steps, run_dir, o.resume, pick_device(o.device), o.recipe)
     for p,what in (path, 'a practised network already'),(run_dir, 'a practice that was stopped'):
-        if p.exists() and not o.resume: raise ValueError(f'{p} holds {what}. Add --resume to go on with it, name another file with --out, or remove it.')
+        if not p.exists() or o.resume: continue
+        choices = 'Add --resume to go on with it, name another file with --out, or remove it.'
+        raise ValueError(f'{p} holds {what}. {choices}')
     writable_folder(path.parent)
     rec = _watched(recs, o.rule, model.meta['steps'], run_dir)
     if rec is None and path.exists(): return print(f'This run is finished already: {path}. Use another --out for more.')

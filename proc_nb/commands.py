@@ -151,8 +151,8 @@ def crossing(
     "Is it the rule or the domain? Rules practised to equal skill, crossed with corpora; one thread"
     options = NS(**locals())
     from proc_nb.language.experiments import run_crossing
-    from proc_nb.study.cli import seeds_of
-    options.seeds = seeds_of(seeds)
+    from proc_nb.study.cli import parse_seeds
+    options.seeds = parse_seeds(seeds)
     run_crossing(options)
 
 # %% ../nbs/91_commands.ipynb #a91b7c3e

@@ -20,7 +20,8 @@ from fastcore.basics import patch
 # %% ../nbs/04_cuda_graph.ipynb #84dce9e5
 def record_cuda(f):
     "Record what `f` does on the current GPU; returns a function that does it again, and where the result will be"
-    side,here = torch.cuda.Stream(),torch.cuda.current_stream()
+    side = torch.cuda.Stream()
+    here = torch.cuda.current_stream()
     side.wait_stream(here)
     with torch.cuda.stream(side):
         for _ in range(3): f()
@@ -61,17 +62,20 @@ def _loose(f):
 _RECORDING = threading.Lock()
 @patch
 def _try(self:Captured, key, inputs):
-    held,x = [x.clone() for x in inputs],inputs[0]
+    held = [x.clone() for x in inputs]
+    x = inputs[0]
     try:
         with _RECORDING, torch.cuda.device(x.device) if x.is_cuda else nullcontext():
             want = self._dry(lambda: self.step(*held))
             (replay,out),_ = self._dry(lambda: self.record(lambda: self.step(*held)))
             got = self._dry(lambda: replay() or out.clone())
-        if not all(map(_alike, [want[0], *want[1]], [got[0], *got[1]])): raise RuntimeError('the recording gives other numbers than the step itself')
+        if not all(map(_alike, [want[0], *want[1]], [got[0], *got[1]])):
+            raise RuntimeError('the recording gives other numbers than the step itself')
         self.tapes[key] = held,replay,out
     except Exception as e:
         self.failed = True
-        warnings.warn(f'No CUDA graph: {(str(e) or type(e).__name__).splitlines()[0]}. The work is done without, only slower.')
+        why = (str(e) or type(e).__name__).splitlines()[0]
+        warnings.warn(f'No CUDA graph: {why}. The work is done without, only slower.')
 
 def _alike(a, b): return torch.allclose(a.double(), b.double(), 1e-3, 1e-5, equal_nan=True)
 
@@ -95,7 +99,8 @@ def replayed(f):
     @wraps(f)
     def call(*inputs, **settings):
         if not inputs[0].is_cuda or inputs[0].numel() > SMALL_ENOUGH: return f(*inputs, **settings)
-        tapes,key = vars(local).setdefault('tapes', {}),(tuple((x.shape, x.device) for x in inputs), *settings.items())
+        tapes = vars(local).setdefault('tapes', {})
+        key = tuple((x.shape, x.device) for x in inputs),*settings.items()
         if key not in tapes: tapes[key] = None
         elif tapes[key] is None: tapes[key] = Captured(partial(f, **settings), list)
         if len(tapes) > 8: del tapes[next(iter(tapes))]

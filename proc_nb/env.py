@@ -51,8 +51,9 @@ def surroundings(
     folder='.' # Where results would be written
 ): # dict of 'python', 'torch', 'computer', 'cores', 'colab', 'folder' and 'writable'
     "What there is here"
-    return dict(python='.'.join(map(str, sys.version_info[:3])), torch=torch_version(), computer=f'{platform.system()} {platform.machine()}',
-        cores=os.cpu_count() or 1, colab=in_colab(), folder=str(Path(folder).resolve()), writable=can_write(folder))
+    return dict(python='.'.join(map(str, sys.version_info[:3])), torch=torch_version(), colab=in_colab(),
+        computer=f'{platform.system()} {platform.machine()}', cores=os.cpu_count() or 1,
+        folder=str(Path(folder).resolve()), writable=can_write(folder))
 
 # %% ../nbs/02_env.ipynb #343ca57c
 INTEL_MAC = 'Darwin x86_64'
@@ -67,21 +68,33 @@ def stops(
     "What cannot work here, and what to do about it"
     need = floors() if need is None else need
     if _below(here['python'], need.get('python')):
-        return [f"Python {here['python']} is too old: proc-nb needs {need['python']} or newer. Make an environment with a newer Python, or open the tutorial in Colab."]
-    if here['torch'] is not None and not _below(here['torch'], need.get('torch')): return []
-    old = 'PyTorch is not installed.' if here['torch'] is None else f"PyTorch {here['torch']} is too old: proc-nb needs {need['torch']} or newer."
+        old = f"Python {here['python']} is too old: proc-nb needs {need['python']} or newer."
+        return [f'{old} Make an environment with a newer Python, or open the tutorial in Colab.']
+    if here['torch'] is None:
+        wrong = 'PyTorch is not installed.'
+        cure = 'Install it with: pip install torch'
+    elif _below(here['torch'], need.get('torch')):
+        wrong = f"PyTorch {here['torch']} is too old: proc-nb needs {need['torch']} or newer."
+        cure = 'Run pip install -U torch, then restart the kernel.'
+    else: return []
     if here['computer'] == INTEL_MAC:
-        return [f'{old} For Macs with an Intel processor (or with a Python made for one) pip has none after 2.2: open the tutorial in Colab, or make an environment with conda-forge, which has newer ones.']
-    return [f"{old} {'Install it with: pip install torch' if here['torch'] is None else 'Run pip install -U torch, then restart the kernel.'}"]
+        cure = ('For Macs with an Intel processor (or with a Python made for one) pip has none after 2.2: '
+            'open the tutorial in Colab, or make an environment with conda-forge, which has newer ones.')
+    return [f'{wrong} {cure}']
 
 # %% ../nbs/02_env.ipynb #6afd9364
 def _processor(here, gpu):
     if gpu:
-        return (f'GPU: {gpu}. Studies, the transfer lab, pretraining and the commands that have --device use it; LEGO, influence and networks that a page makes itself '
-            "stay on the CPU unless you say so: start(..., device='cuda') or .to('cuda').")
-    if here['colab']: return 'Colab without a GPU: that is enough for every tutorial. For longer runs: Runtime, Change runtime type, GPU.'
-    slow = ' The minutes in the header boxes are for two cores: expect up to twice as many.' if here['cores'] < 2 else ''
-    return f"No GPU, and none is needed: every tutorial is made for a CPU ({here['cores']} core{'s' * (here['cores'] > 1)} here).{slow}"
+        return (f'GPU: {gpu}. Studies, the transfer lab, pretraining and the commands that have --device use it; '
+            'LEGO, influence and networks that a page makes itself stay on the CPU unless you say so: '
+            "start(..., device='cuda') or .to('cuda').")
+    if here['colab']:
+        return ('Colab without a GPU: that is enough for every tutorial. '
+            'For longer runs: Runtime, Change runtime type, GPU.')
+    cores = f"{here['cores']} core{'s' * (here['cores'] > 1)}"
+    plain = f'No GPU, and none is needed: every tutorial is made for a CPU ({cores} here).'
+    if here['cores'] > 1: return plain
+    return f'{plain} The minutes in the header boxes are for two cores: expect up to twice as many.'
 
 def notes(
     here, # From `surroundings`
@@ -89,7 +102,9 @@ def notes(
 ): # List of sentences
     "What is good to know about this place"
     out = [f"Ready: Python {here['python']}, PyTorch {here['torch']}.", _processor(here, gpu)]
-    if not here['writable']: out.append(f"The folder {here['folder']} cannot be written to, and studies and reports are: start Jupyter in a folder of your own.")
+    if not here['writable']:
+        own = 'studies and reports are: start Jupyter in a folder of your own.'
+        out.append(f"The folder {here['folder']} cannot be written to, and {own}")
     return out
 
 # %% ../nbs/02_env.ipynb #3f972d19
@@ -113,7 +128,9 @@ def writable_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder): return folder
-    except OSError as e: raise ValueError(f'Nothing can be written to the folder {folder} ({e.strerror}). Name a folder of your own.') from None
+    except OSError as e:
+        denied = f'Nothing can be written to the folder {folder} ({e.strerror}).'
+        raise ValueError(f'{denied} Name a folder of your own.') from None
 
 # %% ../nbs/02_env.ipynb #f1475db8
 def open_streams():
@@ -145,10 +162,11 @@ def in_one_line(
     e, # The exception
     trace # Its trace
 ):
-    "An exception hook: a mistake or Ctrl-C as one line, an error of ours as it is, nothing if nobody reads the output any more"
+    "An exception hook: a mistake or Ctrl-C as one line, an error of ours as it is, nothing if nobody reads the output"
     if kind is BrokenPipeError and reader_gone(): return
-    said = 'stopped. What was written stays.' if kind is KeyboardInterrupt else e if issubclass(kind, MISTAKES) else None
-    if said is not None: print(f'{Path(sys.argv[0]).name}: {said}', file=sys.stderr)
+    def say(words): print(f'{Path(sys.argv[0]).name}: {words}', file=sys.stderr)
+    if kind is KeyboardInterrupt: say('stopped. What was written stays.')
+    elif issubclass(kind, MISTAKES): say(e)
     else: sys.__excepthook__(kind, e, trace)
 
 if Path(sys.argv[0]).name.startswith('proc-nb-'):

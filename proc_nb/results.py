@@ -8,14 +8,14 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/results.html.md"""
 __all__ = ['RESULTS', 'machine', 'keep', 'stored', 'free_folder', 'wilson', 'student', 'next_mean', 'next_mean_even']
 
 # %% ../nbs/03_results.ipynb #ac937947
-import json, math, os, platform, re
+import math, os, platform, re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .checks import choose, whole
-from .files import sealed, unsealed, write_atomic
+from .files import load_json, save_json
 
 # %% ../nbs/03_results.ipynb #8ae7c916
 def _cpu():
@@ -28,7 +28,8 @@ def machine(
 ) -> dict: # Hardware and versions, for a results file
     "What a figure was measured on"
     name = torch.cuda.get_device_name(device) if 'cuda' in str(device) else f'{_cpu()}, {os.cpu_count()} cores'
-    return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+    return dict(device=str(device), hardware=name, threads=torch.get_num_threads(), torch=torch.__version__,
+        python=platform.python_version())
 
 # %% ../nbs/03_results.ipynb #a98cc74f
 def keep(
@@ -37,7 +38,7 @@ def keep(
     **about # What they were made with: the command, the seeds, `**machine()`
 ):
     "Write measurements and what they were made with"
-    write_atomic(path, lambda p: p.write_text(json.dumps(sealed(dict(about=about, rows=rows)), indent=1) + '\n', encoding='utf-8'))
+    save_json(path, dict(about=about, rows=rows))
 
 # %% ../nbs/03_results.ipynb #76414081
 RESULTS = Path(__file__).parent/'data/results' if '__file__' in globals() else Path('../proc_nb/data/results')
@@ -47,14 +48,15 @@ def stored(
 ) -> dict: # What the file holds; 'about' says how it was made
     "A result that comes with the package; raises ValueError if it is damaged"
     file = Path(path)/f"{choose('stored result', name, sorted(p.stem for p in Path(path).glob('*.json')))}.json"
-    return unsealed(file.read_bytes(), file)
+    return load_json(file)
 
 # %% ../nbs/03_results.ipynb #2d837b50
 def free_folder(
     path # Such as '_runs/demo'
 ) -> Path: # The folder, made
     "The first of `path`, `path`-2, `path`-3, ... that is not there yet; nobody else gets the same"
-    folder,i = Path(path),1
+    folder = Path(path)
+    i = 1
     while True:
         try:
             folder.mkdir(parents=True)
@@ -81,7 +83,8 @@ def student(
     "The mean with Student's 95 % interval, for numbers that scatter evenly; not for runs that either jump or do not"
     xs = [float(x) for x in xs]
     if not xs: raise ValueError('There is no number to take the mean of.')
-    n,mean = len(xs),sum(xs) / len(xs)
+    n = len(xs)
+    mean = sum(xs) / n
     if n < 2: return mean,None,None
     from scipy.special import stdtrit
     half = float(stdtrit(n - 1, .975)) * (sum((x - mean) ** 2 for x in xs) / (n - 1) / n) ** .5
@@ -95,11 +98,12 @@ def next_mean(
     n:int=10, # How many more seeds
     draws:int=4000 # Urns
 ) -> tuple: # Lower and upper end
-    "Where the mean of `n` more seeds would lie, 95 times in a hundred, whatever shape the runs have; from 0 to 1 without a run"
+    "Where the mean of `n` more seeds would lie (95 %), whatever shape the runs have; from 0 to 1 without a run"
     xs = np.array([*xs, lowest, highest], float)
     if len(xs) == 2: return 0.,1.
     weight = np.r_[np.ones(len(xs) - 2), .5, .5]
-    rng,urn = np.random.default_rng(0),np.tile(xs, (draws, 1))
+    rng = np.random.default_rng(0)
+    urn = np.tile(xs, (draws, 1))
     for i in range(n): # a draw: one of the runs, or one of those that came since
         at = rng.random(draws) * (weight.sum() + i)
         first = np.minimum(np.searchsorted(weight.cumsum(), at, side='right'), len(xs) - 1)
@@ -113,7 +117,7 @@ def next_mean_even(
     xs, # Accuracies that scatter evenly, one per seed
     n:int=10 # How many more seeds
 ) -> tuple: # Lower and upper end, within 0 and 1
-    "Where the mean of `n` more seeds would lie, 95 times in a hundred, if runs scatter evenly; from 0 to 1 with fewer than two runs"
+    "Where the mean of `n` more seeds would lie (95 %), if runs scatter evenly; from 0 to 1 with fewer than two runs"
     mean,lo,_ = student(xs) if len(xs) else (0, None, None)
     if lo is None: return 0.,1.
     half = (mean - lo) * (1 + len(xs) / n) ** .5 # our variance / runs, and the same variance / n

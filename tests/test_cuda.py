@@ -18,7 +18,8 @@ from proc_nb.train.ensemble import ManyRun
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun
-from proc_nb.study.run import Store, Work, step_seconds
+from proc_nb.study.store import Store
+from proc_nb.study.plan import JobQueue, step_seconds
 from proc_nb.train.run import Run
 from proc_nb.train.workers import pick_device
 from proc_nb.train.practice import practise
@@ -153,7 +154,7 @@ def test_what_is_named_is_the_gpu_that_works(gpu, monkeypatch):
 
 @pytest.mark.parametrize('gone', ['cuda:7', 'cuda:2', 'cpu:1', 'meta'])
 def test_a_gpu_that_is_not_there(gone, gpu, tmp_path):
-    for ask in pick_device, lambda d: engine(d), lambda d: Work(Study('identity', steps=1), Store(tmp_path), d):
+    for ask in pick_device, lambda d: engine(d), lambda d: JobQueue(Study('identity', steps=1).runs, Store(tmp_path), d):
         with pytest.raises(ValueError, match='not available here'): ask(gone)
     assert str(pick_device('cuda:1')) == 'cuda:1'
     with pytest.raises(ValueError, match='CUDA_VISIBLE_DEVICES=1'): engine('cuda:1')

@@ -9,7 +9,9 @@ from proc_nb.tasks.core import SPLITS
 from proc_nb.tasks.mixture import warm_task
 from proc_nb.influence import experiments as influence_study, repair
 from proc_nb.language import experiments as language
-from proc_nb.study import table as study_table, grid as study
+from proc_nb.study import table as study_table
+from proc_nb.study.spec import task_label, to_spec
+from proc_nb.study.run import RunConfig, build_model, learning_of_parts
 from proc_nb.lego.experiments import STUDIES
 from proc_nb.train.zoo import *
 from proc_nb.train.practice import *
@@ -41,10 +43,10 @@ def test_more_stored_needle_runs_made_again(setting, rates):
 
 def study_row_again(row, upto):
     "The first evaluations of a stored row of a study, made again from its settings"
-    run = row['settings']
-    model = study.assemble(run, lambda source: zoo[source['rule'][0]])
-    recs = fit(model, model.task, run['steps'], run['batch_size'], run['lr'], warmup=run['warmup'], schedule=run['schedule'], decay_steps=run['steps'], weight_decay=run['weight_decay'],
-        seed=run['seed'], eval_every=run['steps'] // 20, **study.learns(run, model))
+    run = RunConfig.from_dict(row['settings'])
+    model = build_model(run, lambda source: zoo[source.rule[0]])
+    recs = fit(model, model.task, run.steps, run.batch_size, run.lr, warmup=run.warmup, schedule=run.schedule, decay_steps=run.steps,
+        weight_decay=run.weight_decay, seed=run.seed, eval_every=run.steps // 20, **learning_of_parts(run, model))
     return [rec.accuracy for rec in islice(recs, upto) if rec.accuracy is not None]
 
 def test_stored_study_rows_made_again():
@@ -146,7 +148,7 @@ def test_a_stored_repair_made_again():
     kept = stored('influence_bridge')
     run, about = next(r for r in kept['runs'] if (r['test'], r['finder_seed']) == ('needle', 1)), kept['about']
     source, test, parts = zoo[about['source']], tasks['haystack'](n_pairs=10), [p for p in run['carried'] if p in ('attn', 'mlp')]
-    assert study.told(study.spec(test)) == about['tests'][run['test']]
+    assert task_label(to_spec(test)) == about['tests'][run['test']]
     model, accuracy = influence_study.finder(source, test, run['carried'], about['steps'], run['finder_seed'])
     found = influence_study.repairs(source, model, test, parts, n=about['rows_per_rule'], questions=about['questions'], seed=run['seed'])
     assert near([accuracy], [run['accuracy']]) and found['nats'] == pytest.approx(run['nats'], rel=.1)

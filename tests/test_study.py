@@ -1,18 +1,20 @@
 "A study's rows are what single runs give, and nothing that happens to the process loses or changes one."
 import os, signal, subprocess, sys, time
 import pytest, torch
-from proc_nb.study import table as module_table, grid as module, run as module_run
+from dataclasses import replace
+from proc_nb.study import grid, jobs, plan, store
 from proc_nb.all import *
 from proc_nb.results import RESULTS
 from proc_nb.study.reference import COMMANDS, heat_map
-from proc_nb.study.table import *
-from proc_nb.study.grid import *
-from proc_nb.study.run import *
-from proc_nb.study.named import *
-from proc_nb.study.table import key
+from proc_nb.study.table import PAPERS, SMALL, cell_labels, start_text
+from proc_nb.study.spec import code_hash
+from proc_nb.study.run import RunConfig, build_model, learning_of_parts, weights_hash
+from proc_nb.study.store import Store
+from proc_nb.study.jobs import ENGINES, Job
+from proc_nb.study.plan import JobQueue
 from proc_nb.files import load_tensors
 from proc_nb.train.run import Run
-from proc_nb.study.cli import named, seeds_of
+from proc_nb.study.cli import named_study, parse_seeds
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)
 def small(**kwargs): return Study([RULE], **{**dict(parts=['attn', 'all'], tests=[TEST], seeds=2, steps=30, batch_size=16, practice_steps=40, warmup=5), **kwargs})
@@ -27,12 +29,12 @@ def test_rows_equal_single_runs(tmp_path):
     study = small(seeds=[0, 3], parts=['attn'], controls=['random', 'frozen', 'noise 0.5', 'shuffled weights'])
     for row, run in zip(study.run(tmp_path, progress=False, members=4), study.runs):
         def net(source):
-            model, recs = practise('identity', run['seed'], 40, length=3, n_symbols=9)
+            model, recs = practise('identity', run.seed, 40, length=3, n_symbols=9)
             list(recs)
             return model
-        model = assemble(run, net)
-        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run['seed'], eval_every=10, **learns(run, model)))
-        assert row['settings'] == run and row['seed'] == run['seed']
+        model = build_model(run, net)
+        recs = list(fit(model, TEST, 30, 16, warmup=5, schedule='hold', decay_steps=30, seed=run.seed, eval_every=10, **learning_of_parts(run, model)))
+        assert RunConfig.from_dict(row['settings']) == run and row['seed'] == run.seed
         assert abs(evaluate(model, TEST, 2000, 'test') - row['accuracy']) < .004
         seen = {rec.step: rec.accuracy for rec in recs if rec.accuracy is not None}
         for step, acc in row['curve']: assert step not in seen or abs(acc - seen[step]) < .03
@@ -48,10 +50,10 @@ def test_rows_are_tidy(done):
 def test_frozen_parts_stay_and_controls_change_weights():
     net = load_zoo('identity')
     def attn(m): return m.h[0].attn.c_attn.weight
-    runs = {r['control']: r for r in Study(['identity'], ['attn'], controls=['noise 0.5', 'shuffled weights', 'frozen', 'sharpened'], seeds=1).runs}
-    models = {k: assemble(r, lambda s: net) for k, r in runs.items()}
+    runs = {r.control: r for r in Study(['identity'], ['attn'], controls=['noise 0.5', 'shuffled weights', 'frozen', 'sharpened'], seeds=1).runs}
+    models = {k: build_model(r, lambda s: net) for k, r in runs.items()}
     made = {k: attn(m) for k, m in models.items()}
-    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learns(runs['frozen'], models['frozen'])['freeze'] == ['attn']
+    assert torch.equal(made['frozen'], attn(net)) and torch.equal(made['practised'], attn(net)) and learning_of_parts(runs['frozen'], models['frozen'])['freeze'] == ['attn']
     assert torch.equal(made['shuffled weights'].flatten().sort().values, attn(net).flatten().sort().values) and not torch.equal(made['shuffled weights'], attn(net))
     assert abs(float((made['noise 0.5'] - attn(net)).std() / attn(net).std()) - .5) < .05
     assert not torch.equal(made['sharpened'], attn(net))
@@ -60,7 +62,7 @@ def test_layers_and_compositions_take_what_they_name():
     nets = {'identity': load_zoo('identity'), 'eca': load_zoo('eca')}
     one = Study(['identity'], ['attn'], layers=[1], controls=[], seeds=1).runs[0]
     two = Study(compositions=[{'attn': 'identity', 'mlp': 'eca'}], seeds=1, controls=[]).runs[0]
-    m, c = (assemble(r, lambda s: nets[s['rule'][0]]) for r in (one, two))
+    m, c = (build_model(r, lambda s: nets[s.rule[0]]) for r in (one, two))
     assert torch.equal(m.h[1].attn.c_attn.weight, nets['identity'].h[1].attn.c_attn.weight)
     assert not torch.equal(m.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight)
     assert torch.equal(c.h[0].attn.c_attn.weight, nets['identity'].h[0].attn.c_attn.weight) and torch.equal(c.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
@@ -72,10 +74,6 @@ def test_a_mixture_is_practised_too(tmp_path):
 
 SCRIPT = '''import sys
 from proc_nb.all import *
-from proc_nb.study.table import *
-from proc_nb.study.grid import *
-from proc_nb.study.run import *
-from proc_nb.study.named import *
 Study([Identity(3, n_symbols=9)], ['attn', 'all'], [Haystack(3)], seeds=2, steps=300, batch_size=16, practice_steps=40, warmup=5).run(sys.argv[1], progress=False, members=2)'''
 
 def test_killed_and_continued(tmp_path):
@@ -98,7 +96,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (module_run, 'save_model', 1), (module_run, '_keep_rows', 1), (module_run.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (store, 'save_model', 1), (Store, '_keep_rows', 1), (store.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
@@ -108,13 +106,13 @@ def test_death_between_any_two_writes_changes_nothing(where, name, after, done, 
     with monkeypatch.context() as m:
         m.setattr(where, name, dies)
         with pytest.raises(Died): small().run(tmp_path, progress=False)
-    before = figures(module_run.Store(tmp_path).rows())
+    before = figures(Store(tmp_path).rows())
     table = small().run(tmp_path, progress=False)
     assert figures(table) == figures(done[0]) and before.items() <= figures(table).items()
 
 def test_budget_stops_and_goes_on_to_the_same_end(tmp_path, done, monkeypatch):
     clock, ticks = time.time, iter(range(10**9))
-    monkeypatch.setattr(module_run.time, 'time', lambda: clock() + next(ticks))
+    monkeypatch.setattr(time, 'time', lambda: clock() + next(ticks))
     sizes = [len(small().run(tmp_path, budget='40s', progress=False)) for _ in range(12)]
     assert sizes[0] < 6 and sizes[-1] == 6 and sizes == sorted(sizes)
     assert figures(small().run(tmp_path, progress=False)) == figures(done[0])
@@ -130,11 +128,11 @@ def test_torn_last_line(done, tmp_path):
     with pytest.raises(ValueError, match='line 1'): small().run(tmp_path, progress=False)
 
 def test_a_group_too_large_is_split(done, tmp_path, monkeypatch):
-    real = module_run.fit_many
+    real = jobs.fit_many
     def narrow(models, *args, **kwargs):
         if len(models) > 2: raise torch.OutOfMemoryError('CUDA out of memory')
         return real(models, *args, **kwargs)
-    monkeypatch.setattr(module_run, 'fit_many', narrow)
+    monkeypatch.setattr(jobs, 'fit_many', narrow)
     with pytest.warns(UserWarning, match='half of them'): table = small().run(tmp_path, progress=False, members=4)
     assert {r['members'] for r in table} <= {1, 2}
     for r, s in zip(table, done[0]): assert r['id'] == s['id'] and abs(r['accuracy'] - s['accuracy']) < .004
@@ -147,11 +145,11 @@ def test_ray_equals_local(done, tmp_path, monkeypatch):
     assert figures(table) == figures(done[0]) and {r['threads'] for r in table} == {r['threads'] for r in done[0]}
 
 def test_a_practice_that_diverged_blocks_nothing(tmp_path, monkeypatch):
-    real = module_run._practice_job
-    def one_diverges(group):
-        job = real(group)
-        return dict(job, fit=dict(job['fit'], lr=[1e30 if p['seed'] == 0 else 1e-3 for p in group], warmup=0, clip=1e9))
-    monkeypatch.setattr(module_run, '_practice_job', one_diverges)
+    real = plan.practice_job
+    def one_diverges(group, **where):
+        job = real(group, **where)
+        return replace(job, fit=dict(job.fit, lr=[1e30 if p.seed == 0 else 1e-3 for p in group], warmup=0, clip=1e9))
+    monkeypatch.setattr(plan, 'practice_job', one_diverges)
     with pytest.warns(UserWarning, match='diverged'): table = small(parts=['attn']).run(tmp_path, progress=False)
     for r in table: assert (r['accuracy'] is None) == (None in r['practised']) == (r['rule'] != 'none' and r['seed'] == 0)
     assert str(table).count('1 of 2, 1 diverged') == 1
@@ -160,25 +158,25 @@ def test_a_practice_that_diverged_blocks_nothing(tmp_path, monkeypatch):
 def test_a_reader_changes_nothing(done, tmp_path):
     half = (done[1]/'rows.jsonl').read_bytes()[:-40]
     (tmp_path/'rows.jsonl').write_bytes(half)
-    assert len(module_run.Store(tmp_path).rows()) == 5 and '5 of them done' in str(small().plan(tmp_path)) and (tmp_path/'rows.jsonl').read_bytes() == half
+    assert len(Store(tmp_path).rows()) == 5 and '5 of them done' in str(small().plan(tmp_path)) and (tmp_path/'rows.jsonl').read_bytes() == half
 
 def test_what_another_finished_while_one_waited_is_not_made_again(done, tmp_path, monkeypatch):
-    real = module_run.alone
+    real = grid.folder_lock
     def late(out):
         (tmp_path/'rows.jsonl').write_bytes((done[1]/'rows.jsonl').read_bytes())
         return real(out)
-    monkeypatch.setattr(module_run, 'alone', late)
-    assert figures(small().run(tmp_path, progress=False)) == figures(done[0]) and len(module_run.Store(tmp_path).rows()) == 6
+    monkeypatch.setattr(grid, 'folder_lock', late)
+    assert figures(small().run(tmp_path, progress=False)) == figures(done[0]) and len(Store(tmp_path).rows()) == 6
 
 def test_an_interrupt_ends_what_flies_on_ray(monkeypatch):
     from types import SimpleNamespace
     ended = []
     def wait(refs): raise KeyboardInterrupt
     ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: dict(CPU=1), wait=wait, cancel=lambda ref, force: ended.append((ref, force)),
-        remote=lambda **kwargs: lambda f: SimpleNamespace(remote=lambda job: job['name']))
+        remote=lambda **kwargs: lambda f: SimpleNamespace(remote=lambda job: job.folder))
     monkeypatch.setitem(sys.modules, 'ray', ray)
-    jobs = [dict(name=n, device='cpu') for n in 'abc']
-    with pytest.raises(KeyboardInterrupt): list(module_run.on_ray(lambda: jobs.pop(0) if jobs else None, None))
+    waiting = [Job([], None, [], {}, 1, name) for name in 'abc']
+    with pytest.raises(KeyboardInterrupt): list(jobs.run_on_ray(lambda: waiting.pop(0) if waiting else None, None))
     assert ended == [('a', True), ('b', True)]
 
 @pytest.mark.parametrize('kwargs,words', [
@@ -194,7 +192,10 @@ def test_impossible_grids_are_refused_by_name(kwargs, words, tmp_path):
 
 def rows_of(study, accuracy=.5):
     "Rows as a study writes them, without the training"
-    return Table(dict({**in_words(r), **{k: r[k] for k in module_run.TIDY}}, id=key(r), settings=r, accuracy=accuracy, found=None) for r in study.runs)
+    def row(r):
+        columns = {k: getattr(r, k) for k in 'embed rescale control seed practice rates steps batch_size'.split()}
+        return dict(r.columns(), **columns, id=r.id, settings=r.to_dict(), accuracy=accuracy, found=None)
+    return Table(map(row, study.runs))
 
 ONE = dict(rules=['identity'], parts=['attn'], tests=[TEST], seeds=1, controls=[])
 OTHERS = [dict(lr=3e-2), dict(schedule='cosine'), dict(warmup=7), dict(weight_decay=.1), dict(shape=dict(n_embd=32)), dict(practice_lr=.1), dict(practice_with=dict(dropout=.1)),
@@ -204,15 +205,15 @@ OTHERS = [dict(lr=3e-2), dict(schedule='cosine'), dict(warmup=7), dict(weight_de
 def test_what_differs_is_another_cell_and_every_chart_says_so(other):
     table = Table([*rows_of(Study(**ONE), .9), *rows_of(Study(**{**ONE, **other}), .1)])
     cells = table.summary()
-    assert len(cells) == 2 and len({module.start_said(c) for c in cells} | set(module.labels(cells))) >= 2 and len(set(module.labels(cells))) == 2
-    assert len({tuple(l[:7]) for l in module_table.lines_of(table)}) == 2, 'the lines of the table look alike'
+    assert len(cells) == 2 and len({start_text(c) for c in cells} | set(cell_labels(cells))) >= 2 and len(set(cell_labels(cells))) == 2
+    assert len({tuple(l[:7]) for l in table.lines()}) == 2, 'the lines of the table look alike'
     name = cells[0]['test']
     for figure in heat_map(table), dot_chart(table, name): assert figure.table.markup.count('90.0 (one run)') == figure.table.markup.count('10.0 (one run)') == 1
     assert len({(d['rule'], d['parts']) for d in heat_map(table).chart.data.values}) == 2
     assert len({d['name'] for d in dot_chart(table, name).chart.layer[1].data.values}) == 2
 
 def test_one_run_has_one_spelling():
-    def ids(**kwargs): return [key(r) for r in Study(**{**ONE, **kwargs}).runs]
+    def ids(**kwargs): return [r.id for r in Study(**{**ONE, **kwargs}).runs]
     assert ids(parts=['attn']) == ids(parts=[['attn']]) == ids(parts=[{'attn': None}]) and ids(parts=[['pos', 'attn']]) == ids(parts=[('attn', 'pos')])
     assert ids(weight_decay=0) == ids(weight_decay=0.) and ids(lr=1) == ids(lr=1.) and ids(rules=[tasks['dyck'](p_open=.5)]) == ids(rules=['dyck'])
     assert len((Study(**ONE) + Study(**{**ONE, 'parts': [['attn']]})).runs) == 1
@@ -235,9 +236,9 @@ def test_a_task_defined_anew_is_another_task(tmp_path):
         reversed_rows(1)
         first = study()
         rows = first.run(tmp_path, progress=False)
-        assert key(study().runs[0]) == rows[0]['id'], 'the same code is the same run'
+        assert study().runs[0].id == rows[0]['id'], 'the same code is the same run'
         reversed_rows(2)
-        assert key(study().runs[0]) != rows[0]['id'] and not module_run.Store(tmp_path).of(study().runs)
+        assert study().runs[0].id != rows[0]['id'] and not Store(tmp_path).of(study().runs)
         with pytest.raises(ValueError, match='defined anew'): first.run(tmp_path, progress=False)
         new = study().run(tmp_path, progress=False)
         assert new[0]['nets'] != rows[0]['nets'] and len(Table([*rows, *new]).summary()) == 2
@@ -249,41 +250,41 @@ def test_code_counts_what_it_uses_and_nothing_else():
     space = dict(__name__='__main__')
     def define(helper, comment=''):
         exec(f'from proc_nb.tasks.core import Task\nSHIFT = 1\n{helper}\nclass Own(Task):\n    def rows(self, n, generator): return shift(n) {comment}', space)
-        return module.code_of(space['Own']())
+        return code_hash(space['Own']())
     first = define('def shift(n): return n + SHIFT')
     assert first and first == define('def shift(n): return n + SHIFT', '# said otherwise') != define('def shift(n): return n - SHIFT')
-    assert module.code_of(Haystack(3)) == module.code_of(shuffled(RULE)) == ''
+    assert code_hash(Haystack(3)) == code_hash(shuffled(RULE)) == ''
 
 def test_a_network_of_the_zoo_is_known_by_its_weights(tmp_path, monkeypatch):
     def study(): return Study(['identity'], ['attn'], [TEST], seeds=1, controls=[], steps=2, batch_size=4, practice='zoo', test_rows=5)
     before = study()
     rows = before.run(tmp_path, progress=False)
-    assert rows[0]['nets'] == [module.weights_sum(load_zoo('identity'))] == [before.runs[0]['sources'][0]['net']]
-    real = module.load_zoo
+    assert rows[0]['nets'] == [weights_hash(load_zoo('identity'))] == [before.runs[0].sources[0].net]
+    real = grid.load_zoo
     def other(name):
         net = real(name)
         with torch.no_grad(): net.wte.weight.add_(1)
         return net
-    for m in module, module_run: monkeypatch.setattr(m, 'load_zoo', other)
-    assert key(study().runs[0]) != rows[0]['id']
+    for m in grid, store: monkeypatch.setattr(m, 'load_zoo', other)
+    assert study().runs[0].id != rows[0]['id']
     with pytest.raises(ValueError, match='not the one that this study was made with'): Study.run(before, tmp_path/'new', progress=False)
 
 def test_compositions_take_every_axis():
     mix = dict(compositions=[{'attn': 'identity', 'mlp': 'eca'}], tests=[TEST], seeds=1)
     runs = Study(**mix, controls=['sharpened', 'noise 0.3'], layers=[0, 1], embed=['random', 'mean'], rescale=[False, True], practice_steps=[5, 6]).runs
-    assert len(runs) == 3 * 2 * 2 * 2 * 2 and {r['control'] for r in runs} == {'practised', 'sharpened', 'noise 0.3'}
+    assert len(runs) == 3 * 2 * 2 * 2 * 2 and {r.control for r in runs} == {'practised', 'sharpened', 'noise 0.3'}
     nets = {n: load_zoo(n) for n in ('identity', 'eca')}
-    def model(**kwargs): return assemble(Study(**mix, controls=[], **kwargs).runs[0], lambda s: nets[s['rule'][0]])
+    def model(**kwargs): return build_model(Study(**mix, controls=[], **kwargs).runs[0], lambda s: nets[s.rule[0]])
     one = model(layers=[1])
     assert torch.equal(one.h[1].mlp.c_fc.weight, nets['eca'].h[1].mlp.c_fc.weight) and not torch.equal(one.h[0].mlp.c_fc.weight, nets['eca'].h[0].mlp.c_fc.weight)
     assert torch.allclose(model(embed='mean').wte.weight[3], nets['identity'].wte.weight.mean(0))
     assert model(rescale=True).wte.weight.norm(dim=1).mean().item() == pytest.approx(nets['identity'].wte.weight.norm(dim=1).mean().item(), rel=1e-5)
 
 def test_a_named_study_hands_on_what_it_is_given():
-    runs = named('diagnostic', seeds=1, steps=100, batch_size=7, practice_steps=9, rules=['identity']).runs
-    assert {r['test'][0] for r in runs} >= {'multiplication', 'haystack'}
-    assert {(r['seed'], r['steps'], r['batch_size']) for r in runs} == {(0, 100, 7)} and {s['practice']['steps'] for r in runs for s in r['sources']} == {9}
-    assert {r['shape']['n_embd'] for r in runs if r['test'][0] == 'multiplication'} == {512}
+    runs = named_study('diagnostic', seeds=1, steps=100, batch_size=7, practice_steps=9, rules=['identity']).runs
+    assert {r.test[0] for r in runs} >= {'multiplication', 'haystack'}
+    assert {(r.seed, r.steps, r.batch_size) for r in runs} == {(0, 100, 7)} and {s.practice['steps'] for r in runs for s in r.sources} == {9}
+    assert {r.shape['n_embd'] for r in runs if r.test[0] == 'multiplication'} == {512}
 
 # ---- practice
 
@@ -299,32 +300,32 @@ def test_a_short_practice_reaches_the_full_rate(steps, recipe):
 def test_the_papers_practice_is_tied_and_drops(tmp_path):
     study = Study(['identity'], ['attn'], [TEST], seeds=1, controls=[], steps=4, batch_size=8, recipe='paper', practice_steps=5, eval_every=4, test_rows=10)
     row, = study.run(tmp_path, progress=False)
-    net = module_run.Store(tmp_path).net(study.runs[0]['sources'][0], study.runs[0])
+    net = Store(tmp_path).net(study.runs[0], study.runs[0].sources[0])
     assert (net.config.tied, net.config.dropout) == (True, .1) and repr(net.task) == "Identity(length=20, lengths='fixed', n_symbols=20)"
     assert row['settings']['sources'][0]['practice'] == dict(steps=5, batch_size=64, lr=5e-5, weight_decay=.01, warmup=1, schedule='cosine', dropout=.1, tied=True)
-    assert not assemble(study.runs[0], lambda s: net).config.tied
+    assert not build_model(study.runs[0], lambda s: net).config.tied
 
 def test_published_is_the_papers_protocol_seed_by_seed(tmp_path):
-    study = named('published', 'paper', seeds=[3, 7], rescale=True)
-    assert {tuple(r[k] for k in module_table.PAPERS) for r in study.runs} == {tuple(module_table.PAPERS.values())}
-    assert module_table.PAPERS == dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
-    assert all(r['practice'] == 'fresh' and r['rescale'] == bool(r['sources']) and r['shape'] == module_table.SMALL for r in study.runs)
-    work = module_run.Work(study, module_run.Store(tmp_path), 'cpu')
-    assert [g[0]['seed'] for g in work.tests] == [3] * (len(study.runs) // 2) + [7] * (len(study.runs) // 2) and {len(g) for g in work.todo} == {1}
+    study = named_study('published', 'paper', seeds=[3, 7], rescale=True)
+    assert {tuple(getattr(r, k) for k in PAPERS) for r in study.runs} == {tuple(PAPERS.values())}
+    assert PAPERS == dict(steps=10_000, batch_size=1000, rates='equal', lr=1e-3, weight_decay=1e-3, warmup=500, schedule='cosine', eval_every=250, test_rows=4000)
+    assert all(r.practice == 'fresh' and r.rescale == bool(r.sources) and r.shape == SMALL for r in study.runs)
+    queue = JobQueue(study.runs, Store(tmp_path), 'cpu')
+    assert [g[0].seed for g in queue.tests] == [3] * (len(study.runs) // 2) + [7] * (len(study.runs) // 2) and {len(g) for g in queue.waiting} == {1}
 
 class Told(BaseException): "Somebody stopped it"
 
 def test_stopped_in_the_middle_it_goes_on_from_there(tmp_path, monkeypatch):
     def study(): return small(parts=['attn'], seeds=1, steps=40, eval_every=20, controls=[])
     whole = study().run(tmp_path/'whole', progress=False, workers=1)
-    real, ticks = module_run.learn, []
+    ticks = []
     def stopped(job, tick):
         def count(n):
             ticks.append(n)
-            if len(ticks) == 40 + 13: job['deadline'] = 0
+            if len(ticks) == 40 + 13: job.deadline = 0
             tick(n)
-        return real(job, count)
-    monkeypatch.setitem(module_run.ENGINES, 'local', lambda take, tick, workers: ((j, stopped(j, tick)) for j in iter(take, None)))
+        return job.run(count)
+    monkeypatch.setitem(ENGINES, 'local', lambda take, tick, workers: ((j, stopped(j, tick)) for j in iter(take, None)))
     assert len(study().run(tmp_path/'cut', progress=False)) == 0
     flying, = (tmp_path/'cut'/'flying').iterdir()
     assert load_tensors(flying/'checkpoint.safetensors')[1]['done'] == 13
@@ -348,13 +349,14 @@ def test_seeds_of_any_size_and_a_task_without_init(tmp_path):
 SENDER = """import sys
 from ray import cloudpickle
 from proc_nb.all import *
-from proc_nb.study.run import Work, Store
+from proc_nb.study.plan import JobQueue
+from proc_nb.study.store import Store
 @register('rule')
 class Mine(Task):
     def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
     def rows(self, n, generator): return torch.randint(1, 30, (n, self.seq_len), generator=generator), (torch.arange(self.seq_len) < self.seq_len - 1).expand(n, -1)
-work = Work(Study(['mine'], ['attn'], [Haystack(3)], seeds=1, controls=[], steps=2, batch_size=4, practice_steps=2), Store(sys.argv[1]), 'cpu')
-open(sys.argv[2], 'wb').write(cloudpickle.dumps(work.take()))"""
+study = Study(['mine'], ['attn'], [Haystack(3)], seeds=1, controls=[], steps=2, batch_size=4, practice_steps=2)
+open(sys.argv[2], 'wb').write(cloudpickle.dumps(JobQueue(study.runs, Store(sys.argv[1]), 'cpu').take()))"""
 
 def test_a_worker_need_not_know_the_task(tmp_path):
     pytest.importorskip('ray')
@@ -362,13 +364,13 @@ def test_a_worker_need_not_know_the_task(tmp_path):
     sent = subprocess.run([sys.executable, '-c', 'import torch\n' + SENDER, str(tmp_path/'out'), str(tmp_path/'job')], capture_output=True, text=True, timeout=300)
     assert sent.returncode == 0, sent.stderr
     assert 'mine' not in tasks
-    models, results = module_run.learn(cloudpickle.loads((tmp_path/'job').read_bytes()))
+    models, results = cloudpickle.loads((tmp_path/'job').read_bytes()).run()
     assert results[0]['curve'][-1][0] == 2 and models[0].config.vocab_size == 30
 
 # ---- verdicts
 
 def line(accuracies, rule='set', parts='attn', control='practised', test='haystack', **settings):
-    own = {**module_table.PAPERS, **module_table.SMALL, 'embed': 'mean' if parts == 'all' else 'random', **settings}
+    own = {**PAPERS, **SMALL, 'embed': 'mean' if parts == 'all' else 'random', **settings}
     return [dict(test=test, rule=rule, parts=parts, control=control, practice='fresh', practice_steps=9, rescale=own.get('rescale', False), found=500 if a > .5 else None, accuracy=a, seed=i,
         settings=dict(own, sources=[]), **{k: own[k] for k in ('embed', 'rates', 'steps', 'batch_size')}) for i, a in enumerate(accuracies)]
 
@@ -398,7 +400,7 @@ def test_intervals_of_accuracies_stay_between_0_and_1():
 def test_sums_and_subsets():
     a, b = small(), small(parts=['mlp'])
     assert len((a + b).runs) == len(a.runs) + 2 and len((a + a).runs) == len(a.runs)
-    assert [key(r) for r in (a + b).runs][:len(a.runs)] == [key(r) for r in a.runs]
+    assert [r.id for r in (a + b).runs][:len(a.runs)] == [r.id for r in a.runs]
 
 def call(*args, cwd):
     "What the installed command does"
@@ -424,15 +426,15 @@ def meant(command):
         alone = not rest or rest[0].startswith('--')
         settings[option] = True if alone else rest.pop(0)
     settings = {k: int(v) if str(v).isdigit() else v for k, v in settings.items()}
-    return named(name, **{**settings, 'seeds': seeds_of(settings.get('seeds'))})
+    return named_study(name, **{**settings, 'seeds': parse_seeds(settings.get('seeds'))})
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_stored_rows_are_what_their_command_makes(name):
     table = stored_table(name)
-    stored, all_of_it = [r['id'] for r in table], [key(r) for r in meant(COMMANDS[name]).runs]
+    stored, all_of_it = [r['id'] for r in table], [r.id for r in meant(COMMANDS[name]).runs]
     assert stored == [k for k in all_of_it if k in stored] and (stored == all_of_it or name in ('published', 'rescaled', 'spoilt'))
     for r in table:
-        assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == key(r['settings']) and r['curve'][-1][0] == r['steps']
+        assert r['hardware'] and r['torch'] and r['seed'] == r['settings']['seed'] and r['id'] == RunConfig.from_dict(r['settings']).id and r['curve'][-1][0] == r['steps']
         assert r['accuracy'] is None or 0 <= r['accuracy'] <= 1
         assert len(r['practised']) == len(r['settings']['sources']) and (r['practice'] == 'zoo') == ('zoo' in COMMANDS[name])
 
@@ -449,16 +451,15 @@ def test_stored_cells_stand_beside_published_ones():
 @pytest.mark.parametrize('error, words', [('WorkerCrashedError', 'died before it was done'), ('OutOfMemoryError', 'for want of memory')])
 def test_a_worker_that_dies_is_told_in_words(error, words):
     from types import SimpleNamespace
-    from proc_nb.study.run import _got
     kinds = {n: type(n, (Exception,), {}) for n in ('WorkerCrashedError', 'OutOfMemoryError')}
     def get(ref): raise kinds[error]()
-    with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): _got(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
+    with pytest.raises(ChildProcessError, match=f'{words}. Finished groups are kept'): jobs._from_ray(SimpleNamespace(get=get, exceptions=SimpleNamespace(**kinds)), None)
 
 def test_a_ray_that_does_not_start_is_told_in_words(monkeypatch):
     ray = pytest.importorskip('ray')
     def init(**kwargs): raise Exception('The current node timed out during startup.')
     monkeypatch.setattr(ray, 'init', init)
-    with pytest.raises(OSError, match="Ray did not start: The current node timed out during startup. .*engine='local'"): next(module_run.on_ray([], None))
+    with pytest.raises(OSError, match="Ray did not start: The current node timed out during startup. .*engine='local'"): next(jobs.run_on_ray([], None))
 
 def test_a_grid_beyond_measure_is_refused():
     with pytest.raises(ValueError, match='at most 100,000 runs'): small(seeds=100_000)

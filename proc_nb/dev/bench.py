@@ -17,7 +17,7 @@ import altair as alt
 import torch
 
 from ..checks import choose, whole
-from ..files import sealed, write_atomic
+from ..files import save_json
 from ..results import machine
 from ..viz.draw import color
 from ..viz.plots import save_chart
@@ -48,7 +48,7 @@ def memory(
 
 # %% ../../nbs/95_dev.bench.ipynb #f1719182
 def print_memory(way, n_pairs, batch):
-    if way == 'trainer': importlib.import_module('transformers')
+    if way == 'trainer': import transformers # noqa: F401
     task = Haystack(n_pairs)
     go,before = WAYS[way](task, sizes_for(task), batch),_peak()
     go(2)
@@ -238,7 +238,7 @@ def busy_lines(
 
 
 # %% ../../nbs/95_dev.bench.ipynb #84240365
-def _keep(out, r): write_atomic(out/'bench.json', lambda p: p.write_text(json.dumps(sealed(r), indent=1), encoding='utf-8'))
+def _keep(out, r): save_json(out/'bench.json', r)
 
 # %% ../../nbs/95_dev.bench.ipynb #2337b93a
 def run_bench(

@@ -19,7 +19,7 @@ from ..results import RESULTS, stored, student
 from ..viz.draw import color, esc
 from ..viz.plots import show
 from ..study.table import Table, as_table
-from ..study.grid import labels, start_said
+from ..study.table import cell_labels, start_text
 from ..study.reference import COMMANDS, stored_table
 from ..language.answers import at
 from ..influence.experiments import FINDINGS
@@ -79,11 +79,11 @@ PLAIN = dict(rows=plain_rows, unit='value', says='There is no description of thi
 def _needle(found):
     return [dict(test=f"{r['n_pairs']} pairs, rates {r['rates']}", start=r['setting'], seed=r['seed'], value=r['accuracy'][-1]) for r in found['runs']]
 
-def _start(s): return 'random weights' if s['control'] == 'random' else start_said(s)
+def _start(s): return 'random weights' if s['control'] == 'random' else start_text(s)
 
 def _study(found):
     cells = list(Table(found['rows']).cells().values())
-    names = labels(Table(found['rows']).summary(), _start)
+    names = cell_labels(Table(found['rows']).summary(), _start)
     return [dict(test=r['test'], start=name, seed=r['seed'], value=r['accuracy']) for name,rows in zip(names, cells) for r in rows]
 
 for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells", spoilt='Practice that was spoilt').items():

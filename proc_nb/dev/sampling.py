@@ -23,7 +23,10 @@ def seconds(
     repeats:int=5 # Calls
 ) -> float: # Seconds of the median call
     "Time `f`, without its first call"
-    wait,clock = (lambda: torch.cuda.synchronize(device), time.perf_counter) if 'cuda' in str(device) else (lambda: None, time.process_time)
+    cuda = 'cuda' in str(device)
+    clock = time.perf_counter if cuda else time.process_time
+    def wait():
+        if cuda: torch.cuda.synchronize(device)
     def once():
         begun = clock()
         f()
@@ -39,6 +42,7 @@ def sampling_share(
 ) -> dict: # task, sample and step in milliseconds, and their ratio
     "What sampling costs beside a training step"
     model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)).to(device)
-    g,records = torch.Generator(device).manual_seed(0),fit(model, task, steps=100, batch_size=batch_size, eval_every=1000)
+    g = torch.Generator(device).manual_seed(0)
+    records = fit(model, task, steps=100, batch_size=batch_size, eval_every=1000)
     step,sample = seconds(lambda: next(records), device),seconds(lambda: task.sample(batch_size, g), device)
     return dict(task=task.name, sample=sample * 1e3, step=step * 1e3, share=sample / step)

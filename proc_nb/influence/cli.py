@@ -34,7 +34,7 @@ def open_model(
     "Load a network for tracing; raises FileNotFoundError or ValueError"
     path,config = Path(path),Path(path)/'config.json'
     named = tokenizer and _tokenizer(Path(tokenizer))
-    if config.is_file() and 'model_type' in unsealed(config.read_bytes(), config):
+    if config.is_file() and 'model_type' in load_json(config):
         model = _foreign(path)
         own = cache(lambda: _tokenizer(path))
         return model,named or (lambda text: own()(text))
@@ -221,11 +221,10 @@ def _same(out, about, names=None):
     "Write what a folder belongs to, with file `names` for information; raises ValueError if it belongs to something else"
     file = Path(out)/'about.json'
     if file.exists():
-        was = unsealed(file.read_bytes(), file)
+        was = load_json(file)
         odd = [f'{k} was {was.get(k)!r} and is now {v!r}' for k,v in about.items() if was.get(k) != v]
         if odd: raise ValueError(f'{out} belongs to another run: {"; ".join(odd)}. Use another --out.')
-    text = json.dumps(sealed({**about, **(names or {})}), indent=1)
-    write_atomic(file, lambda p: p.write_text(text, encoding='utf-8'))
+    save_json(file, {**about, **(names or {})})
 
 # %% ../../nbs/78_influence.cli.ipynb #e3e6dd54
 def _report(out, lines, asked, high, low):

@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import ifnone
 
 from ..checks import whole
-from ..files import unsealed
+from ..files import load_json
 from ..results import keep, machine, student
 from ..tasks.core import Batch
 from ..models.dropout import eval_mode
@@ -337,7 +337,7 @@ def format_study(
 
 def _kept_run(file, settings):
     "A run from its file; raises ValueError if it was made with other settings"
-    kept = unsealed(file.read_bytes(), file)
+    kept = load_json(file)
     if kept['about']['settings'] != settings: raise ValueError(f"{file} was made with {kept['about']['settings']}, not with {settings}. Use another folder.")
     return kept['rows'][0]
 

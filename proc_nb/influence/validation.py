@@ -8,7 +8,6 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.validation.html.md"""
 __all__ = ['SMALL', 'CHECKED', 'retrain', 'lds_study', 'over_libraries', 'removal_study', 'damage', 'forest', 'checks_study']
 
 # %% ../../nbs/75_influence.validation.ipynb #0c207977
-import json
 from pathlib import Path
 
 import altair as alt
@@ -16,7 +15,7 @@ import torch
 from fastcore.basics import ifnone
 
 from ..checks import choose, whole
-from ..files import sealed, unsealed, write_atomic
+from ..files import load_json, save_json
 from ..results import keep, machine, student
 from ..viz.draw import COLORS
 from .retrain import lds, random_subsets, removal, row_losses, spearman, train_without
@@ -158,11 +157,11 @@ def checks_study(
         if not file.exists():
             rows = [dict(lds=lds_study(seed, **kwargs)), dict(removal=list(removal_study(seed, **kwargs)))]
             keep(file, rows, settings=kwargs, **machine())
-        kept = unsealed(file.read_bytes(), file)
+        kept = load_json(file)
         if kept['about']['settings'] != kwargs: raise ValueError(f"{file} was made with {kept['about']['settings']}, not with {kwargs}. Use another folder.")
         lds_rows.append(kept['rows'][0]['lds'])
         removed += kept['rows'][1]['removal']
     about = dict(command=f'checks_study(folder, {list(libraries)})', library=SMALL, training=CHECKED, **kwargs, **machine())
-    found = sealed(dict(about=about, lds=lds_rows, removal=removed))
-    write_atomic(Path(folder)/'influence_checks.json', lambda p: p.write_text(json.dumps(found) + '\n', encoding='utf-8'))
+    found = dict(about=about, lds=lds_rows, removal=removed)
+    save_json(Path(folder)/'influence_checks.json', found, None)
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import sha256, unsealed
+from ..files import load_json, sha256
 from ..models.gpt import GPT, GPTConfig
 from ..models.checkpoint import load_model
 from ..models.hf import from_hf
@@ -41,7 +41,7 @@ def checkpoint_io(f, *args, **kwargs):
 def checkpoint_about(path):
     "run.json of a checkpoint, after a look at its files"
     path,rest = Path(path),f'Remove {path} to go on from the checkpoint before it.'
-    try: about = unsealed((path/'run.json').read_bytes(), path/'run.json')
+    try: about = load_json(path/'run.json')
     except ValueError as e: raise ValueError(f'{e} {rest}') from None
     if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict): raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
     for f,size in about['files'].items():

@@ -160,7 +160,7 @@ class Writer:
         store_attr()
         self.folder,self.seen,self.held,self.n = Path(folder),set(),{s: [] for s in SPLIT_NAMES},0
         state = self.folder/'part.json'
-        self.part = unsealed(state.read_bytes(), state) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0, near=0, empty=0)
+        self.part = load_json(state) if state.exists() else dict(shards=[], tokens=0, bytes=0, documents=0, copies=0, near=0, empty=0)
         if self.part.setdefault('tokenizer', tokenizer.about) != tokenizer.about: raise ValueError(f'{folder} was begun with the tokenizer {self.part["tokenizer"]}, not {tokenizer.about}.')
         for s in self.part['shards']: self.seen.update(_memory(self.folder/s['file'], 'keys').tolist())
     def add(self,
@@ -191,13 +191,13 @@ class Writer:
             write_atomic(self.folder/file, lambda p: save_file(data, p))
             self.part['shards'].append(dict(file=file, split=split, tokens=len(data['tokens']), documents=len(docs), sha256=sha256(self.folder/file)))
         self.held,self.n = {s: [] for s in SPLIT_NAMES},0
-        write_atomic(self.folder/'part.json', lambda p: p.write_text(json.dumps(sealed(dict(self.part, source=source))), encoding='utf-8'))
+        save_json(self.folder/'part.json', dict(self.part, source=source), None)
     def finish(self, about):
         "Write corpus.json, which makes the folder a corpus; gives its contents"
         store_tokenizer(self.tokenizer, self.folder)
         found = {**about, **{k: v for k,v in self.part.items() if k != 'source'}, 'vocab_size': int(self.tokenizer.vocab_size), 'tokenizer_sha256': _tokenizer_sum(self.folder)}
         found['sha256'] = hashlib.sha256(json.dumps([s['sha256'] for s in self.part['shards']]).encode()).hexdigest()
-        write_atomic(self.folder/'corpus.json', lambda p: p.write_text(json.dumps(sealed(found), indent=1), encoding='utf-8'))
+        save_json(self.folder/'corpus.json', found)
         return found
 
 # %% ../../nbs/62_language.corpus.ipynb #c005e7b2
@@ -243,7 +243,7 @@ def prepare(
 # %% ../../nbs/62_language.corpus.ipynb #34a562e7
 def _described(path):
     "What `corpus.json` says; raises ValueError if it does not describe a corpus"
-    about = unsealed(path.read_bytes(), path)
+    about = load_json(path)
     def has(d, **kinds): return isinstance(d, dict) and all(isinstance(d.get(k), t) for k,t in kinds.items())
     fine = has(about, source=str, sha256=str, tokens=int, documents=int, shards=list)
     if fine and all(has(s, file=str, split=str, sha256=str) and s['split'] in SPLIT_NAMES for s in about['shards']): return about
@@ -361,7 +361,7 @@ def cache_folder():
 def _documents(source, shuffle, folder, options):
     if source in EMBEDDED: return EMBEDDED[source](**options)
     part = Path(folder)/'part.json'
-    state = unsealed(part.read_bytes(), part).get('source') if folder and part.exists() else None
+    state = load_json(part).get('source') if folder and part.exists() else None
     for k in options: choose(f'option of {source!r} (a file, a folder or a data set)', k, ['split', 'buffer', 'kind'])
     return Stream(source, shuffle=shuffle, state=state, **options)
 

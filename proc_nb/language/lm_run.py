@@ -16,7 +16,7 @@ import torch
 from fastcore.basics import ifnone, store_attr
 
 from ..checks import between, choose, whole
-from ..files import full_disk, sealed, sha256, write_atomic
+from ..files import full_disk, save_json, sha256
 from ..tasks.core import Batch, seeded, Task
 from ..models.dropout import dropout_from, eval_mode
 from ..models.gpt import GPT, GPTConfig
@@ -241,7 +241,7 @@ class LMRun:
         files = {f.name: f.stat().st_size for f in tmp.iterdir()}
         sums = {f: sha256(tmp/f) for f in files}
         about = dict(done=self.done, run=self.about(), files=files, sha256=sums, processes=self.acc.num_processes, torch=torch.__version__, **extra)
-        write_atomic(tmp/'run.json', lambda p: p.write_text(json.dumps(sealed(about), indent=1), encoding='utf-8'))
+        save_json(tmp/'run.json', about)
         shutil.rmtree(path, ignore_errors=True)
         os.replace(tmp, path)
         for old in checkpoints(folder)[:-keep] if keep else (): shutil.rmtree(old)

@@ -15,14 +15,13 @@ import torch
 from fastcore.basics import ifnone, store_attr
 
 from ..checks import between, choose, whole
-from ..files import sealed, tensors_sha256, unsealed, write_atomic
+from ..files import folder_lock, parse_json, save_json, tensors_sha256, write_atomic
 from ..tasks.core import Task
 from ..tasks.mixture import warm_task
 from ..models.gpt import GPT
 from ..models.transfer import transfer
 from ..train.run import SCHEDULES
-from ..study.grid import code_of
-from ..study.run import alone
+from ..study.spec import code_hash
 from .tokenizers import require
 from .corpus import corpus, Corpus
 from .model import language_model
@@ -155,7 +154,7 @@ class Pretraining:
         "Be the only run in the folder; raise ValueError if it holds another one, and take away what one left that saved nothing"
         at = Path(self.run_dir)
         with contextlib.ExitStack() as held:
-            if self.acc.is_main_process: held.enter_context(alone(at))
+            if self.acc.is_main_process: held.enter_context(folder_lock(at))
             if not self.resume:
                 there = (at/'results.json').exists() or any(checkpoints(at/k) for k in ('warm-up', 'language'))
                 if there: raise ValueError(f'{at} holds a run already. Add --resume (resume=True) to go on with it, name another folder with --out (run_dir), or remove it.')
@@ -252,7 +251,7 @@ class Pretraining:
         more = dict(skill=self.skill if name == 'warm-up' else None, norm=round(run.norm, 6), memory=peak_memory(self.acc.device))
         rec = LMRecord(name, run.done, loss, tokens, run.used, time.perf_counter() - self.began, speed, mfu, waiting, found, **more)
         if self.run_dir and self.acc.is_main_process:
-            with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(sealed(rec.asdict())) + '\n')
+            with open(Path(self.run_dir)/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(rec.asdict()) + '\n')
         if self.acc.trackers: self.acc.log({f'{name}/{k}': v for k,v in rec.asdict().items() if isinstance(v, (int, float))}, step=run.done)
         return rec
     def _cut_log(self, name, done):
@@ -261,7 +260,7 @@ class Pretraining:
         if not (self.run_dir and self.acc.is_main_process): return
         log.parent.mkdir(parents=True, exist_ok=True)
         *lines,_ = log.read_bytes().split(b'\n') if log.exists() else [b'']
-        rows = [unsealed(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
+        rows = [parse_json(l, f'{log}, line {i},') for i,l in enumerate(lines, 1)]
         keep = [l for l,r in zip(lines, rows) if r['phase'] != name or r['step'] <= done]
         if log.exists() and sum(r['phase'] == name and r['step'] <= done for r in rows) < done: raise ValueError(f'{log} is cut short: steps that were saved are missing. Move it away to go on with a new one.')
         write_atomic(log, lambda p: p.write_bytes(b''.join(l + b'\n' for l in keep)))
@@ -269,11 +268,10 @@ class Pretraining:
         "Write down what the run came to"
         file,log = Path(self.run_dir)/'results.json',Path(self.run_dir)/'log.jsonl'
         self.news = self.run.spent > 0 or not file.exists()
-        rows = [unsealed(l, log) for l in log.read_bytes().splitlines()] if self.news and log.exists() else []
+        rows = [parse_json(l, log) for l in log.read_bytes().splitlines()] if self.news and log.exists() else []
         if not rows: return
         *_,practice = [None] + [{k: r[k] for k in ('step', 'tokens', 'accuracy', 'loss')} for r in rows if r['phase'] == 'warm-up']
-        found = sealed(dict(provenance(self), practice=practice, last=rows[-1]))
-        write_atomic(file, lambda p: p.write_text(json.dumps(found, indent=1), encoding='utf-8'))
+        save_json(file, dict(provenance(self), practice=practice, last=rows[-1]))
 
 # %% ../../nbs/65_language.pretrain.ipynb #a550ae7f
 def _fits(a, b):
@@ -301,7 +299,7 @@ def rule_code(
     task:Task # A rule, or a mixture of rules
 ) -> str: # '' if all of it comes with the package
     "A sum of the code that is yours in a rule"
-    return ' '.join(filter(None, (code_of(t) for t in getattr(task, 'parts', [task]))))
+    return ' '.join(filter(None, (code_hash(t) for t in getattr(task, 'parts', [task]))))
 
 # %% ../../nbs/65_language.pretrain.ipynb #832740e1
 def provenance(

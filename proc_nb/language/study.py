@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose, whole
-from ..files import load_tensors, save_tensors, sealed, unsealed, write_atomic
+from ..files import load_tensors, load_json, save_json, save_tensors
 from ..results import machine
 from ..tasks.core import seeded
 from ..tasks.mixture import warm_task
@@ -151,7 +151,7 @@ class LanguageStudy:
     def reread(self):
         "Take in what other processes have written; raises ValueError for a damaged file"
         if not (self.path and self.path.exists()): return
-        runs = unsealed(self.path.read_bytes(), self.path).get('runs')
+        runs = load_json(self.path).get('runs')
         if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
         self.runs = runs + [r for r in self.runs if r not in runs]
     def found(self,
@@ -172,7 +172,7 @@ class LanguageStudy:
         with file_lock(self.path) if self.path else nullcontext():
             self.reread()
             if not self.found(same, tokens): self.runs.append(made)
-            if self.path: write_atomic(self.path, lambda p: p.write_text(json.dumps(sealed(dict(runs=self.runs))), encoding='utf-8'))
+            if self.path: save_json(self.path, dict(runs=self.runs), None)
         return self.found(same, tokens)
     def ask(self,
         question:str # A name in `QUESTIONS`

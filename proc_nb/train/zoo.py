@@ -15,7 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..checks import choose
-from ..files import unsealed
+from ..files import load_json
 from ..viz.draw import esc
 from ..tasks.core import Task
 from ..models.gpt import GPT, GPTConfig
@@ -43,7 +43,7 @@ zoo = Zoo()
 @patch
 def _sums(self:Zoo):
     file = self.path/'SHA256.json'
-    sums = unsealed(file.read_bytes(), file)
+    sums = load_json(file)
     odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
     if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
     return sums

@@ -16,7 +16,7 @@ from proc_nb.influence.ekfac import fingerprint
 from proc_nb.results import keep
 from proc_nb.language.checkpoints import load_lm
 from proc_nb.influence import cli as influence_cli
-from proc_nb.study import run as study
+from proc_nb.study.store import Store
 from proc_nb.commands import demo, practise as practise_cli
 from proc_nb.lab.transfer_lab import TransferLab
 
@@ -73,7 +73,7 @@ class Study_(Job):
     def study(self): return Study([RULE], parts=['attn', 'all'], tests=[TEST], seeds=2, steps=24, batch_size=16, practice_steps=24, warmup=5)
     def run(self, out, rank=0): self.study().run(out/'s', engine=self.engine, members=2, workers=2, progress=False)
     def result(self, out):
-        return dict(rows=[without(r, 'seconds', 'date', 'sum', 'members') for r in sorted(study.Store(out/'s').rows(), key=lambda r: r['id'])],
+        return dict(rows=[without(r, 'seconds', 'date', 'sum', 'members') for r in sorted(Store(out/'s').rows(), key=lambda r: r['id'])],
             nets={p.name: tensors(p) for p in sorted((out/'s/practised').glob('*.safetensors'))})
     def partly(self, out, whole):
         extra = [r for r in self.result(out)['rows'] if r not in whole['rows']] if (out/'s').exists() else []

@@ -15,7 +15,7 @@ with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.n
     import torch
     from proc_nb.all import *
     from proc_nb.checks import NameMissing
-    from proc_nb.files import load_tensors, sealed
+    from proc_nb.files import load_tensors
     from proc_nb.language.corpus import Corpus
     from proc_nb.lego.task import Group
     from proc_nb.tasks.mixture import warm_task
@@ -24,7 +24,9 @@ with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.n
     from proc_nb import cli, commands
     from proc_nb.language import tokenizers as corpora_tokenizers, sources as corpora_sources, corpus as corpora, plan as lm_plan, pretrain as lm
     from proc_nb.influence import cli as influence_cli
-    from proc_nb.study import grid as study, run as study_run, cli as study_cli
+    from proc_nb.study import grid as study, cli as study_cli
+    from proc_nb.study.run import parse_control
+    from proc_nb.study.store import Store
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError
 LIMIT, MEMORY = 10, 2**31
@@ -101,8 +103,8 @@ def valid():
     v.checkpoint = load_tensors(ROOT/'run/checkpoint.safetensors')
     v.corpus = corpus('maths', block_size=32, n=400, cache=ROOT/'corpora', progress=False)
     v.tokens = (v.corpus.folder/v.corpus.shards['train'][0]['file']).read_bytes()
-    v.row = sealed(dict(id='a', test='haystack', rule='identity', parts='attn', embed='random', control='practised', practice='fresh', practice_steps=3, rates='fresh', steps=3, batch_size=4,
-        accuracy=.5, found=None, curve=[[3, .5]], seed=0, seconds=1.))
+    v.row = dict(id='a', test='haystack', rule='identity', parts='attn', embed='random', control='practised', practice='fresh', practice_steps=3, rates='fresh', steps=3, batch_size=4,
+        accuracy=.5, found=None, curve=[[3, .5]], seed=0, seconds=1.)
     v.tokenizer = (corpus('maths', 'bpe:300', block_size=16, n=200, cache=ROOT/'corpora', progress=False).folder/'tokenizer.json').read_bytes()
     run = lm.Pretraining(v.corpus, None, 'tiny', steps=1, batch_size=2, eval_every=1, eval_rows=2, device='cpu', run_dir=ROOT/'lm')
     for _ in run.records(): pass
@@ -151,10 +153,9 @@ def zoo_sums(b):
     repr(z), [z[k] for k in z]
 
 def rows(b):
-    s = study_run.Store(ROOT/'s')
+    s = Store(ROOT/'s')
     s.out.mkdir(exist_ok=True)
     row = b.spoil(V.row)
-    if b.byte() & 1 and isinstance(row, dict): row.pop('sum', None)
     s.path.write_bytes(b.mutate(dumps(V.row) + b'\n' + dumps(row) + b'\n') if b.byte() & 1 else dumps(row) + b'\n')
     table = s.rows()
     str(table), table._repr_html_()
@@ -217,7 +218,7 @@ def about(b):
     d = ROOT/'about'
     d.mkdir(exist_ok=True)
     was = dict(model='abc', seed=0)
-    (d/'about.json').write_bytes(b.mutate(dumps(sealed(was))) if b.byte() & 1 else dumps(b.spoil(sealed(was))))
+    (d/'about.json').write_bytes(b.mutate(dumps(was)) if b.byte() & 1 else dumps(b.spoil(was)))
     influence_cli._same(d, was)
 
 def definition(b):
@@ -266,8 +267,8 @@ def line(b):
 def words(b):
     "Small texts that users give"
     k = b.byte() % 9
-    if k == 0: study_run.seconds(b.value())
-    elif k == 1: study.control(b.choice([b.text(), 'noise ' + b.text()]))
+    if k == 0: study.parse_budget(b.value())
+    elif k == 1: parse_control(b.choice([b.text(), 'noise ' + b.text()]))
     elif k == 2: cli.pick_device(b.choice([b.text(), 'cuda:99', 'cpu', 'cpu:1']))
     elif k == 3: transfer(V.model, copy.deepcopy(V.model), b.value())
     elif k == 4: warm_task(b.choice([b.text(), b.text() + '+set', 'shuffled ' + b.text(), '+']), b.value())
@@ -301,9 +302,9 @@ def STUDY_MAIN(args):
     f = commands.study.__wrapped__
     given = vars(anno_parser(f, prog='proc-nb-study').parse_args([*args]))
     given = {k: v for k, v in given.items() if k not in ('pdb', 'xtra', 'plan', 'out', 'engine', 'workers', 'members', 'device', 'budget', 'measured')}
-    study_run.seconds(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
-    seeds = study_cli.seeds_of(given['seeds']) or 1
-    study_cli.named(**{**given, 'seeds': min(seeds, 3) if isinstance(seeds, int) else seeds[:3]})
+    study.parse_budget(vars(anno_parser(f, prog='proc-nb-study').parse_args([*args])).get('budget'))
+    seeds = study_cli.parse_seeds(given['seeds']) or 1
+    study_cli.named_study(**{**given, 'seeds': min(seeds, 3) if isinstance(seeds, int) else seeds[:3]})
 
 TARGETS = {f.__name__: f for f in (model, model_header, checkpoint, factors, zoo_sums, rows, stored_file, token_file, corpus_folder, tokenizer, jsonl_corpus, lm_checkpoint, released, about, definition, arguments, table, answer, line, words, command, plan)}
 

@@ -9,7 +9,8 @@ import argparse, contextlib, io, json, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
-from proc_nb.study import grid as study, run as study_run
+from proc_nb.study import grid as study
+from proc_nb.study.store import Store
 from proc_nb.commands import demo
 from proc_nb.lab.transfer_lab import TransferLab
 
@@ -44,7 +45,7 @@ def runs(n):
     for k in sorted({max(1, n * i // 10) for i in range(1, 11)}):
         grid(k).run(d, progress=False)
         yield now(k, d)
-    assert len(study_run.Store(d).rows()) == n and not any((d/'flying').glob('*'))
+    assert len(Store(d).rows()) == n and not any((d/'flying').glob('*'))
     shutil.rmtree(d)
 
 def lab(seconds):
