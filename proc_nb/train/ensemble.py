@@ -6,12 +6,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.ensemble.html.md"""
 
 # %% auto #0
 __all__ = ['LAYERS', 'LISTS', 'PER_MEMBER', 'Members', 'MemberLinear', 'MemberNorm', 'MemberEmbedding', 'check_members',
-           'Ensemble', 'backward_many', 'evaluate_many', 'fixed_many', 'per_member', 'member_configs', 'member_rates',
-           'Records', 'out_of_memory', 'ManyRun', 'fit_many']
+           'Ensemble', 'fused_many', 'backward_many', 'evaluate_many', 'fixed_many', 'per_member', 'member_configs',
+           'member_rates', 'Records', 'out_of_memory', 'ManyRun', 'fit_many']
 
 # %% ../../nbs/33_train.ensemble.ipynb #620245e7
 import json, math, warnings
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,13 @@ def check_members(
     "Raise ValueError unless `models` are GPTs of one size as they are made, each given once"
     if not models: raise ValueError('An ensemble needs at least one model.')
     if len({id(m) for m in models}) < len(models): raise ValueError('The same model is given twice; each member needs weights of its own.')
+    def parts(m): return [(type(p), getattr(p, 'eps', 0), 'forward' in vars(p)) for p in m.modules()]
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
         if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
         if not m.causal and not m.config.wired: raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which only changes nothing for networks that look back.')
         if not m.ordinary(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
+        if parts(m) != parts(GPT(m.config)): raise ValueError(f'Member {i} has layers of its own; an ensemble is made of GPTs as they are made.')
         check_tied(m)
 
 # %% ../../nbs/33_train.ensemble.ipynb #51985fd7
@@ -100,14 +103,22 @@ class Ensemble(GPT):
         # all weights of a member in one line: its AdamW is then a few operations for the whole network
         self.weights = torch.cat([p.detach().flatten(1) for p in self.parameters()], 1)
         own = [dict(m.named_parameters()) for m in models]
-        lines = self.weights.split([p[0].numel() for p in self.parameters()], 1)
-        for (k,p),w in zip(list(self.named_parameters()), lines):
-            p.data = w.view(p.shape)
-            for o,line in zip(own, p.data): o[k].data = line
+        for (k,p),w in zip(list(self.named_parameters()), self.by_parameter(self.weights)):
+            p.data = w
+            for o,line in zip(own, w): o[k].data = line
+
+    def by_parameter(self, x):
+        "Lines like `weights`, [S, P], as one tensor for each parameter: views in its shape"
+        lines = x.split([p[0].numel() for p in self.parameters()], 1)
+        return [line.view(p.shape) for p,line in zip(self.parameters(), lines)]
 
     def grads(self):
         "Gradients of all weights, [S, P]"
         return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
+
+    def add_grads(self, x):
+        "Add [S, P] to the gradients"
+        for p,g in zip(self.parameters(), self.by_parameter(x)): p.grad = g if p.grad is None else p.grad + g
 
     def embed(self, tokens, past=0):
         "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd], after `past` others"
@@ -133,6 +144,26 @@ class Ensemble(GPT):
 
     def _repr_html_(self): return f'<p>{self.members} members side by side, each a</p>{GPT(self.config)._repr_html_()}'
 
+# %% ../../nbs/33_train.ensemble.ipynb #4eee2d94
+@cache
+def _made(page):
+    "Classes of which an untouched ensemble is made, and where their methods are written"
+    kinds = Ensemble,*LAYERS.values()
+    return page.PLAIN | {*kinds},page.METHODS | page.written_in([(Ensemble, 'embed'), *((k, 'forward') for k in kinds)])
+
+def fused_many(
+    net:Ensemble, # The members
+    rows:list, # For each member tokens, targets (int64 [n, T]) and which positions to answer (bool [n, T])
+    learn:bool=False # Are gradients wanted?
+) -> tuple: # What `fused_lines` gives, or None where autograd must do it
+    "Losses, right answers and gradients by machine code, member after member"
+    page = fused_page()
+    if page is None: return None
+    params = page.whole_and_plain(net, Ensemble, *_made(page))
+    if params is None or params[0].data_ptr() != net.weights.data_ptr(): return None
+    c = net.config
+    return page.fused_lines(net.weights, (c.vocab_size, c.block_size, c.n_layer, c.n_embd, c.tied), c.n_head, rows, learn)
+
 # %% ../../nbs/33_train.ensemble.ipynb #2d4c1c9e
 def backward_many(
     net:Ensemble, # The members
@@ -140,6 +171,11 @@ def backward_many(
     size:int=2500 # Tokens in a group on a CPU
 ) -> torch.Tensor: # float [S]: each member's mean loss, without gradient
     "Add up the gradients of every member's mean loss"
+    each = (x.chunk(net.members) for x in (batch.tokens, batch.targets, batch.loss_mask))
+    if done := fused_many(net, list(zip(*each)), learn=True):
+        losses,_,grads = done
+        net.add_grads(grads)
+        return losses.float()
     total = torch.zeros_like(net.weights[:, 0])
     n = batch.loss_mask.view(net.members, -1).sum(1) # answers of each member
     for b in by_length(batch, size, net.members):
@@ -163,9 +199,13 @@ def evaluate_many(
     "`evaluate` for every member"
     with eval_mode(net), threads_for(net):
         rows = task.sample(n, seeded(seed, device=net.weights.device), split)
-        right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members): right = right + _hits(net, b)
-    return (right / rows.score_mask.sum()).tolist()
+        done = fused_many(net, [(rows.tokens, rows.targets, rows.score_mask)] * net.members)
+        right = done[1] if done else _right_of_all(net, rows.map(lambda x: x.repeat(net.members, 1)))
+    return (right / rows.score_mask.sum().double()).tolist()
+
+def _right_of_all(net, batch):
+    "`_hits` in groups"
+    return sum(_hits(net, b) for b in by_length(batch, 2500 if net.weights.is_cpu else 2**20, net.members))
 
 def _hits(net, b):
     "How many scored positions each member has right"

@@ -7,9 +7,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.fused.html.md"""
 # %% auto #0
 __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW',
            'KVW', 'PW', 'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF',
-           'YF', 'WH', 'HW', 'SOME', 'SIGNATURE', 'PLAIN', 'METHODS', 'HOOKS', 'WIDEST', 'KEEP', 'ROOM', 'shapes',
-           'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order', 'ask',
-           'finish', 'take_step', 'compiled', 'fits', 'fused_step']
+           'YF', 'WH', 'HW', 'SOME', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP', 'ROOM',
+           'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order',
+           'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
+           'whole_and_plain', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
 import hashlib, math, re, sys, warnings
@@ -323,24 +324,47 @@ def compiled():
 
 # %% ../../nbs/31_train.fused.ipynb #f0500090
 PLAIN = {type(m) for m in GPT(GPTConfig(2, 2)).modules()}
-METHODS = [(GPT, k) for k in ('forward', 'stream', 'embed', 'blocks')] + [(k, 'forward') for k in (Block, Attention, MLP)] + [(Attention, 'qkv')]
 HOOKS = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
 WIDEST = 64
 
-def _plain(m):
-    "Is this part of a network as the package or PyTorch makes it?"
-    if type(m) not in PLAIN or 'forward' in m.__dict__ or m._compiled_call_impl or any(m.__dict__.get(h) for h in HOOKS): return False
-    if m.training and m.__dict__.get('p'): return _dropout()
-    return type(m) is not nn.LayerNorm or m.eps == 1e-5
+def code_of(kind, name):
+    "What a method or property of a class does; None for what is no function of Python's"
+    method = kind.__dict__[name]
+    return getattr(getattr(method, 'fget', method), '__code__', None)
 
+def written_in(
+    methods # Pairs of a class and the name of a method
+) -> dict: # Pair -> the file of the class
+    "Where methods are written if nobody has exchanged them (in a notebook: where they are now)"
+    def file(k): return getattr(sys.modules[k.__module__], '__file__', None)
+    return {(k, n): file(k) or code_of(k, n).co_filename for k,n in methods}
+
+METHODS = written_in([*((GPT, k) for k in ('forward', 'stream', 'embed', 'blocks', '_look')), (Attention, 'qkv'),
+    *((k, 'forward') for k in (Block, Attention, MLP, Dropout, nn.Linear, nn.LayerNorm, nn.Embedding))])
+NAMES = {n for _,n in METHODS}
+
+def own(
+    methods:dict # What `written_in` gave
+) -> bool: # Is none of them another one now?
+    "Are methods still those of their classes' own files?"
+    return all(getattr(code_of(k, n), 'co_filename', None) == file for (k, n),file in methods.items())
+
+# %% ../../nbs/31_train.fused.ipynb #8a3674f3
 @cache
 def _dropout():
     warnings.warn('A network with dropout learns the ordinary way, without the fused step: right, only slower.')
     return False
 
-def _own():
-    "Are the methods of the network those of the package?"
-    return all(getattr(k.__dict__[n], 'fget', k.__dict__[n]).__module__ == k.__module__ for k,n in METHODS)
+def plain(
+    m:nn.Module, # A part of a network
+    kinds=PLAIN # The classes that it may be of
+) -> bool: # Would it do what its class says, and nothing else?
+    "Is this part of a network as the package or PyTorch makes it?"
+    own = m.__dict__
+    if type(m) not in kinds or not NAMES.isdisjoint(own) or m._compiled_call_impl or any(own.get(h) for h in HOOKS): return False
+    if m.training and own.get('p'): return _dropout()
+    if type(m) is nn.Embedding: return (m.padding_idx, m.max_norm, m.scale_grad_by_freq) == (None, None, False)
+    return own.get('causal', True) and own.get('eps', 1e-5) == 1e-5
 
 # %% ../../nbs/31_train.fused.ipynb #f0500092
 def _watched():
@@ -348,21 +372,37 @@ def _watched():
     return torch.is_autocast_enabled('cpu') or modes > 0 or bool(nn.modules.module._global_forward_hooks)
 
 # %% ../../nbs/31_train.fused.ipynb #b6b93089
-def _walk(m):
+def parts_in(
+    m:nn.Module # A network
+): # Yields modules
+    "A network and all that it is made of, in order"
     yield m
-    for o in m._modules.values(): yield from _walk(o)
+    for o in m._modules.values(): yield from parts_in(o)
+
+def whole_and_plain(
+    model, # Any model
+    kind=GPT, # What it has to be
+    kinds=PLAIN, # What its parts may be
+    methods=METHODS # Methods that have to be those of their classes
+) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place, here and now
+    "The parameters of a network that nothing and nobody has changed"
+    if type(model) is not kind or model.config.n_embd > WIDEST or _watched() or not own(methods): return None
+    parts = list(parts_in(model))
+    if not all(plain(m, kinds) for m in parts): return None
+    params = list({id(p): p for m in parts for p in m._parameters.values() if p is not None}.values())
+    if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks for p in params): return None
+    return params if all(b.attn.n_head == model.config.n_head for b in model.h) else None
 
 def _parameters(model):
-    "The parameters in order if `model` is a plain `GPT`, else None; a head that shares the tokens' table comes first only"
-    if type(model) is not GPT or not model.config.causal or model.config.n_embd > WIDEST or _watched() or not _own(): return None
-    parts = list(_walk(model))
-    if not all(map(_plain, parts)): return None
-    params,c = [p for m in parts for p in m._parameters.values() if p is not None],model.config
-    tied = params[-1] is params[0]
-    if tied: params.pop()
-    if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks or not p.is_contiguous() for p in params): return None
-    same_sizes = [p.shape for p in params] == list(shapes(c.vocab_size, c.block_size, c.n_layer, c.n_embd, tied).values())
-    return params if same_sizes and all(b.attn.n_head == c.n_head for b in model.h) else None
+    "The parameters in order if `model` is a plain `GPT`, else None"
+    params = whole_and_plain(model)
+    if params is None or not all(p.is_contiguous() for p in params): return None
+    return params if [tuple(p.shape) for p in params] == list(shapes(*_sizes(model)).values()) else None
+
+def _sizes(model):
+    "What `shapes` and `begins` take"
+    c = model.config
+    return c.vocab_size,c.block_size,c.n_layer,c.n_embd,model.lm_head.weight is model.wte.weight
 
 # %% ../../nbs/31_train.fused.ipynb #b08a1b92
 def fits(
@@ -398,28 +438,48 @@ def _empty(*shape): return np.empty(shape, np.int64)
 
 # %% ../../nbs/31_train.fused.ipynb #ba2e7523
 @torch.no_grad()
+def fused_lines(
+    weights:torch.Tensor, # float32 [S, P]: the weights of `S` networks of one size, a line for each, in the order of `shapes`
+    sizes:tuple, # What `shapes` takes
+    heads:int, # Attention heads
+    batches:list, # tokens int64 [n, T], targets int64 [n, T] and which positions to answer, bool [n, T]; for each network
+    learn:bool=False # Are gradients wanted?
+) -> tuple: # Mean losses in nats, float64 [S] (if they learn); right answers, int64 [S]; gradients [S, P]; None where autograd must do it
+    "Loss, gradient and right answers of one network after the other, eight rows at a time"
+    vocab,places,layers,C,_ = sizes
+    n,T = batches[0][0].shape
+    k,size,keep = _plan(T, (vocab, layers, C, heads))
+    room = ROOM.floats(size),k,_empty(6, max(T + 2, LANES)),_empty(n),_empty(n)
+    grads = torch.zeros_like(weights) if learn else weights
+    losses = torch.zeros(len(weights), dtype=torch.float64)
+    right = torch.zeros(len(weights), dtype=torch.int64)
+    for i,rows in enumerate(batches):
+        lines = weights[i].numpy(),grads[i].numpy(),begins(*sizes)
+        data = [x.contiguous().numpy() for x in rows]
+        tally = np.zeros(2)
+        answers = compiled()((*lines, *room, tally, *data, vocab, places, C, heads, learn, keep, LANES))
+        if answers < 1: return None
+        losses[i] = tally[0] / answers
+        right[i] = int(tally[1])
+    return losses,right,grads
+
+# %% ../../nbs/31_train.fused.ipynb #fb7ad044
+@torch.no_grad()
 def fused_step(
     model, # Any model
     batch:Batch, # Rows
     asked:torch.Tensor, # bool [n, T]: the positions to answer
     learn:bool=False # Add the gradient of the mean loss over those positions to `grad` of the parameters?
 ) -> tuple: # Mean loss in nats (only if it learns), and how many answers are right; None where autograd must do it
-    "Loss, gradient and right answers of a batch, eight rows at a time"
+    "Loss, gradient and right answers of a batch"
     params = _parameters(model)
     if params is None: return None
-    n,T = asked.shape
-    c = model.config
-    k,size,keep = _plan(T, (c.vocab_size, c.n_layer, c.n_embd, c.n_head))
-    begin = begins(c.vocab_size, c.block_size, c.n_layer, c.n_embd, model.lm_head.weight is model.wte.weight)
-    flat,tally = torch.cat([p.flatten() for p in params]),np.zeros(2)
-    grads = torch.zeros_like(flat) if learn else flat
-    data = [x.contiguous().numpy() for x in (batch.tokens, batch.targets, asked)]
-    room = ROOM.floats(size),k,_empty(6, max(T + 2, LANES)),_empty(n),_empty(n)
-    sizes = c.vocab_size,c.block_size,c.n_embd,c.n_head
-    answers = compiled()((flat.numpy(), grads.numpy(), begin, *room, tally, *data, *sizes, learn, keep, LANES))
-    if answers < 1: return None
-    if learn: _hand_over(params, grads)
-    return torch.tensor(tally[0] / answers, dtype=torch.float32),int(tally[1])
+    line = torch.cat([p.flatten() for p in params])[None]
+    done = fused_lines(line, _sizes(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
+    if done is None: return None
+    losses,right,grads = done
+    if learn: _hand_over(params, grads[0])
+    return losses[0].float(),int(right[0])
 
 def _hand_over(params, grads):
     "Give each parameter its part of the flat gradient"
