@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch.utils.checkpoint import checkpoint
 
 from ..checks import *
@@ -173,6 +172,58 @@ class GPT(nn.Module):
         kind = '; looks both ways' * (not c.causal) + '; one block at every depth' * c.shared + '; some heads are wired' * bool(c.wired) + '; the head is the token embedding' * c.tied
         head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; rows of up to {c.block_size} tokens, {c.vocab_size} kinds of them{kind}'
         return f'<p><b>{head}</b>, {sum(n.values()):,} parameters</p><table><tr>{cells}</tr></table>'
+    def maps(self,
+        tokens:torch.Tensor # int64 [n, T]
+    ) -> torch.Tensor: # float [n_layer, n, n_head, T, T]; rows sum to 1
+        "Attention maps of every layer and head, with gradients"
+        x,maps,look = self.embed(tokens),[],self._look(tokens)
+        with eval_mode(self):
+            for b in self.blocks:
+                maps.append(b.attn.maps(b.ln_1(x), **look))
+                x = b(x, **look)
+        return torch.stack(maps)
+    @torch.no_grad()
+    def attention(self, tokens):
+        "The maps for looking, without gradients"
+        return self.maps(tokens)
+    def ordinary(self) -> bool:
+        "Are blocks and attention as this page defines them?"
+        return is_standard(self, *self.h, *(b.attn for b in self.h))
+    def extend(self,
+        tokens:torch.Tensor, # int64 [n, t]: tokens to append
+        cache:list # Keys and values of what came before, one pair per depth (None at the start); extended in place
+    ) -> torch.Tensor: # float [n, vocab]: logits after the last of them
+        "Read `tokens` after those in `cache`; raises ValueError for a network that looks both ways or whose blocks were changed"
+        if not (self.causal and self.ordinary()): raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT that looks back.')
+        past = 0 if cache[0] is None else cache[0][0].shape[2]
+        t = tokens.shape[1]
+        x = self.embed(tokens, past)
+        seen = torch.ones(t, past + t, dtype=torch.bool, device=tokens.device).tril(past)
+        for i,b in enumerate(self.blocks):
+            q,*kv = b.attn.qkv(b.ln_1(x)) # [n, H, t, C/H] each
+            cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
+            x = x + b.attn.c_proj(attend(q, *cache[i], seen=seen).transpose(1, 2).flatten(2))
+            x = x + b.mlp(b.ln_2(x))
+        return self.lm_head(self.ln_f(x[:, -1]))
+    @torch.no_grad()
+    def generate(self,
+        tokens:torch.Tensor, # int64 [n, T]: the rows to go on with
+        n:int, # Tokens to write
+        temperature:float=0., # 0 takes the likeliest token; 1 draws as the model says; more is wilder
+        generator:torch.Generator=None, # The source of randomness, needed if `temperature` is above 0
+        cache:bool=True # Keep keys and values? The result is the same, only slower without
+    ) -> torch.Tensor: # int64 [n, T + n]
+        "Continue rows, without dropout; raises ValueError if they outgrow `block_size`, or for a network that looks both ways"
+        _check_writing(self, tokens, n, temperature, generator)
+        kept = [None] * len(self.blocks) if cache and self.ordinary() else None
+        for i in range(n):
+            if kept is not None: logits = self.extend(tokens[:, -1:] if i else tokens, kept)
+            else:
+                with eval_mode(self): logits = self(tokens)[:, -1]
+            if temperature: new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+            else: new = logits.argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, new], 1)
+        return tokens
 
 # %% ../../nbs/23_models.gpt.ipynb #b863beb6
 def run_once(block, *args, **look):
@@ -223,71 +274,7 @@ def drawn_twice(
     model.config = config
     return model
 
-# %% ../../nbs/23_models.gpt.ipynb #e5df5533
-@patch
-def maps(self:GPT,
-    tokens:torch.Tensor # int64 [n, T]
-) -> torch.Tensor: # float [n_layer, n, n_head, T, T]; rows sum to 1
-    "Attention maps of every layer and head, with gradients"
-    x,maps,look = self.embed(tokens),[],self._look(tokens)
-    with eval_mode(self):
-        for b in self.blocks:
-            maps.append(b.attn.maps(b.ln_1(x), **look))
-            x = b(x, **look)
-    return torch.stack(maps)
-
-@patch
-@torch.no_grad()
-def attention(self:GPT, tokens):
-    "The maps for looking, without gradients"
-    return self.maps(tokens)
-
-# %% ../../nbs/23_models.gpt.ipynb #9330e886
-@patch
-def ordinary(self:GPT) -> bool:
-    "Are blocks and attention as this page defines them?"
-    return is_standard(self, *self.h, *(b.attn for b in self.h))
-
-@patch
-def extend(self:GPT,
-    tokens:torch.Tensor, # int64 [n, t]: tokens to append
-    cache:list # Keys and values of what came before, one pair per depth (None at the start); extended in place
-) -> torch.Tensor: # float [n, vocab]: logits after the last of them
-    "Read `tokens` after those in `cache`; raises ValueError for a network that looks both ways or whose blocks were changed"
-    if not (self.causal and self.ordinary()): raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT that looks back.')
-    past = 0 if cache[0] is None else cache[0][0].shape[2]
-    t = tokens.shape[1]
-    x = self.embed(tokens, past)
-    seen = torch.ones(t, past + t, dtype=torch.bool, device=tokens.device).tril(past)
-    for i,b in enumerate(self.blocks):
-        q,*kv = b.attn.qkv(b.ln_1(x)) # [n, H, t, C/H] each
-        cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
-        x = x + b.attn.c_proj(attend(q, *cache[i], seen=seen).transpose(1, 2).flatten(2))
-        x = x + b.mlp(b.ln_2(x))
-    return self.lm_head(self.ln_f(x[:, -1]))
-
 # %% ../../nbs/23_models.gpt.ipynb #72adc116
-@patch
-@torch.no_grad()
-def generate(self:GPT,
-    tokens:torch.Tensor, # int64 [n, T]: the rows to go on with
-    n:int, # Tokens to write
-    temperature:float=0., # 0 takes the likeliest token; 1 draws as the model says; more is wilder
-    generator:torch.Generator=None, # The source of randomness, needed if `temperature` is above 0
-    cache:bool=True # Keep keys and values? The result is the same, only slower without
-) -> torch.Tensor: # int64 [n, T + n]
-    "Continue rows, without dropout; raises ValueError if they outgrow `block_size`, or for a network that looks both ways"
-    _check_writing(self, tokens, n, temperature, generator)
-    kept = [None] * len(self.blocks) if cache and self.ordinary() else None
-    for i in range(n):
-        if kept is not None: logits = self.extend(tokens[:, -1:] if i else tokens, kept)
-        else:
-            with eval_mode(self): logits = self(tokens)[:, -1]
-        if temperature: new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-        else: new = logits.argmax(-1, keepdim=True)
-        tokens = torch.cat([tokens, new], 1)
-    return tokens
-
 def _check_writing(model, tokens, n, temperature, generator):
     if not model.causal: raise ValueError('A network that looks both ways cannot go on with a row: generate needs causal=True.')
     if tokens.shape[1] + whole('n', n, 0) > model.config.block_size:

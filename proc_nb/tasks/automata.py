@@ -9,7 +9,6 @@ __all__ = ['next_state', 'history', 'Eca']
 
 # %% ../../nbs/14_tasks.automata.ipynb #5e146a0a
 import torch
-from fastcore.basics import patch
 
 from ..checks import choose, whole
 from ..viz.draw import *
@@ -55,33 +54,22 @@ class Eca(Rewrite):
         self.lengths,self.seq_len = choose('kind of lengths', lengths, ['fixed', 'uniform']),(length + 1) * (n_steps + 1) - 1
         self.sep,self.pad,self.token_names = 2,3,['0', '1', '|', '·']
         if self.seq_len > 4096: raise ValueError(f'{n_steps + 1} states of {length} cells make a row of {self.seq_len} tokens; at most 4096 are possible.')
-
-# %% ../../nbs/14_tasks.automata.ipynb #a9649b78
-@patch
-def rows(self:Eca, n, generator):
-    "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: every state but the first is asked for"
-    x,size = torch.randint(2, (n, self.length), generator=generator, device=generator.device),draw_lengths(n, self.length, self.lengths, generator, 3)
-    m = torch.arange(self.length, device=x.device) < size
-    return lay_out([(s, m) for s in history(x, self.rule, self.n_steps, size)], self.sep, self.pad, self.seq_len, asked=self.n_steps)
-
-# %% ../../nbs/14_tasks.automata.ipynb #a5bad0b7
-@patch
-def _follows(self:Eca, row):
-    states,table = self.split(row),dict(zip(('000', '001', '010', '011', '100', '101', '110', '111'), f'{self.rule:08b}'[::-1]))
-    text = [''.join(map(str, s)) for s in states]
-    sized = len(text) == self.n_steps + 1 and self._ring(text[0]) and all(len(s) == len(text[0]) for s in text)
-    return sized and all(b == ''.join(table[(a[i-1] + a[i] + a[(i+1) % len(a)])] for i in range(len(a))) for a,b in zip(text, text[1:]))
-
-@patch
-def _ring(self:Eca, s): return set(s) <= {'0', '1'} and (len(s) == self.length if self.lengths == 'fixed' else 3 <= len(s) <= self.length)
-
-# %% ../../nbs/14_tasks.automata.ipynb #c1774005
-@patch
-def picture(self:Eca, row, mask=None):
-    "A line of squares per state, dark for 1, and the row of tokens below"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    states,names = self.split(row),[self.token_names[t] for t in row]
-    w,h = grid_size(len(states), max(map(len, states)), 14)
-    line,note = cells(names, None, marks, y=h + 8),'text-anchor="start" font-size="11"'
-    said = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{"given" if i == 0 else "asked"}</text>' for i in range(len(states)))
-    return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), said, line, label=' '.join(names))
+    def rows(self, n, generator):
+        "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: every state but the first is asked for"
+        x,size = torch.randint(2, (n, self.length), generator=generator, device=generator.device),draw_lengths(n, self.length, self.lengths, generator, 3)
+        m = torch.arange(self.length, device=x.device) < size
+        return lay_out([(s, m) for s in history(x, self.rule, self.n_steps, size)], self.sep, self.pad, self.seq_len, asked=self.n_steps)
+    def _follows(self, row):
+        states,table = self.split(row),dict(zip(('000', '001', '010', '011', '100', '101', '110', '111'), f'{self.rule:08b}'[::-1]))
+        text = [''.join(map(str, s)) for s in states]
+        sized = len(text) == self.n_steps + 1 and self._ring(text[0]) and all(len(s) == len(text[0]) for s in text)
+        return sized and all(b == ''.join(table[(a[i-1] + a[i] + a[(i+1) % len(a)])] for i in range(len(a))) for a,b in zip(text, text[1:]))
+    def _ring(self, s): return set(s) <= {'0', '1'} and (len(s) == self.length if self.lengths == 'fixed' else 3 <= len(s) <= self.length)
+    def picture(self, row, mask=None):
+        "A line of squares per state, dark for 1, and the row of tokens below"
+        row,marks = self.trim(row).tolist(),marked(mask)
+        states,names = self.split(row),[self.token_names[t] for t in row]
+        w,h = grid_size(len(states), max(map(len, states)), 14)
+        line,note = cells(names, None, marks, y=h + 8),'text-anchor="start" font-size="11"'
+        said = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{"given" if i == 0 else "asked"}</text>' for i in range(len(states)))
+        return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), said, line, label=' '.join(names))

@@ -9,7 +9,7 @@ __all__ = ['outline', 'partners', 'bracket_names', 'Brackets', 'Dyck', 'DyckShuf
 
 # %% ../../nbs/11_tasks.brackets.ipynb #d59494a4
 import torch
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..cuda_graph import replayed
@@ -78,6 +78,39 @@ class Brackets(Task):
         opens = self.opens(n, generator)
         tokens = self.kinds(opens, generator) + self.k * ~opens
         return tokens,(torch.arange(self.seq_len, device=tokens.device) < self.seq_len - 1).expand_as(tokens)
+    def pairs(self,
+        row:list # Tokens
+    ) -> list: # (opening, closing) positions
+        "Partners in any row: a closing bracket takes the latest of its kind that is still open"
+        left,out = {},[]
+        for i,t in enumerate(row):
+            if t < self.k: left.setdefault(t, []).append(i)
+            elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
+        return out
+    def picture(self, row, mask=None):
+        "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
+        row = self.trim(row).tolist()
+        pairs,names = self.pairs(row),[self.token_names[t] for t in row]
+        lone = set(range(len(row))) - {i for p in pairs for i in p}
+        height = [sum(t < self.k for t in row[:i+1]) * 2 - i - 1 for i in range(len(row))]
+        tints = [color(t % self.k) for t in row]
+        return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
+    def ceiling(self,
+        n:int=2000, # Rows to average over
+        generator:torch.Generator=None # Source of randomness; seed 0 if None
+    ) -> float: # Share of next tokens, 0 to 1
+        "Accuracy of somebody who knows the rule, estimated on `n` rows"
+        tokens = self.batch(n, ifnone(generator, torch.Generator().manual_seed(0))).tokens
+        one = torch.nn.functional.one_hot(tokens % self.k, self.k) * ((tokens < self.k) * 2 - 1)[..., None]
+        count = one.cumsum(1)[:, :-1]
+        depth,kinds = count.sum(-1),(count > 0).sum(-1) if isinstance(self, DyckShuffle) else (count.sum(-1) > 0).long()
+        left = self.seq_len - torch.arange(1, self.seq_len)
+        return float(self._best(depth, kinds, left).mean())
+    def _best(self, depth, kinds, left):
+        cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))
+        free = depth < (torch.minimum(cap, left - 1) if getattr(self, 'closed', True) else cap)
+        p = torch.where(depth == 0, 1., torch.where(free, self.p_open, 0.))
+        return torch.maximum(p / self.k, (1 - p) / kinds.clamp(min=1))
 
 # %% ../../nbs/11_tasks.brackets.ipynb #914ddda6
 @register('rule')
@@ -92,51 +125,20 @@ class Dyck(Brackets):
     def opens(self, n, generator):
         "bool [n, seq_len]: walks of any depth that end where they began"
         return outline(n, self.seq_len, self.p_open, generator)
-
-# %% ../../nbs/11_tasks.brackets.ipynb #45ae7d74
-@patch
-def kinds(self:Dyck, opens, generator):
-    "A kind for every bracket: a closing one takes that of its opening"
-    kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
-    return torch.where(opens, kind, kind.gather(1, partners(opens)))
-
-# %% ../../nbs/11_tasks.brackets.ipynb #ff46afb1
-@patch
-def valid(self:Dyck, tokens):
-    "bool [n]: rows that peel away to nothing"
-    return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _peels(self:Dyck, row):
-    left = []
-    for t in row:
-        if t == self.pad: continue
-        if left and left[-1] < self.k and t == left[-1] + self.k: left.pop()
-        else: left.append(t)
-    return not left
-
-# %% ../../nbs/11_tasks.brackets.ipynb #765f1eb4
-@patch
-def pairs(self:Brackets,
-    row:list # Tokens
-) -> list: # (opening, closing) positions
-    "Partners in any row: a closing bracket takes the latest of its kind that is still open"
-    left,out = {},[]
-    for i,t in enumerate(row):
-        if t < self.k: left.setdefault(t, []).append(i)
-        elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
-    return out
-
-# %% ../../nbs/11_tasks.brackets.ipynb #b283109d
-@patch
-def picture(self:Brackets, row, mask=None):
-    "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
-    row = self.trim(row).tolist()
-    pairs,names = self.pairs(row),[self.token_names[t] for t in row]
-    lone = set(range(len(row))) - {i for p in pairs for i in p}
-    height = [sum(t < self.k for t in row[:i+1]) * 2 - i - 1 for i in range(len(row))]
-    tints = [color(t % self.k) for t in row]
-    return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
+    def kinds(self, opens, generator):
+        "A kind for every bracket: a closing one takes that of its opening"
+        kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
+        return torch.where(opens, kind, kind.gather(1, partners(opens)))
+    def valid(self, tokens):
+        "bool [n]: rows that peel away to nothing"
+        return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
+    def _peels(self, row):
+        left = []
+        for t in row:
+            if t == self.pad: continue
+            if left and left[-1] < self.k and t == left[-1] + self.k: left.pop()
+            else: left.append(t)
+        return not left
 
 # %% ../../nbs/11_tasks.brackets.ipynb #8c60c444
 @register('rule')
@@ -153,21 +155,26 @@ class DyckShuffle(Brackets):
         self._set(k, seq_len, p_open)
         self.max_depth = min(16, seq_len // 2) if max_depth is None else whole('max_depth', max_depth, 1, seq_len // 2)
         self.closed = choose('value of closed', closed, [True, False])
-
-# %% ../../nbs/11_tasks.brackets.ipynb #ffd02293
-@patch
-def opens(self:DyckShuffle, n, generator):
-    "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
-    return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
+    def opens(self, n, generator):
+        "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
+        return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
+    def kinds(self, opens, generator):
+        "A kind for every bracket: a closing one takes any kind that is open"
+        rand = dict(generator=generator, device=generator.device)
+        drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
+        return _crossing(opens, drawn, pick, k=self.k)
+    def valid(self, tokens):
+        "bool [n]: rows in which no kind closes more often than it opened, no depth is passed and, if `closed`, nothing is left open"
+        return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
+    def _counts(self, row):
+        count = dict.fromkeys(range(self.k), 0)
+        for t in row:
+            if t == self.pad: continue
+            count[t % self.k] += 1 if t < self.k else -1
+            if count[t % self.k] < 0 or sum(count.values()) > self.max_depth: return False
+        return not (self.closed and any(count.values()))
 
 # %% ../../nbs/11_tasks.brackets.ipynb #137e7bd4
-@patch
-def kinds(self:DyckShuffle, opens, generator):
-    "A kind for every bracket: a closing one takes any kind that is open"
-    rand = dict(generator=generator, device=generator.device)
-    drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
-    return _crossing(opens, drawn, pick, k=self.k)
-
 @replayed
 def _crossing(opens, drawn, pick, *, k):
     "Kinds for openings [n, T]: those drawn, or at a closing one the kind that `pick` says among those that are open"
@@ -181,40 +188,3 @@ def _nth_open(count, p):
     "A kind with brackets open, by `p` in [0, 1)"
     seen = (count > 0).cumsum(1)
     return (seen > (p * seen[:, -1:]).floor()).int().argmax(1, keepdim=True)
-
-# %% ../../nbs/11_tasks.brackets.ipynb #3279b62a
-@patch
-def valid(self:DyckShuffle, tokens):
-    "bool [n]: rows in which no kind closes more often than it opened, no depth is passed and, if `closed`, nothing is left open"
-    return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _counts(self:DyckShuffle, row):
-    count = dict.fromkeys(range(self.k), 0)
-    for t in row:
-        if t == self.pad: continue
-        count[t % self.k] += 1 if t < self.k else -1
-        if count[t % self.k] < 0 or sum(count.values()) > self.max_depth: return False
-    return not (self.closed and any(count.values()))
-
-# %% ../../nbs/11_tasks.brackets.ipynb #f30b7aeb
-@patch
-def ceiling(self:Brackets,
-    n:int=2000, # Rows to average over
-    generator:torch.Generator=None # Source of randomness; seed 0 if None
-) -> float: # Share of next tokens, 0 to 1
-    "Accuracy of somebody who knows the rule, estimated on `n` rows"
-    tokens = self.batch(n, ifnone(generator, torch.Generator().manual_seed(0))).tokens
-    one = torch.nn.functional.one_hot(tokens % self.k, self.k) * ((tokens < self.k) * 2 - 1)[..., None]
-    count = one.cumsum(1)[:, :-1]
-    depth,kinds = count.sum(-1),(count > 0).sum(-1) if isinstance(self, DyckShuffle) else (count.sum(-1) > 0).long()
-    left = self.seq_len - torch.arange(1, self.seq_len)
-    return float(self._best(depth, kinds, left).mean())
-
-# %% ../../nbs/11_tasks.brackets.ipynb #f65f14f4
-@patch
-def _best(self:Brackets, depth, kinds, left):
-    cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))
-    free = depth < (torch.minimum(cap, left - 1) if getattr(self, 'closed', True) else cap)
-    p = torch.where(depth == 0, 1., torch.where(free, self.p_open, 0.))
-    return torch.maximum(p / self.k, (1 - p) / kinds.clamp(min=1))

@@ -10,7 +10,7 @@ __all__ = ['Control', 'Shuffled', 'shuffled', 'RandomTokens', 'random_tokens', '
 # %% ../../nbs/17_tasks.controls.ipynb #6fa0977f
 import torch
 import torch.nn.functional as F
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from .core import *
 
@@ -73,19 +73,14 @@ class Mixture(Task):
         self.seq_len = 1 + max(b.seq_len for b in self.bases)
         at = {n: i for i,n in enumerate(self.token_names)}
         self.maps = [torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)]) for b in self.bases]
-
-# %% ../../nbs/17_tasks.controls.ipynb #de198069
-@patch
-def rows(self:Mixture, n, generator):
-    "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"
-    which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
-    tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
-    each = torch.arange(n, device=which.device)
-    return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
-
-@patch
-def _named(self:Mixture, i, n, generator):
-    b = self.bases[i].batch(n, generator)
-    tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (on_device(self.maps[i], b.tokens.device)[b.tokens], b.loss_mask))
-    tokens[:, 0] = self.vocab_size - len(self.bases) + i
-    return tokens,mask
+    def rows(self, n, generator):
+        "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"
+        which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
+        tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
+        each = torch.arange(n, device=which.device)
+        return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
+    def _named(self, i, n, generator):
+        b = self.bases[i].batch(n, generator)
+        tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (on_device(self.maps[i], b.tokens.device)[b.tokens], b.loss_mask))
+        tokens[:, 0] = self.vocab_size - len(self.bases) + i
+        return tokens,mask

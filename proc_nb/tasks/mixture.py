@@ -11,7 +11,6 @@ __all__ = ['RuleMix', 'warm_task']
 import math
 
 import torch
-from fastcore.basics import patch
 
 from ..checks import between
 from .core import Task, tasks
@@ -30,19 +29,16 @@ class RuleMix(Task):
         self.pad,self.seq_len = len(self.token_names) - 1,1 + max(t.seq_len for t in self.parts)
         at = {n: i for i,n in enumerate(self.token_names)}
         self.codes = [torch.tensor([self.pad if i == t.pad else at[n] for i,n in enumerate(t.token_names)]) for t in self.parts]
-
-# %% ../../nbs/18_tasks.mixture.ipynb #45cb995d
-@patch
-def rows(self:RuleMix, n, generator):
-    "Tokens int64 [n, T] and which of them are answers, bool [n, T]"
-    which = torch.multinomial(torch.tensor(list(self.shares.values())), n, True, generator=generator)
-    x,mask = torch.full((n, self.seq_len), self.pad),torch.zeros(n, self.seq_len, dtype=torch.bool)
-    for i,(t,code) in enumerate(zip(self.parts, self.codes)):
-        mine = (which == i).nonzero()[:, 0]
-        if not len(mine): continue
-        b = t.batch(len(mine), generator)
-        x[mine, 0],x[mine, 1:1 + t.seq_len],mask[mine, 1:1 + t.seq_len] = i,code[b.tokens],b.loss_mask
-    return x,mask
+    def rows(self, n, generator):
+        "Tokens int64 [n, T] and which of them are answers, bool [n, T]"
+        which = torch.multinomial(torch.tensor(list(self.shares.values())), n, True, generator=generator)
+        x,mask = torch.full((n, self.seq_len), self.pad),torch.zeros(n, self.seq_len, dtype=torch.bool)
+        for i,(t,code) in enumerate(zip(self.parts, self.codes)):
+            mine = (which == i).nonzero()[:, 0]
+            if not len(mine): continue
+            b = t.batch(len(mine), generator)
+            x[mine, 0],x[mine, 1:1 + t.seq_len],mask[mine, 1:1 + t.seq_len] = i,code[b.tokens],b.loss_mask
+        return x,mask
 
 # %% ../../nbs/18_tasks.mixture.ipynb #b5b1b1ba
 def warm_task(

@@ -12,7 +12,6 @@ __all__ = ['RELEASED', 'draw_lengths', 'lay_out', 'released', 'Rewrite', 'At', '
 from collections.abc import Callable
 
 import torch
-from fastcore.basics import patch
 
 from ..checks import between, choose, whole
 from ..viz.draw import color, joined, marked
@@ -74,58 +73,57 @@ class Rewrite(Task):
         self.lengths = choose('kind of lengths', lengths, ['uniform', 'fixed'])
         self.sep,self.pad,self.seq_len = n_symbols + 1,n_symbols + 2,2 * length + self.pieces
         self.token_names = [str(i) for i in range(n_symbols + 1)] + ['|', '·']
-
-# %% ../../nbs/12_tasks.sequences.ipynb #d9524c91
-@patch
-def rows(self:Rewrite, n, generator):
-    "int64 [n, seq_len] inputs and output, separated and padded, and bool [n, seq_len]: the output is asked for"
-    inputs = self.read(n, generator)
-    return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
-
-@patch
-def read(self:Rewrite, n, generator):
-    "The inputs of `n` rows: per piece its symbols, int64 [n, L], and which of them count, bool [n, L]"
-    return [self.symbols(n, generator) for _ in range(self.pieces)]
-
-@patch
-def symbols(self:Rewrite, n, generator):
-    "One piece: symbols drawn evenly, and as many of them as the row's length says"
-    w = self.length // self.pieces
-    x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
-    return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
-
-# %% ../../nbs/12_tasks.sequences.ipynb #27feda93
-@patch
-def split(self:Rewrite,
-    row:list # Tokens
-) -> list: # The parts between separators, without the padding at the end
-    "The parts of a row"
-    row,parts = list(row),[[]]
-    while row and row[-1] == self.pad: row.pop()
-    for t in row: parts[-1].append(t) if t != self.sep else parts.append([])
-    return parts
-
-# %% ../../nbs/12_tasks.sequences.ipynb #759deea0
-@patch
-def valid(self:Rewrite, tokens):
-    "bool [n]: rows whose last part is what `answer` makes of the others"
-    return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _follows(self:Rewrite, row):
-    *inputs,output = self.split(row)
-    return self.formed(*inputs) and self.answer(*inputs) == output
-
-# %% ../../nbs/12_tasks.sequences.ipynb #2b2c233f
-@patch
-def formed(self:Rewrite, *inputs):
-    "Are there as many inputs as the rule reads, each of an allowed length and of symbols only?"
-    return len(inputs) == self.pieces and all(map(self._sized, inputs))
-
-@patch
-def _sized(self:Rewrite, x):
-    w = self.length // self.pieces
-    return (len(x) == w if self.lengths == 'fixed' else self.shortest <= len(x) <= w) and all(0 < t < self.sep for t in x)
+    def rows(self, n, generator):
+        "int64 [n, seq_len] inputs and output, separated and padded, and bool [n, seq_len]: the output is asked for"
+        inputs = self.read(n, generator)
+        return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
+    def read(self, n, generator):
+        "The inputs of `n` rows: per piece its symbols, int64 [n, L], and which of them count, bool [n, L]"
+        return [self.symbols(n, generator) for _ in range(self.pieces)]
+    def symbols(self, n, generator):
+        "One piece: symbols drawn evenly, and as many of them as the row's length says"
+        w = self.length // self.pieces
+        x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
+        return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
+    def split(self,
+        row:list # Tokens
+    ) -> list: # The parts between separators, without the padding at the end
+        "The parts of a row"
+        row,parts = list(row),[[]]
+        while row and row[-1] == self.pad: row.pop()
+        for t in row: parts[-1].append(t) if t != self.sep else parts.append([])
+        return parts
+    def valid(self, tokens):
+        "bool [n]: rows whose last part is what `answer` makes of the others"
+        return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool)
+    def _follows(self, row):
+        *inputs,output = self.split(row)
+        return self.formed(*inputs) and self.answer(*inputs) == output
+    def formed(self, *inputs):
+        "Are there as many inputs as the rule reads, each of an allowed length and of symbols only?"
+        return len(inputs) == self.pieces and all(map(self._sized, inputs))
+    def _sized(self, x):
+        w = self.length // self.pieces
+        return (len(x) == w if self.lengths == 'fixed' else self.shortest <= len(x) <= w) and all(0 < t < self.sep for t in x)
+    def origins(self,
+        row:list # Tokens
+    ) -> list: # (from, to) positions
+        "Where each output symbol comes from; empty if the row is not of this form"
+        *inputs,output = self.split([At(t, i) for i,t in enumerate(row)])
+        if not self.formed(*inputs): return []
+        return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
+    def picture(self, row, mask=None):
+        "Arrows from where each output symbol stood; inputs that no arrow leaves are struck out, wrong outputs framed"
+        row,marks = self.trim(row).tolist(),marked(mask)
+        pairs = self.origins(row)
+        tints,names = [None if t == self.sep else color(self.symbol(t)) for t in row],[self.token_names[t] for t in row]
+        cut = ([i for i,t in enumerate(row) if t == self.sep] + [0] * self.pieces)[self.pieces-1]
+        lost = {i for i in range(cut) if row[i] != self.sep} - {a for a,_ in pairs} if pairs else ()
+        wrong = [b for a,b in pairs if self.symbol(row[a]) != self.symbol(row[b])]
+        return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, arrow=True, wrong=wrong)
+    def symbol(self, t):
+        "The input symbol that token `t` stands for: itself, unless the output is written in an alphabet of its own"
+        return t
 
 # %% ../../nbs/12_tasks.sequences.ipynb #ff0dc6f6
 class At(int):
@@ -134,33 +132,6 @@ class At(int):
         self = super().__new__(cls, x)
         self.at = at
         return self
-
-# %% ../../nbs/12_tasks.sequences.ipynb #a0bfaaa6
-@patch
-def origins(self:Rewrite,
-    row:list # Tokens
-) -> list: # (from, to) positions
-    "Where each output symbol comes from; empty if the row is not of this form"
-    *inputs,output = self.split([At(t, i) for i,t in enumerate(row)])
-    if not self.formed(*inputs): return []
-    return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
-
-# %% ../../nbs/12_tasks.sequences.ipynb #c44b15ea
-@patch
-def picture(self:Rewrite, row, mask=None):
-    "Arrows from where each output symbol stood; inputs that no arrow leaves are struck out, wrong outputs framed"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    pairs = self.origins(row)
-    tints,names = [None if t == self.sep else color(self.symbol(t)) for t in row],[self.token_names[t] for t in row]
-    cut = ([i for i,t in enumerate(row) if t == self.sep] + [0] * self.pieces)[self.pieces-1]
-    lost = {i for i in range(cut) if row[i] != self.sep} - {a for a,_ in pairs} if pairs else ()
-    wrong = [b for a,b in pairs if self.symbol(row[a]) != self.symbol(row[b])]
-    return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, arrow=True, wrong=wrong)
-
-@patch
-def symbol(self:Rewrite, t):
-    "The input symbol that token `t` stands for: itself, unless the output is written in an alphabet of its own"
-    return t
 
 # %% ../../nbs/12_tasks.sequences.ipynb #8d794d41
 @register('rule')
@@ -244,30 +215,20 @@ class Delete(Rewrite):
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
         self.p_inside,self.seq_len = between('p_inside', p_inside, 0, 1, ends=True),2 * length + 3
-
-# %% ../../nbs/12_tasks.sequences.ipynb #8553cd7e
-@patch
-def read(self:Delete, n, generator):
-    "A sequence, and a symbol int64 [n, 1] that is one of the sequence's with probability `p_inside`, else any"
-    (x,m),rand = self.symbols(n, generator),dict(generator=generator, device=generator.device)
-    other,(inside,place) = torch.randint(1, self.sep, (n, 1), **rand),torch.rand(2, n, 1, **rand)
-    d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
-    return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
-
-# %% ../../nbs/12_tasks.sequences.ipynb #5968bfcf
-@patch
-def write(self:Delete, piece, d):
-    "x1 ... xn | d | x1 ... xn without the first d"
-    (x,m),hit = piece,(piece[0] == d[0]) & piece[1]
-    return x,m & ~(hit & (hit.cumsum(1) == 1))
-
-@patch
-def answer(self:Delete, x, d):
-    "The list without the first symbol equal to `d[0]`, if there is one"
-    return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
-
-@patch
-def formed(self:Delete, *inputs):
-    "Is there a sequence of an allowed length, and then a single symbol?"
-    if len(inputs) != 2 or len(inputs[1]) != 1: return False
-    return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep
+    def read(self, n, generator):
+        "A sequence, and a symbol int64 [n, 1] that is one of the sequence's with probability `p_inside`, else any"
+        (x,m),rand = self.symbols(n, generator),dict(generator=generator, device=generator.device)
+        other,(inside,place) = torch.randint(1, self.sep, (n, 1), **rand),torch.rand(2, n, 1, **rand)
+        d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
+        return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
+    def write(self, piece, d):
+        "x1 ... xn | d | x1 ... xn without the first d"
+        (x,m),hit = piece,(piece[0] == d[0]) & piece[1]
+        return x,m & ~(hit & (hit.cumsum(1) == 1))
+    def answer(self, x, d):
+        "The list without the first symbol equal to `d[0]`, if there is one"
+        return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
+    def formed(self, *inputs):
+        "Is there a sequence of an allowed length, and then a single symbol?"
+        if len(inputs) != 2 or len(inputs[1]) != 1: return False
+        return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep

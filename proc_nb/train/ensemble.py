@@ -19,12 +19,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 
 from ..checks import choose
 from ..files import load_tensors, save_tensors
 from ..cuda_graph import Captured
-from ..tasks.core import Batch, Task, seeded
+from ..tasks.core import Batch, Streams, Task, seeded
 from ..models.attention import one_each, pick, standard
 from ..models.gpt import *
 from .workers import threads_for
@@ -301,6 +300,7 @@ class ManyRun:
         self.config = self.configs[0] # for what all share
         self.device = self.net.weights.device
         self.generators = [seeded(c.seed, device=self.device) for c in self.configs]
+        self.streams = Streams(task, self.generators)
         self.done = 0 # steps
         self.evals = [] # step, seconds and accuracies of each evaluation
         self.several = False # has a row had more than one answer?
@@ -320,9 +320,7 @@ class ManyRun:
 
     def sample(self):
         "Rows for all members, each from its own stream"
-        batches = [self.task.sample(self.config.batch_size, g) for g in self.generators]
-        fields = 'tokens', 'targets', 'loss_mask', 'score_mask'
-        return Batch(*(torch.cat([getattr(b, k) for b in batches]) for k in fields), self.task)
+        return self.streams.sample(self.config.batch_size)
 
     def step(self):
         "One step of every member; returns their losses before it, not finite for members that have stopped"
@@ -405,58 +403,41 @@ class ManyRun:
         step = self.avg / (self.sq.sqrt() / (1 - .999 ** self.t).sqrt() + 1e-8) / (1 - .9 ** self.t)
         lr = self.rates * self.factor
         w.copy_(torch.where(go, w - lr * self.config.weight_decay * w - lr * step, w))
-
-# %% ../../nbs/33_train.ensemble.ipynb #d13a55f4
-@patch
-def check_finite(self:ManyRun, loss, checkpoint=None):
-    "Say which members have diverged since the last look; raises FloatingPointError when none is left"
-    new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
-    self.stopped.update(new)
-    if len(self.stopped) == self.net.members: raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower lr.')
-    for i in new: warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the others go on.')
-    return loss
-
-@patch
-def accuracy(self:ManyRun):
-    "Accuracy of each member on held-out rows; None for one that has stopped"
-    found = evaluate_many(self.net, self.task, self.config.eval_rows)
-    return [a if i not in self.stopped else None for i,a in enumerate(found)]
-
-@patch
-def record(self:ManyRun, loss, accuracy, seconds): return Records(self.done, loss, accuracy, [c.lr * self.now for c in self.configs], seconds)
-
-@patch
-def sound(self:ManyRun, loss): return True # whoever diverged has kept its last good weights
-
-# %% ../../nbs/33_train.ensemble.ipynb #00041c56
-@patch
-def about(self:ManyRun):
-    "The settings of the runs, as JSON"
-    shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
-    own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
-    return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared, **own)
-
-@patch
-def save(self:ManyRun, path):
-    "Write weights, AdamW's state and generators to one file"
-    state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
-    generators = torch.stack([g.get_state() for g in self.generators])
-    save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done, evals=self.evals, runs=self.about())
-
-# %% ../../nbs/33_train.ensemble.ipynb #35ab797c
-@patch
-def load(self:ManyRun, path):
-    "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
-    state,meta = load_tensors(path)
-    runs = dict(meta['runs']) if isinstance(meta.get('runs'), dict) else {}
-    # earlier versions wrote one value where all members had the same
-    for k in PER_MEMBER: runs[k] = per_member(k, runs.get(k) or ([] if k == 'freeze' else None), self.net.members)
-    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
-    if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
-    for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
-    self.net.weights.copy_(state['weights'])
-    for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())
-    self.done,self.evals = meta['done'],meta.get('evals', [])
+    def check_finite(self, loss, checkpoint=None):
+        "Say which members have diverged since the last look; raises FloatingPointError when none is left"
+        new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
+        self.stopped.update(new)
+        if len(self.stopped) == self.net.members: raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower lr.')
+        for i in new: warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the others go on.')
+        return loss
+    def accuracy(self):
+        "Accuracy of each member on held-out rows; None for one that has stopped"
+        found = evaluate_many(self.net, self.task, self.config.eval_rows)
+        return [a if i not in self.stopped else None for i,a in enumerate(found)]
+    def record(self, loss, accuracy, seconds): return Records(self.done, loss, accuracy, [c.lr * self.now for c in self.configs], seconds)
+    def sound(self, loss): return True # whoever diverged has kept its last good weights
+    def about(self):
+        "The settings of the runs, as JSON"
+        shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
+        own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
+        return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared, **own)
+    def save(self, path):
+        "Write weights, AdamW's state and generators to one file"
+        state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
+        generators = torch.stack([g.get_state() for g in self.generators])
+        save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done, evals=self.evals, runs=self.about())
+    def load(self, path):
+        "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
+        state,meta = load_tensors(path)
+        runs = dict(meta['runs']) if isinstance(meta.get('runs'), dict) else {}
+        # earlier versions wrote one value where all members had the same
+        for k in PER_MEMBER: runs[k] = per_member(k, runs.get(k) or ([] if k == 'freeze' else None), self.net.members)
+        odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
+        if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
+        for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
+        self.net.weights.copy_(state['weights'])
+        for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())
+        self.done,self.evals = meta['done'],meta.get('evals', [])
 
 # %% ../../nbs/33_train.ensemble.ipynb #b41b0073
 def fit_many(

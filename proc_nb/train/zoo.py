@@ -12,8 +12,6 @@ import hashlib, re
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastcore.basics import patch
-
 from ..checks import choose
 from ..files import unsealed
 from ..viz.draw import esc
@@ -36,22 +34,17 @@ class Zoo(Mapping):
         if hashlib.sha256(file.read_bytes()).hexdigest() != self._sums()[name]: raise ValueError(f'{file.name} is damaged: its SHA-256 is not the recorded one.')
         return load_model(file).eval()
     def __repr__(self): return f"Zoo: {', '.join(self)}"
+    def _sums(self):
+        file = self.path/'SHA256.json'
+        sums = unsealed(file.read_bytes(), file)
+        odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
+        if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
+        return sums
+    def _repr_html_(self):
+        rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>' for m in self.values())
+        return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 zoo = Zoo()
-
-# %% ../../nbs/35_train.zoo.ipynb #6b6db82f
-@patch
-def _sums(self:Zoo):
-    file = self.path/'SHA256.json'
-    sums = unsealed(file.read_bytes(), file)
-    odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
-    if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
-    return sums
-
-@patch
-def _repr_html_(self:Zoo):
-    rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>' for m in self.values())
-    return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 # %% ../../nbs/35_train.zoo.ipynb #f49018d2
 def load_zoo(
