@@ -36,20 +36,27 @@ def answer_mask(
     metric:str='corrected' # 'corrected' or 'paper'
 ) -> torch.Tensor: # bool [n, T]
     "Positions that are answered; 'paper' is the mask of the released code of 2601.21725"
-    if metric == 'paper': return (tokens >= first) & (torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - 1)
+    T = tokens.shape[1]
+    if metric == 'paper': return (tokens >= first) & (torch.arange(T, device=tokens.device) < T - 1)
     return ((tokens == equals) | (tokens >= first)) & (tokens != stop)
 
 # %% ../../nbs/16_tasks.arithmetic.ipynb #a08223ef
 STOP = 30
 class Arithmetic(Task):
     "Two numbers and what comes of them; the base of addition and multiplication"
-    sign,reverse,most,answers = '+',False,17,11
+    sign = '+'
+    reverse = False # last digit first?
+    most = 17 # digits that a number may have
+    answers = 11
     def __init__(self,
         digits:int=5, # Digits of each number
         metric:str='corrected' # Positions trained and scored: 'corrected' or 'paper'
     ):
-        self.digits,self.pad,self.metric = whole('digits', digits, 1, self.most),12,choose('metric', metric, METRICS)
-        unused,answer = [f'-{i}' for i in range(7)],[f"{i}'" for i in range(10)]
+        self.digits = whole('digits', digits, 1, self.most)
+        self.metric = choose('metric', metric, METRICS)
+        self.pad = 12
+        unused = [f'-{i}' for i in range(7)]
+        answer = [f"{i}'" for i in range(10)]
         self.token_names = [*'0123456789', self.sign, '=', '·', *unused, *answer, '■']
         self.places,self.seq_len = self.sizes(digits)
     def sizes(self, d):
@@ -69,10 +76,12 @@ class Arithmetic(Task):
         return answer_mask(tokens, 11, 20, STOP, metric)
     def spell(self, a, b, c):
         "Numbers as rows of digits: a, sign, b, =, c, stop"
-        a,b,(c,keep) = digits(a, self.digits)[0],digits(b, self.digits)[0],digits(c, self.places)
+        a,b = (digits(x, self.digits)[0] for x in (a, b))
+        c,keep = digits(c, self.places)
         if self.reverse: a,b,c,keep = (o.flip(1) for o in (a, b, c, keep))
         sign,equals,stop = (torch.full_like(a[:, :1], t) for t in (10, 11, STOP))
-        row,on = torch.cat([a, sign, b, equals, c + 20, stop], 1),torch.ones_like(keep[:, :1])
+        row = torch.cat([a, sign, b, equals, c + 20, stop], 1)
+        on = torch.ones_like(keep[:, :1])
         mask = torch.cat([on.expand(-1, 2 * self.digits + 2), keep, on], 1)
         return lay_out([(row, mask)], 11, self.pad, self.seq_len)[0]
     def read(self,
@@ -87,16 +96,19 @@ class Arithmetic(Task):
         return tuple(abc) if not self.reverse else tuple(o[::-1] for o in abc)
     def valid(self, tokens):
         "bool [n]: rows of two numbers with all their digits and the right result"
-        return torch.tensor([self._right(self.read(r)) for r in tokens.tolist()], dtype=torch.bool)
+        right = [self._right(self.read(r)) for r in tokens.tolist()]
+        return torch.tensor(right, dtype=torch.bool, device=tokens.device)
     def _right(self, abc):
         if abc is None: return False
         a,b = int(abc[0]),int(abc[1])
         return abc[2] == str(self.result(a, b)) and all(len(str(o)) == self.digits for o in (a, b))
     def picture(self, row, mask=None):
         "The row, and below it the calculation as it is written on paper, with the carries of a sum"
-        row,marks = self.trim(row).tolist(),marked(mask)
-        names,tints = [self.token_names[t][0] for t in row],[color(2) if 20 <= t < STOP else color(0) if t < 10 else None for t in row]
-        line,abc = cells(names, tints, marks),self.read(row)
+        row = self.trim(row).tolist()
+        names = [self.token_names[t][0] for t in row]
+        tints = [color(2) if 20 <= t < STOP else color(0) if t < 10 else None for t in row]
+        line = cells(names, tints, marked(mask))
+        abc = self.read(row)
         if abc is None: return svg(len(row) * SIZE, SIZE, line, label=' '.join(names))
         above = [carries(*abc[:2])] if self.sign == '+' else []
         sums = column([*above, abc[0], self.sign + abc[1], abc[2]], y=SIZE + 4, small=len(above))
@@ -108,7 +120,8 @@ def carries(
     b:str # As many digits
 ) -> str: # One more place: '1' where a carry arrives, else a blank
     "Where carries arrive when `a` and `b` are added"
-    out,c = ' ',0
+    out = ' '
+    c = 0
     for x,y in zip(reversed(a), reversed(b)):
         c = (int(x) + int(y) + c) // 10
         out = '1 '[1 - c] + out
@@ -137,7 +150,8 @@ class ReversedAddition(Arithmetic):
 @register('test')
 class Multiplication(Arithmetic):
     "Two numbers and their product, first digit first (2601.21725)"
-    sign,most = '×',9
+    sign = '×'
+    most = 9
     presets = Presets({'2601.21725': Preset('multiplication_5 of the released code [CODE]', digits=5, metric='paper')})
     def sizes(self, d):
         "Places of a product of two numbers of `d` digits, and tokens of a row"
@@ -159,8 +173,12 @@ class Sorting(Rewrite):
         metric:str='corrected' # Positions trained and scored: 'corrected' or 'paper'
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
-        self.answers,self.metric,self.stop,self.seq_len = n_symbols + 1,choose('metric', metric, METRICS),2 * n_symbols + 3,2 * length + 2
-        self.token_names = [str(i) for i in range(n_symbols + 1)] + ['=', '·'] + [f"{i}'" for i in range(1, n_symbols + 1)] + ['■']
+        self.metric = choose('metric', metric, METRICS)
+        self.answers = n_symbols + 1
+        self.stop = 2 * n_symbols + 3
+        self.seq_len = 2 * length + 2
+        answer = [f"{i}'" for i in range(1, n_symbols + 1)]
+        self.token_names = [str(i) for i in range(n_symbols + 1)] + ['=', '·'] + answer + ['■']
     def rows(self, n, generator):
         "int64 [n, seq_len] symbols and the same sorted, and bool [n, seq_len]: the positions that `metric` counts"
         tokens,_ = Rewrite.rows(self, n, generator)
@@ -170,7 +188,8 @@ class Sorting(Rewrite):
         return answer_mask(tokens, self.sep, self.pad + 1, self.stop, metric)
     def write(self, piece):
         "x1 ... xn = the same in ascending order in the output's alphabet, then the stop"
-        x,m = torch.where(piece[1], piece[0] + self.pad, self.stop).sort(1).values,piece[1]
+        x,m = piece
+        x = torch.where(m, x + self.pad, self.stop).sort(1).values
         return torch.nn.functional.pad(x, (0, 1), value=self.stop),torch.nn.functional.pad(m, (1, 0), value=True)
     def symbol(self, t):
         "The input symbol that a token of either alphabet stands for"

@@ -26,13 +26,14 @@ def outline(
     closed:bool=True # Is everything closed at the end?
 ) -> torch.Tensor: # bool [n, seq_len]: does this position open?
     "Walks over the depth: where each row opens"
-    coin = torch.rand(seq_len, n, generator=generator, device=generator.device) < p_open
+    coin = uniform(seq_len, n, generator=generator) < p_open
     return _walk(coin, cap=ifnone(max_depth, seq_len), closed=closed)
 
 @replayed
 def _walk(coin, *, cap, closed):
     "The walks of coins [seq_len, n]"
-    (T,n),opens = coin.shape,[]
+    T,n = coin.shape
+    opens = []
     depth = torch.zeros(n, dtype=torch.int64, device=coin.device)
     for t in range(T):
         room = min(cap, T - t - 1) if closed else cap
@@ -70,9 +71,12 @@ def _released(**more):
 class Brackets(Task):
     "Rows of opening and closing brackets; the base of both languages"
     def _set(self, k, seq_len, p_open):
-        self.k,self.seq_len,self.pad = whole('k', k, 1, 10_000),whole('seq_len', seq_len, 2, 4096),2 * k
+        self.k = whole('k', k, 1, 10_000)
+        self.seq_len = whole('seq_len', seq_len, 2, 4096)
+        self.pad = 2 * k
         if seq_len % 2: raise ValueError(f'seq_len must be even, since every bracket has a partner, not {seq_len}.')
-        self.p_open,self.token_names = between('p_open', p_open, 0, 1),bracket_names(k) + ['·']
+        self.p_open = between('p_open', p_open, 0, 1)
+        self.token_names = bracket_names(k) + ['·']
     def rows(self, n, generator):
         "int64 [n, seq_len] brackets, and bool [n, seq_len]: every next one is asked for"
         opens = self.opens(n, generator)
@@ -82,7 +86,8 @@ class Brackets(Task):
         row:list # Tokens
     ) -> list: # (opening, closing) positions
         "Partners in any row: a closing bracket takes the latest of its kind that is still open"
-        left,out = {},[]
+        left = {} # kind -> places of those that are open
+        out = []
         for i,t in enumerate(row):
             if t < self.k: left.setdefault(t, []).append(i)
             elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
@@ -90,21 +95,24 @@ class Brackets(Task):
     def picture(self, row, mask=None):
         "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
         row = self.trim(row).tolist()
-        pairs,names = self.pairs(row),[self.token_names[t] for t in row]
+        names = [self.token_names[t] for t in row]
+        pairs = self.pairs(row)
         lone = set(range(len(row))) - {i for p in pairs for i in p}
         height = [sum(t < self.k for t in row[:i+1]) * 2 - i - 1 for i in range(len(row))]
         tints = [color(t % self.k) for t in row]
-        return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
+        heights = [max(0, h) for h in height]
+        return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=heights)
     def ceiling(self,
         n:int=2000, # Rows to average over
         generator:torch.Generator=None # Source of randomness; seed 0 if None
     ) -> float: # Share of next tokens, 0 to 1
         "Accuracy of somebody who knows the rule, estimated on `n` rows"
-        tokens = self.batch(n, ifnone(generator, torch.Generator().manual_seed(0))).tokens
+        tokens = self.batch(n, ifnone(generator, seeded(0))).tokens
         one = torch.nn.functional.one_hot(tokens % self.k, self.k) * ((tokens < self.k) * 2 - 1)[..., None]
-        count = one.cumsum(1)[:, :-1]
-        depth,kinds = count.sum(-1),(count > 0).sum(-1) if isinstance(self, DyckShuffle) else (count.sum(-1) > 0).long()
-        left = self.seq_len - torch.arange(1, self.seq_len)
+        count = one.cumsum(1)[:, :-1] # [n, seq_len - 1, k]: open brackets of each kind
+        depth = count.sum(-1)
+        kinds = self.choices(count) # how many brackets may close
+        left = self.seq_len - torch.arange(1, self.seq_len, device=tokens.device)
         return float(self._best(depth, kinds, left).mean())
     def _best(self, depth, kinds, left):
         cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))
@@ -122,6 +130,9 @@ class Dyck(Brackets):
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5 # Probability of opening where both are possible
     ): self._set(k, seq_len, p_open)
+    def choices(self, count):
+        "How many kinds may close next: that of the latest open bracket, if there is one"
+        return (count.sum(-1) > 0).long()
     def opens(self, n, generator):
         "bool [n, seq_len]: walks of any depth that end where they began"
         return outline(n, self.seq_len, self.p_open, generator)
@@ -131,7 +142,7 @@ class Dyck(Brackets):
         return torch.where(opens, kind, kind.gather(1, partners(opens)))
     def valid(self, tokens):
         "bool [n]: rows that peel away to nothing"
-        return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
+        return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
     def _peels(self, row):
         left = []
         for t in row:
@@ -149,23 +160,26 @@ class DyckShuffle(Brackets):
         k:int=16, # Kinds of bracket
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5, # Probability of opening where both are possible
-        max_depth:int=None, # Most brackets open at once, up to half of `seq_len`; that half or 16 if None, whichever is less
+        max_depth:int=None, # Most brackets open at once, up to half of `seq_len`; that half, or 16, if None
         closed:bool=True # Is everything closed at the end?
     ):
         self._set(k, seq_len, p_open)
         self.max_depth = min(16, seq_len // 2) if max_depth is None else whole('max_depth', max_depth, 1, seq_len // 2)
         self.closed = choose('value of closed', closed, [True, False])
+    def choices(self, count):
+        "How many kinds may close next: all that are open"
+        return (count > 0).sum(-1)
     def opens(self, n, generator):
         "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
         return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
     def kinds(self, opens, generator):
         "A kind for every bracket: a closing one takes any kind that is open"
-        rand = dict(generator=generator, device=generator.device)
-        drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
+        drawn = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
+        pick = uniform(*opens.shape, generator=generator)
         return _crossing(opens, drawn, pick, k=self.k)
     def valid(self, tokens):
-        "bool [n]: rows in which no kind closes more often than it opened, no depth is passed and, if `closed`, nothing is left open"
-        return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
+        "bool [n]: rows in which no kind closes more often than it opened, none is too deep, and what must close does"
+        return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
     def _counts(self, row):
         count = dict.fromkeys(range(self.k), 0)
         for t in row:
@@ -178,7 +192,8 @@ class DyckShuffle(Brackets):
 @replayed
 def _crossing(opens, drawn, pick, *, k):
     "Kinds for openings [n, T]: those drawn, or at a closing one the kind that `pick` says among those that are open"
-    count,out = torch.zeros(len(opens), k, dtype=torch.int64, device=opens.device),[]
+    count = torch.zeros(len(opens), k, dtype=torch.int64, device=opens.device)
+    out = []
     for o,d,p in zip(opens.T[..., None], drawn.T[..., None], pick.T[..., None]):
         out.append(torch.where(o, d, _nth_open(count, p)))
         count.scatter_add_(1, out[-1], o * 2 - 1)

@@ -125,7 +125,8 @@ def _takes(cls):
     takes = found.replace(parameters=list(found.parameters.values())[1:])
     kinds = {p.kind: k for k,p in takes.parameters.items()}
     if inspect.Parameter.VAR_POSITIONAL in kinds:
-        raise ValueError(f'{cls.__name__} takes *args. Give its arguments names, so that it can be written down and made again.')
+        why = 'so that it can be written down and made again'
+        raise ValueError(f'{cls.__name__} takes *args. Give its arguments names, {why}.')
     return takes,kinds.get(inspect.Parameter.VAR_KEYWORD)
 
 class _TaskMeta(type):
@@ -163,7 +164,8 @@ def _tokens_fault(task, n, tokens):
     if tokens.dtype != torch.int64 or tokens.dim() != 2: return f'tokens must be int64 [n, T], not {_form(tokens)}'
     if len(tokens) != n: return f'{n} were asked for and {len(tokens)} came'
     longest = min(task.seq_len, LONGEST)
-    if not 0 < tokens.shape[1] <= longest: return f'a row holds 1 to {longest} tokens (seq_len is {task.seq_len}), not {tokens.shape[1]}'
+    T = tokens.shape[1]
+    if not 0 < T <= longest: return f'a row holds 1 to {longest} tokens (seq_len is {task.seq_len}), not {T}'
     last = task.vocab_size - 1
     for what,lowest,highest in ('tokens', int(tokens.min()), int(tokens.max())), ('pad', task.pad, task.pad):
         odd = lowest if lowest < 0 else highest
@@ -269,7 +271,7 @@ class Task(metaclass=_TaskMeta):
         "bool [n, T]: what another metric scores; None if there is no difference"
         return None
     def batch(self, n, generator):
-        "`n` rows of any split, as next-token prediction; raises ValueError if the first rows are not what a task has to give"
+        "`n` rows of any split, as next-token prediction; raises ValueError if the first rows are not what is asked for"
         drawn = self.rows(n, generator)
         fault = '' if self.sound else rows_fault(self, n, drawn)
         if fault: raise ValueError(f'rows of {self.name}: {fault}.')
@@ -292,15 +294,17 @@ class Task(metaclass=_TaskMeta):
         choose('split', split, SPLITS)
         whole('n', n, 1)
         # a GPU would be waited for by a look at how many rows there are
-        alone = generator.device.type == 'cuda' and split == 'train' and rows_to_draw(n, split) < ONE_DRAW
-        if alone and has_plenty(self, generator.device): return first_rows(self.batch(rows_to_draw(n, split), generator), n, split)
+        drawn = rows_to_draw(n, split)
+        one_draw = generator.device.type == 'cuda' and split == 'train' and drawn < ONE_DRAW
+        if one_draw and has_plenty(self, generator.device): return first_rows(self.batch(drawn, generator), n, split)
         return draw_until(self, n, generator, split)
     def check(self,
         tokens:torch.Tensor # int64 [n, T]
     ) -> torch.Tensor: # bool [n]
         "Which rows keep the rule; raises ValueError for what is no row, and for a `valid` that gives something else"
         if tokens.dim() != 2 or tokens.is_floating_point():
-            raise ValueError(f'check takes whole numbers of shape [rows, tokens], not {tokens.dtype} of shape {list(tokens.shape)}.')
+            given = f'{tokens.dtype} of shape {list(tokens.shape)}'
+            raise ValueError(f'check takes whole numbers of shape [rows, tokens], not {given}.')
         if tokens.numel() and not (0 <= tokens.min() and tokens.max() < self.vocab_size):
             reach = f'these reach from {tokens.min()} to {tokens.max()}'
             raise ValueError(f'Tokens of {self.name} lie in 0..{self.vocab_size-1}, but {reach}.')
@@ -380,7 +384,7 @@ def has_one_answer(
     return usual and getattr(kind.rows, 'one_answer', False)
 
 # %% ../../nbs/10_tasks.core.ipynb #eb0a0efe
-HOMES = 'tasks.brackets tasks.sequences tasks.stack tasks.automata tasks.haystack tasks.arithmetic tasks.controls lego.task'.split()
+HOMES = [f'tasks.{k}' for k in 'brackets sequences stack automata haystack arithmetic controls'.split()] + ['lego.task']
 
 class TaskIndex(Mapping):
     "Tasks by name; a value is the task's class"
@@ -421,7 +425,7 @@ def register(
 
 # %% ../../nbs/10_tasks.core.ipynb #6e0f0988
 class DrawEach(TorchFunctionMode):
-    "Inside `with`, what is drawn from the first of several generators is drawn from each, for its own share of the rows"
+    "Inside `with`, what is drawn from the first of several generators is drawn from each, for its own rows"
     def __init__(self,
         generators:list, # The generators
         n:int # Rows of each
@@ -430,7 +434,7 @@ class DrawEach(TorchFunctionMode):
         self.generators = generators
         self.n = n
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        "Call `func`; once for each generator if it draws; raises ValueError where it is not clear which dimension holds the rows"
+        "Call `func`, for each generator if it draws; raises ValueError where no dimension, or several, could be rows"
         kwargs = kwargs or {}
         if kwargs.get('generator') is not self.generators[0]: return func(*args, **kwargs)
         if func is torch.randint: *bounds,size = args
