@@ -74,7 +74,8 @@ class Mixture(Task):
         self.token_names = ['·', *dict.fromkeys(n for o in own for n in o), *(f'<{n}>' for n,_ in named)]
         self.seq_len = 1 + max(b.seq_len for b in self.bases)
         at = {n: i for i,n in enumerate(self.token_names)}
-        def names(b): return torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)], device='cpu')
+        def names(b):
+            return torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)], device='cpu')
         self.maps = [names(b) for b in self.bases] # a rule's tokens -> those of the mixture
     def rows(self, n, generator):
         "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"

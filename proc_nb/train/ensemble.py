@@ -78,14 +78,21 @@ def check_members(
 ):
     "Raise ValueError unless `models` are GPTs of one size as they are made, each given once"
     if not models: raise ValueError('An ensemble needs at least one model.')
-    if len({id(m) for m in models}) < len(models): raise ValueError('The same model is given twice; each member needs weights of its own.')
+    if len({id(m) for m in models}) < len(models):
+        raise ValueError('The same model is given twice; each member needs weights of its own.')
     def parts(m): return [(type(p), getattr(p, 'eps', 0), 'forward' in vars(p)) for p in m.modules()]
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
-        if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
-        if not m.causal and not m.config.wired: raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which only changes nothing for networks that look back.')
-        if not m.ordinary(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
-        if parts(m) != parts(GPT(m.config)): raise ValueError(f'Member {i} has layers of its own; an ensemble is made of GPTs as they are made.')
+        if m.config != models[0].config:
+            raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
+        if not m.causal and not m.config.wired:
+            raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which '
+                f'only changes nothing for networks that look back.')
+        if not m.ordinary():
+            raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs '
+                f'as they are made.')
+        if parts(m) != parts(GPT(m.config)):
+            raise ValueError(f'Member {i} has layers of its own; an ensemble is made of GPTs as they are made.')
         check_tied(m)
 
 # %% ../../nbs/33_train.ensemble.ipynb #51985fd7
@@ -122,14 +129,17 @@ class Ensemble(GPT):
     def embed(self, tokens, past=0):
         "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd], after `past` others"
         T = past + tokens.shape[1]
-        if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
-        if len(tokens) % self.members: raise ValueError(f'{self.members} members read as many rows each, and {len(tokens)} rows cannot be shared evenly.')
+        if T > self.config.block_size:
+            raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
+        if len(tokens) % self.members:
+            raise ValueError(f'{self.members} members read as many rows each, and {len(tokens)} rows cannot be shared '
+                f'evenly.')
         pos = self.wpe.weight[:, None, past:T]
         return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
 
     @standard
     def forward(self, tokens, at=None):
-        "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one row of [vocab] per answer"
+        "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one [vocab] per answer"
         one = None if at is None else one_each(at)
         x = self.ln_f(self.stream(tokens, one))
         if one is not None: return self.lm_head(x)[:, 0]
@@ -138,7 +148,8 @@ class Ensemble(GPT):
         who,place = at.reshape(self.members, -1).nonzero(as_tuple=True)
         n = who.bincount(minlength=self.members)
         slot = torch.arange(len(who), device=who.device) - (n.cumsum(0) - n)[who]
-        rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
+        rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1,
+            x.shape[-1])[who, place])
         return self.lm_head(rows)[who, slot]
 
     def _repr_html_(self): return f'<p>{self.members} members side by side, each a</p>{GPT(self.config)._repr_html_()}'
@@ -161,7 +172,8 @@ def fused_many(
     params = page.whole_and_plain(net, Ensemble, *_made(page))
     if params is None or params[0].data_ptr() != net.weights.data_ptr(): return None
     c = net.config
-    return page.fused_lines(net.weights, (c.vocab_size, c.block_size, c.n_layer, c.n_embd, c.tied), c.n_head, rows, learn)
+    return page.fused_lines(net.weights, (c.vocab_size, c.block_size, c.n_layer, c.n_embd, c.tied), c.n_head, rows,
+        learn)
 
 # %% ../../nbs/33_train.ensemble.ipynb #2d4c1c9e
 def backward_many(
@@ -219,7 +231,9 @@ def fixed_many(
     at # int64 [S * n]: each row's only answer; or bool [S * n, T]
 ) -> torch.Tensor: # float [S]: each member's mean loss
     "The members' losses in shapes that do not depend on the data"
-    if at.dtype != torch.bool: return F.cross_entropy(net(tokens, at=at), pick(targets, at)[:, 0], reduction='none').view(net.members, -1).mean(1)
+    if at.dtype != torch.bool:
+        return F.cross_entropy(net(tokens, at=at), pick(targets, at)[:, 0], reduction='none').view(net.members,
+            -1).mean(1)
     losses = F.cross_entropy(net(tokens).flatten(0, 1), targets.flatten(), reduction='none').view(net.members, -1)
     mask = at.view(net.members, -1)
     return (losses * mask).sum(1) / mask.sum(1)
@@ -234,7 +248,8 @@ def per_member(
     "One value for each member; raises ValueError for a list of another length"
     if what == 'freeze' and all(isinstance(part, str) for part in x): return [x] * n # the parts that no member learns
     values = list(x) if isinstance(x, LISTS) else [x] * n
-    if len(values) != n: raise ValueError(f'{what} is one value for all members or a list of {n}, not a list of {len(values)}.')
+    if len(values) != n:
+        raise ValueError(f'{what} is one value for all members or a list of {n}, not a list of {len(values)}.')
     return values
 
 PER_MEMBER = 'lr', 'lr_scale', 'freeze', 'clip'
@@ -278,8 +293,9 @@ class Records(Record):
         return Record(self.step, loss, self.accuracy and self.accuracy[i], self.lr[i], self.seconds)
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self):
-        acc = '' if self.accuracy is None else f'; accuracy {" ".join("-" if a is None else f"{a:.1%}" for a in self.accuracy)}'
-        return f'step {self.step}: loss {" ".join("-" if l is None else f"{l:.3f}" for l in self.loss)}{acc}'
+        def line(xs, form): return ' '.join('-' if x is None else format(x, form) for x in xs)
+        accuracy = '' if self.accuracy is None else f'; accuracy {line(self.accuracy, ".1%")}'
+        return f'step {self.step}: loss {line(self.loss, ".3f")}{accuracy}'
 
 # %% ../../nbs/33_train.ensemble.ipynb #80110c97
 def out_of_memory(e): return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
@@ -339,7 +355,7 @@ class ManyRun:
     def update(self,
         batch:Batch # Rows of all members
     ) -> torch.Tensor: # float [S]: losses before the step
-        "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
+        "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in pieces that the memory holds"
         if self.captured:
             inputs = self._inputs(batch)
             if self.captured.ready(*inputs): return self.captured(*inputs)
@@ -372,15 +388,16 @@ class ManyRun:
         "The members' losses, with their gradients; None if there is not memory enough"
         self.net.zero_grad()
         try:
-            if self.size < batch.tokens.numel() or not self.net.config.dropout: return backward_many(self.net, batch, self.size)
+            if self.size < batch.tokens.numel() or not self.net.config.dropout:
+                return backward_many(self.net, batch, self.size)
             return self._in_one(*self._inputs(batch))
         except RuntimeError as e:
             if not out_of_memory(e) or min(self.size, batch.tokens.numel()) // 2 < batch.tokens.shape[1]: raise
 
     def _halve(self, batch):
         self.size = min(self.size, batch.tokens.numel()) // 2
-        said = f'{self.net.members} members of {self.config.batch_size} rows at once: going on with {self.size} tokens at a time.'
-        warnings.warn(f'Not enough memory for {said}')
+        rows = f'{self.net.members} members of {self.config.batch_size} rows at once'
+        warnings.warn(f'Not enough memory for {rows}: going on with {self.size} tokens at a time.')
 
     def _clipped(self, loss):
         "Gradients [S, P] cut to their longest norm, 0 where nothing is to move, and which weights are to move"
@@ -407,25 +424,32 @@ class ManyRun:
         "Say which members have diverged since the last look; raises FloatingPointError when none is left"
         new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
         self.stopped.update(new)
-        if len(self.stopped) == self.net.members: raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower lr.')
-        for i in new: warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the others go on.')
+        if len(self.stopped) == self.net.members:
+            raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower '
+                f'lr.')
+        for i in new:
+            warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the '
+                f'others go on.')
         return loss
     def accuracy(self):
         "Accuracy of each member on held-out rows; None for one that has stopped"
         found = evaluate_many(self.net, self.task, self.config.eval_rows)
         return [a if i not in self.stopped else None for i,a in enumerate(found)]
-    def record(self, loss, accuracy, seconds): return Records(self.done, loss, accuracy, [c.lr * self.now for c in self.configs], seconds)
+    def record(self, loss, accuracy, seconds): return Records(self.done, loss, accuracy,
+        [c.lr * self.now for c in self.configs], seconds)
     def sound(self, loss): return True # whoever diverged has kept its last good weights
     def about(self):
         "The settings of the runs, as JSON"
         shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
         own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
-        return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared, **own)
+        return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared,
+            **own)
     def save(self, path):
         "Write weights, AdamW's state and generators to one file"
         state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
         generators = torch.stack([g.get_state() for g in self.generators])
-        save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done, evals=self.evals, runs=self.about())
+        save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done,
+            evals=self.evals, runs=self.about())
     def load(self, path):
         "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
         state,meta = load_tensors(path)
@@ -433,7 +457,9 @@ class ManyRun:
         # earlier versions wrote one value where all members had the same
         for k in PER_MEMBER: runs[k] = per_member(k, runs.get(k) or ([] if k == 'freeze' else None), self.net.members)
         odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
-        if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
+        if odd:
+            raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or '
+                f'resume=False to start again.')
         for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
         self.net.weights.copy_(state['weights'])
         for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())

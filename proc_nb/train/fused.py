@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.fused.html.md"""
 # %% auto #0
 __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW',
            'KVW', 'PW', 'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF',
-           'YF', 'WH', 'HW', 'SOME', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP', 'ROOM',
-           'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order',
-           'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
+           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP',
+           'ROOM', 'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through',
+           'in_order', 'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
            'whole_and_plain', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
@@ -42,8 +42,10 @@ def shapes(
 ) -> dict: # Shape of each parameter of a `GPT`, in order
     "What the parameters are called and how large they are"
     c1,c2 = {'weight': (C,), 'bias': (C,)},lambda n,m: {'weight': (n * C, m * C), 'bias': (n * C,)}
-    block = {'ln_1': c1, 'attn.c_attn': c2(3, 1), 'attn.c_proj': c2(1, 1), 'ln_2': c1, 'mlp.c_fc': c2(4, 1), 'mlp.c_proj': c2(1, 4)}
-    parts = {'wte': {'weight': (vocab, C)}, 'wpe': {'weight': (places, C)}, **{f'h.{l}.{k}': v for l in range(layers) for k,v in block.items()}, 'ln_f': c1}
+    block = {'ln_1': c1, 'attn.c_attn': c2(3, 1), 'attn.c_proj': c2(1, 1), 'ln_2': c1, 'mlp.c_fc': c2(4, 1),
+        'mlp.c_proj': c2(1, 4)}
+    parts = {'wte': {'weight': (vocab, C)}, 'wpe': {'weight': (places, C)},
+        **{f'h.{l}.{k}': v for l in range(layers) for k,v in block.items()}, 'ln_f': c1}
     if not tied: parts['lm_head'] = {'weight': (vocab, C)}
     return {f'{k}.{n}': s for k,v in parts.items() for n,s in v.items()}
 
@@ -52,7 +54,8 @@ def begins(*sizes) -> np.ndarray: # int64: where `wte`, `wpe`, the blocks, `ln_f
     "Places in the flat parameters, for the sizes that `shapes` takes"
     names = shapes(*sizes)
     at = dict(zip(names, np.cumsum([0, *map(math.prod, names.values())]).tolist()))
-    return np.array([at[k] for k in names if re.fullmatch(r'wte.*|wpe.*|(h\.\d+\.)ln_1.weight|ln_f.weight', k)] + [at.get('lm_head.weight', 0)])
+    return np.array([at[k] for k in names if re.fullmatch(r'wte.*|wpe.*|(h\.\d+\.)ln_1.weight|ln_f.weight',
+        k)] + [at.get('lm_head.weight', 0)])
 
 # %% ../../nbs/31_train.fused.ipynb #f0500065
 @inline
@@ -64,8 +67,10 @@ def parts_of(flat, a, C):
     e = d + 2 * C
     h = e + 4 * C * C + 4 * C
     norms = matrix(flat, a, C, 1),matrix(flat, a + C, C, 1),matrix(flat, d, C, 1),matrix(flat, d + C, C, 1)
-    attn = matrix(flat, b, 3 * C, C),matrix(flat, b + 3 * C * C, 3 * C, 1),matrix(flat, c, C, C),matrix(flat, c + C * C, C, 1)
-    mlp = matrix(flat, e, 4 * C, C),matrix(flat, e + 4 * C * C, 4 * C, 1),matrix(flat, h, C, 4 * C),matrix(flat, h + 4 * C * C, C, 1)
+    attn = matrix(flat, b, 3 * C, C),matrix(flat, b + 3 * C * C, 3 * C, 1),matrix(flat, c, C, C),matrix(flat,
+        c + C * C, C, 1)
+    mlp = matrix(flat, e, 4 * C, C),matrix(flat, e + 4 * C * C, 4 * C, 1),matrix(flat, h, C, 4 * C),matrix(flat,
+        h + 4 * C * C, C, 1)
     return norms + attn + mlp
 
 # %% ../../nbs/31_train.fused.ipynb #f0500067
@@ -82,7 +87,7 @@ def layout(
     C:int, # Width
     H:int, # Heads
     keep:bool # Keep the exponentials?
-) -> tuple: # int64 [layers + 2, 24]: where each table begins, those of the blocks, the stream at the end, the spare ones; and how many floats they take
+) -> tuple: # int64 [layers + 2, 24]: where tables begin (blocks, the stream at the end, spare ones); and how many floats
     "Room for all that eight rows need"
     def lines(*widths): return [T * (w | 1) * LANES for w in widths]
     def weights(*shapes): return [-(-n * C // 8) * 8 * m * C for n,m in shapes]
@@ -90,7 +95,8 @@ def layout(
     forward = (1, 1), (2, 1), (1, 1), (4, 1), (1, 4)
     packs = weights(*forward, *((m, n) for n,m in forward))
     blocks = [lines(C, C, 1, C, C, 2 * C) + [p] + lines(H, C, C, 1, C, 4 * C, 4 * C) + packs for p in pairs]
-    spare = lines(C, C, C, C, 2 * C, 4 * C, 1, 1, 1) + [LANES, MANY * (vocab | 1) * LANES] + lines(C, 1, C) + [-(-vocab // 8) * 8 * C, -(-C // 8) * 8 * vocab]
+    spare = lines(C, C, C, C, 2 * C, 4 * C, 1, 1, 1) + [LANES, MANY * (vocab | 1) * LANES] + lines(C, 1,
+        C) + [-(-vocab // 8) * 8 * C, -(-C // 8) * 8 * vocab]
     sizes = np.zeros((layers + 2, 24), np.int64)
     sizes[:layers],sizes[layers, X],sizes[-1, :len(spare)] = blocks,lines(C)[0],spare
     sizes += -sizes % LANES
@@ -119,7 +125,8 @@ def pack_block(flat, a, C, memory, k, learn):
 def block(flat, a, C, H, memory, k, sp, out, L, n, least, ends, at, last, keep, lanes):
     "The stream of `L` places through a block, to `out`; `n` places ask"
     g1,b1,g2,b2,_,ba,_,bp,_,bf,_,bo = parts_of(flat, a, C)
-    x,y1,q,kv,y = rows(memory, k[X], C),rows(memory, k[Y1], C),rows(memory, k[Q], C),rows(memory, k[KV], 2 * C),rows(memory, k[Y], C)
+    x,y1,q,kv,y = rows(memory, k[X], C),rows(memory, k[Y1], C),rows(memory, k[Q], C),rows(memory, k[KV],
+        2 * C),rows(memory, k[Y], C)
     asks,hidden = rows(memory, sp[A], C),rows(memory, sp[DF], 4 * C)
     y2,act,slope = rows(memory, k[Y2], C),rows(memory, k[ACT], 4 * C),rows(memory, k[SLOPE], 4 * C)
     norm(L, x, g1, b1, rows(memory, k[N1], C), rows(memory, k[R1], 1), y1)
@@ -245,7 +252,8 @@ def finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, t
     normal,r,y = rows(memory, sp[NF], C),rows(memory, sp[RF], 1),rows(memory, sp[YF], C)
     dx,dy = rows(memory, sp[DX], C),rows(memory, sp[A], C)
     norm(n, rows(memory, k[layers, X], C), matrix(weights, a, C, 1), matrix(weights, a + C, C, 1), normal, r, y)
-    logits,cell,dw = rows(memory, sp[LOGITS], vocab),rows(memory, sp[CELL], 1),matrix(grads, begin[layers + 3], vocab, C)
+    logits,cell,dw = rows(memory, sp[LOGITS], vocab),rows(memory, sp[CELL], 1),matrix(grads, begin[layers + 3],
+        vocab, C)
     head(n, mine, count, at, targets, w, turned_w, dw, y, dy, logits, cell, unit, learn, tally, lanes)
     if learn:
         clear(n, dx)
@@ -253,7 +261,8 @@ def finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, t
 
 # %% ../../nbs/31_train.fused.ipynb #f0500086
 @kernel
-def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, tokens, targets, asked, vocab, places, C, H, learn, keep, lanes):
+def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, tokens, targets, asked, vocab, places, C,
+    H, learn, keep, lanes):
     "Add loss and right answers to `tally` and, to learn, gradients to `grads`; returns the number of answers, or -1"
     answers = read_through(tokens, targets, asked, vocab, places, lasts)
     if answers < 1: return answers
@@ -274,22 +283,26 @@ def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, token
         n = ask(r, order, asked, lasts, mine, count, least, ends, at, lanes)
         if n == 0: continue
         L = max(ends[:n])
-        embed(L, mine, tokens, matrix(weights, begin[0], vocab, C), matrix(weights, begin[1], L, C), rows(memory, k[0, X], C), lanes)
+        embed(L, mine, tokens, matrix(weights, begin[0], vocab, C), matrix(weights, begin[1], L, C), rows(memory,
+            k[0, X], C), lanes)
         for l in range(layers):
             last = l == layers - 1 # only the answers ask in the last block, every place in the others
             m,early,late,spot = (n, least, ends, at) if last else (L, full, full, every_place)
-            block(weights, begin[l + 2], C, H, memory, k[l], sp, rows(memory, k[l + 1, X], C), L, m, early, late, spot, last, keep, lanes)
+            block(weights, begin[l + 2], C, H, memory, k[l], sp, rows(memory, k[l + 1, X], C), L, m, early, late,
+                spot, last, keep, lanes)
         finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, targets, unit, learn, tally, lanes)
         if not learn: continue
         for l in range(layers - 1, -1, -1):
             last = l == layers - 1
             m,early,late,spot = (n, least, ends, at) if last else (L, full, full, every_place)
             block_back(weights, grads, begin[l + 2], C, H, memory, k[l], sp, L, m, early, late, spot, last, keep, lanes)
-        embed_back(L, mine, tokens, matrix(grads, begin[0], vocab, C), matrix(grads, begin[1], L, C), rows(memory, sp[DX], C), lanes)
+        embed_back(L, mine, tokens, matrix(grads, begin[0], vocab, C), matrix(grads, begin[1], L, C), rows(memory,
+            sp[DX], C), lanes)
     return answers
 
 # %% ../../nbs/31_train.fused.ipynb #f0500088
-SIGNATURE = 'i8(Tuple((f4[::1],f4[::1],i8[::1],f4[::1],i8[:,::1],i8[:,::1],i8[::1],i8[::1],f8[::1],i8[:,::1],i8[:,::1],b1[:,::1],i8,i8,i8,i8,b1,b1,i8)))'
+TABLES = 'f4[::1],f4[::1],i8[::1],f4[::1],i8[:,::1],i8[:,::1],i8[::1],i8[::1],f8[::1],i8[:,::1],i8[:,::1],b1[:,::1]'
+SIGNATURE = f'i8(Tuple(({TABLES},i8,i8,i8,i8,b1,b1,i8)))'
 
 def _sources():
     "A sum of the pages that the machine code is made of"
@@ -299,7 +312,8 @@ def _sources():
 def _to_compile():
     made_of = _sources()
     def fused(arguments):
-        made_of # noqa: B018 - numba keeps machine code under the values that a function closes over: other sources, other code
+        # numba keeps machine code under the values that a function closes over: other sources, other code
+        made_of # noqa: B018
         return take_step(*arguments)
     options = dict(nogil=True, fastmath=set(FAST), error_model='numpy')
     try: return njit(cache=True, **options)(fused)
@@ -318,7 +332,8 @@ def compiled():
     "The machine code of the step; compiled if it is not in the cache"
     step = _to_compile()
     folder = step.stats.cache_path
-    with _said('Compiling the fused step, once: about ten seconds.'), FileLock(Path(folder)/'fused.lock') if folder else nullcontext():
+    alone = FileLock(Path(folder)/'fused.lock') if folder else nullcontext()
+    with _said('Compiling the fused step, once: about ten seconds.'), alone:
         step.compile(SIGNATURE)
     return step
 
@@ -361,7 +376,8 @@ def plain(
 ) -> bool: # Would it do what its class says, and nothing else?
     "Is this part of a network as the package or PyTorch makes it?"
     own = m.__dict__
-    if type(m) not in kinds or not NAMES.isdisjoint(own) or m._compiled_call_impl or any(own.get(h) for h in HOOKS): return False
+    if type(m) not in kinds or not NAMES.isdisjoint(own) or m._compiled_call_impl or any(own.get(h) for h in HOOKS):
+        return False
     if m.training and own.get('p'): return _dropout()
     if type(m) is nn.Embedding: return (m.padding_idx, m.max_norm, m.scale_grad_by_freq) == (None, None, False)
     return own.get('causal', True) and own.get('eps', 1e-5) == 1e-5
@@ -384,7 +400,7 @@ def whole_and_plain(
     kind=GPT, # What it has to be
     kinds=PLAIN, # What its parts may be
     methods=METHODS # Methods that have to be those of their classes
-) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place, here and now
+) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place
     "The parameters of a network that nothing and nobody has changed"
     if type(model) is not kind or model.config.n_embd > WIDEST or _watched() or not own(methods): return None
     parts = list(parts_in(model))
@@ -439,12 +455,12 @@ def _empty(*shape): return np.empty(shape, np.int64)
 # %% ../../nbs/31_train.fused.ipynb #ba2e7523
 @torch.no_grad()
 def fused_lines(
-    weights:torch.Tensor, # float32 [S, P]: the weights of `S` networks of one size, a line for each, in the order of `shapes`
+    weights:torch.Tensor, # float32 [S, P]: the weights of `S` networks, a line for each, in the order of `shapes`
     sizes:tuple, # What `shapes` takes
     heads:int, # Attention heads
-    batches:list, # tokens int64 [n, T], targets int64 [n, T] and which positions to answer, bool [n, T]; for each network
+    batches:list, # For each network tokens, targets (int64 [n, T]) and which positions to answer (bool [n, T])
     learn:bool=False # Are gradients wanted?
-) -> tuple: # Mean losses in nats, float64 [S] (if they learn); right answers, int64 [S]; gradients [S, P]; None where autograd must do it
+) -> tuple: # Mean losses, nats (if they learn), and right answers, [S]; gradients [S, P]; None where autograd must do it
     "Loss, gradient and right answers of one network after the other, eight rows at a time"
     vocab,places,layers,C,_ = sizes
     n,T = batches[0][0].shape

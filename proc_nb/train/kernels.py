@@ -148,7 +148,8 @@ def norm_back(n, dY, g, N, R, dX, dg, db):
             b += d * one(N, t, i)
         a = a * part
         b = b * part
-        for i in range(C): put(dX, t, i, one(dX, t, i) + one(R, t, 0) * (one(dY, t, i) * weight(g, i, 0) - a - one(N, t, i) * b))
+        for i in range(C):
+            put(dX, t, i, one(dX, t, i) + one(R, t, 0) * (one(dY, t, i) * weight(g, i, 0) - a - one(N, t, i) * b))
 
 # %% ../../nbs/311_train.kernels.ipynb #f0500053
 G1,G3 = f(2 * math.sqrt(2 / math.pi)),f(.044715)
@@ -250,7 +251,8 @@ def attend_places_back(n, least, ends, at, Q, KV, S, keep, Z, Y, dY, dQ, dKV, P,
             dot = dot * z
             scores(z, dY, t, c, KV, C + c, D, ends[t], P)
             for d in range(c, c + D - 3, 4): mix_back(four(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
-            for d in range(c + D - D % 4, c + D): mix_back(zero(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
+            for d in range(c + D - D % 4, c + D):
+                mix_back(zero(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
 
 # %% ../../nbs/311_train.kernels.ipynb #f0500070
 @kernel

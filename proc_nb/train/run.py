@@ -27,7 +27,8 @@ from .loss import *
 
 # %% ../../nbs/321_train.run.ipynb #cbb7da26
 def _cosine(x): return .5 + .5 * math.cos(math.pi * x)
-SCHEDULES = dict(constant=lambda x: 1., hold=lambda x: min(1, 4 - 4 * x), linear=lambda x: 1 - x, cosine=_cosine, cosine_from_0=_cosine)
+SCHEDULES = dict(constant=lambda x: 1., hold=lambda x: min(1, 4 - 4 * x), linear=lambda x: 1 - x, cosine=_cosine,
+    cosine_from_0=_cosine)
 FROM_0 = 'hold', 'cosine_from_0'
 def rate(
     step:int, # Steps done so far
@@ -74,15 +75,18 @@ class TrainConfig:
     eval_rows:int = 1000 # Held-out rows in an evaluation
 
     def __post_init__(self):
-        for name in ('steps', 'batch_size', 'eval_every', 'eval_rows'): setattr(self, name, whole(name, getattr(self, name), 1))
+        for name in ('steps', 'batch_size', 'eval_every', 'eval_rows'):
+            setattr(self, name, whole(name, getattr(self, name), 1))
         self.lr = between('lr', self.lr, 0)
-        if self.lr_scale: self.lr_scale = {p: between(f'lr_scale of {p}', s, 0, ends=True) for p,s in self.lr_scale.items()}
+        if self.lr_scale:
+            self.lr_scale = {p: between(f'lr_scale of {p}', s, 0, ends=True) for p,s in self.lr_scale.items()}
         self.freeze = list(self.freeze)
         self.seed = check_seed(self.seed)
         self.weight_decay = between('weight_decay', self.weight_decay, 0, ends=True)
         self.clip = math.inf if self.clip == math.inf else between('clip', self.clip, 0)
         self.warmup = whole('warmup', self.warmup, 0)
-        if choose('schedule', self.schedule, SCHEDULES) != 'constant': self.decay_steps = whole('decay_steps', self.decay_steps, 1)
+        if choose('schedule', self.schedule, SCHEDULES) != 'constant':
+            self.decay_steps = whole('decay_steps', self.decay_steps, 1)
 
 # %% ../../nbs/321_train.run.ipynb #1db0b69c
 def config_from(
@@ -129,9 +133,11 @@ class Run:
         config = self.config
         factor = rate(self.done, config.warmup, config.schedule, config.decay_steps)
         self.lr = config.lr * factor
-        for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
+        for g in self.opt.param_groups:
+            g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
         batch = self.task.sample(config.batch_size, self.generator)
-        noise = dropout_from(self.model, [seeded(config.seed, self.done, device=self.device)]) if self.noisy else nullcontext()
+        noise = dropout_from(self.model, [seeded(config.seed, self.done,
+            device=self.device)]) if self.noisy else nullcontext()
         with noise: loss = self.update(batch)
         self.done += 1
         return loss
@@ -182,16 +188,21 @@ class Run:
         state,meta = load_tensors(path)
         mine = self.about()
         theirs = meta['run'] if isinstance(meta.get('run'), dict) else {}
-        odd = [f'{k} was {theirs.get(k)!r} and is now {v!r}' for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
-        if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False to start again.')
+        changed = [k for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
+        odd = [f'{k} was {theirs.get(k)!r} and is now {mine[k]!r}' for k in changed]
+        if odd:
+            raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False '
+                f'to start again.')
         try: fill(self.model, {k[6:]: v for k,v in state.items() if k.startswith('model.')})
         except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
         for n,p in self.model.named_parameters():
             own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')} # exp_avg, exp_avg_sq, step
-            if any(v.shape not in (p.shape, ()) for v in own.values()): raise ValueError(f"{path} holds another optimiser's state for {n}.")
+            if any(v.shape not in (p.shape, ()) for v in own.values()):
+                raise ValueError(f"{path} holds another optimiser's state for {n}.")
             if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
         try: self.generator.set_state(state['generator'])
-        except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} holds no state of the generator: {e}') from None
+        except (KeyError, TypeError, RuntimeError) as e:
+            raise ValueError(f'{path} holds no state of the generator: {e}') from None
         self.done = whole(f'done in {path}', meta.get('done'), 0)
         self.evals = meta.get('evals', [])
     def check_finite(self, loss, checkpoint=None):
@@ -199,7 +210,8 @@ class Run:
         loss = float(loss)
         if math.isfinite(loss): return loss
         kept = f' The last good state is in {checkpoint}.' if checkpoint and checkpoint.exists() else ''
-        raise FloatingPointError(f'The loss or its gradient became {loss} at step {self.done} (lr {self.config.lr:g}). Try a lower lr or a longer warmup.{kept}')
+        raise FloatingPointError(f'The loss or its gradient became {loss} at step {self.done} (lr '
+            f'{self.config.lr:g}). Try a lower lr or a longer warmup.{kept}')
     def accuracy(self):
         "Accuracy on held-out rows"
         return evaluate(self.model, self.task, self.config.eval_rows)
