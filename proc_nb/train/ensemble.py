@@ -169,11 +169,9 @@ def fused_many(
     "Losses, right answers and gradients by machine code, member after member"
     page = fused_page()
     if page is None: return None
-    params = page.whole_and_plain(net, Ensemble, *_made(page))
+    params = page.whole_and_plain(net, Ensemble, *_made(page), net.members)
     if params is None or params[0].data_ptr() != net.weights.data_ptr(): return None
-    c = net.config
-    return page.fused_lines(net.weights, (c.vocab_size, c.block_size, c.n_layer, c.n_embd, c.tied), c.n_head, rows,
-        learn)
+    return page.fused_lines(net.weights, page.sizes_of(net), net.config.n_head, rows, learn)
 
 # %% ../../nbs/33_train.ensemble.ipynb #2d4c1c9e
 def backward_many(

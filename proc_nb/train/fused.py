@@ -10,7 +10,7 @@ __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'A
            'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP',
            'ROOM', 'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through',
            'in_order', 'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
-           'whole_and_plain', 'fits', 'fused_lines', 'fused_step']
+           'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
 import hashlib, math, re, sys, warnings
@@ -399,7 +399,8 @@ def whole_and_plain(
     model, # Any model
     kind=GPT, # What it has to be
     kinds=PLAIN, # What its parts may be
-    methods=METHODS # Methods that have to be those of their classes
+    methods=METHODS, # Methods that have to be those of their classes
+    members:int=0 # Is there a first axis for so many networks?
 ) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place
     "The parameters of a network that nothing and nobody has changed"
     if type(model) is not kind or model.config.n_embd > WIDEST or _watched() or not own(methods): return None
@@ -407,15 +408,18 @@ def whole_and_plain(
     if not all(plain(m, kinds) for m in parts): return None
     params = list({id(p): p for m in parts for p in m._parameters.values() if p is not None}.values())
     if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks for p in params): return None
-    return params if all(b.attn.n_head == model.config.n_head for b in model.h) else None
+    first = (members,) if members else ()
+    as_said = [tuple(p.shape) for p in params] == [first + s for s in shapes(*sizes_of(model)).values()]
+    return params if as_said and all(b.attn.n_head == model.config.n_head for b in model.h) else None
 
 def _parameters(model):
     "The parameters in order if `model` is a plain `GPT`, else None"
     params = whole_and_plain(model)
-    if params is None or not all(p.is_contiguous() for p in params): return None
-    return params if [tuple(p.shape) for p in params] == list(shapes(*_sizes(model)).values()) else None
+    return None if params is None or not all(p.is_contiguous() for p in params) else params
 
-def _sizes(model):
+def sizes_of(
+    model # A `GPT`
+) -> tuple: # Vocabulary, places, layers, width, and whether the head is the tokens' table
     "What `shapes` and `begins` take"
     c = model.config
     return c.vocab_size,c.block_size,c.n_layer,c.n_embd,model.lm_head.weight is model.wte.weight
@@ -491,7 +495,7 @@ def fused_step(
     params = _parameters(model)
     if params is None: return None
     line = torch.cat([p.flatten() for p in params])[None]
-    done = fused_lines(line, _sizes(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
+    done = fused_lines(line, sizes_of(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
     if done is None: return None
     losses,right,grads = done
     if learn: _hand_over(params, grads[0])
