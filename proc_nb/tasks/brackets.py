@@ -8,6 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/tasks.brackets.html.md"""
 __all__ = ['outline', 'partners', 'bracket_names', 'Brackets', 'Dyck', 'DyckShuffle']
 
 # %% ../../nbs/11_tasks.brackets.ipynb #d59494a4
+from collections.abc import Callable
+
 import torch
 from fastcore.basics import ifnone
 
@@ -70,6 +72,9 @@ def _released(**more):
 # %% ../../nbs/11_tasks.brackets.ipynb #4b09b653
 class Brackets(Task):
     "Rows of opening and closing brackets; the base of both languages"
+    opens:Callable # these three are written by each language
+    kinds:Callable
+    choices:Callable
     def _set(self, k, seq_len, p_open):
         self.k = whole('k', k, 1, 10_000)
         self.seq_len = whole('seq_len', seq_len, 2, 4096)

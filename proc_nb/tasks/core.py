@@ -208,7 +208,7 @@ def draw_until(
     "Draw until there are enough rows of `split`; raises ValueError if there seem to be none"
     found = []
     missed = 0 # draws in a row without any
-    while (left := n - sum(map(len, found))) > 0:
+    while (left := n - sum(len(b) for b in found)) > 0:
         rows = task.batch(rows_to_draw(left, split), generator)
         rows = rows[split_of(rows.tokens, task.pad) == SPLITS[split]][:left]
         found.append(rows)
