@@ -329,7 +329,10 @@ class ManyRun:
         self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
         # tensors, since a recorded step must read them anew: steps taken, factor on the learning rate
         self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-        self.size = 2500 if w.is_cpu and not self.net.config.dropout else 2**40 # tokens in a group
+        self.most = 2500 if w.is_cpu and not self.net.config.dropout else 2**40
+        self.size = self.most # tokens in a group
+        self.fitted = 0 # steps since memory was short
+        self.patience = 50 # such steps before more is tried
         self.captured = Captured(self.fixed, self.state) if w.is_cuda and can_record(self.net) else None
 
     def sample(self):
@@ -358,6 +361,7 @@ class ManyRun:
             inputs = self._inputs(batch)
             if self.captured.ready(*inputs): return self.captured(*inputs)
         while (loss := self._losses(batch)) is None: self._halve(batch)
+        self._grow()
         self.adamw(loss)
         return loss
 
@@ -394,8 +398,17 @@ class ManyRun:
 
     def _halve(self, batch):
         self.size = min(self.size, batch.tokens.numel()) // 2
+        self.fitted = 0
+        self.patience *= 2
         rows = f'{self.net.members} members of {self.config.batch_size} rows at once'
         warnings.warn(f'Not enough memory for {rows}: going on with {self.size} tokens at a time.')
+
+    def _grow(self):
+        "Memory may only have been short for a while: try twice as much after steps that fitted, ever more of them"
+        self.fitted += 1
+        if self.size < self.most and self.fitted == self.patience:
+            self.size = min(self.most, 2 * self.size)
+            self.fitted = 0
 
     def _clipped(self, loss):
         "Gradients [S, P] cut to their longest norm, 0 where nothing is to move, and which weights are to move"
@@ -418,6 +431,7 @@ class ManyRun:
         step = self.avg / (self.sq.sqrt() / (1 - .999 ** self.t).sqrt() + 1e-8) / (1 - .9 ** self.t)
         lr = self.rates * self.factor
         w.copy_(torch.where(go, w - lr * self.config.weight_decay * w - lr * step, w))
+
     def check_finite(self, loss, checkpoint=None):
         "Say which members have diverged since the last look; raises FloatingPointError when none is left"
         new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
@@ -429,25 +443,31 @@ class ManyRun:
             warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the '
                 f'others go on.')
         return loss
+
     def accuracy(self):
         "Accuracy of each member on held-out rows; None for one that has stopped"
         found = evaluate_many(self.net, self.task, self.config.eval_rows)
         return [a if i not in self.stopped else None for i,a in enumerate(found)]
+
     def record(self, loss, accuracy, seconds): return Records(self.done, loss, accuracy,
         [c.lr * self.now for c in self.configs], seconds)
+
     def sound(self, loss): return True # whoever diverged has kept its last good weights
+
     def about(self):
         "The settings of the runs, as JSON"
         shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
         own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
         return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared,
             **own)
+
     def save(self, path):
         "Write weights, AdamW's state and generators to one file"
         state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
         generators = torch.stack([g.get_state() for g in self.generators])
         save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done,
             evals=self.evals, runs=self.about())
+
     def load(self, path):
         "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
         state,meta = load_tensors(path)

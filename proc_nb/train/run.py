@@ -172,10 +172,12 @@ class Run:
     def state(self):
         "The tensors that a step changes"
         return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
+
     def about(self):
         "The settings of the run, as JSON"
         keys = 'batch_size lr lr_scale seed weight_decay clip warmup schedule decay_steps'.split()
         return dict(task=repr(self.task), freeze=self.config.freeze, **{k: getattr(self.config, k) for k in keys})
+
     def save(self, path):
         "Write weights, optimiser state, generator and evaluations to one file"
         ids = {id(p): n for n,p in self.model.named_parameters()}
@@ -183,6 +185,7 @@ class Run:
         opt = {f'opt.{ids[id(p)]}.{k}': v for p,s in self.opt.state.items() for k,v in s.items()}
         tensors = dict(model, **opt, generator=self.generator.get_state())
         save_tensors(path, tensors, done=self.done, evals=self.evals, run=self.about())
+
     def load(self, path):
         "Continue from a file written by `save`; raises ValueError if it belongs to another run"
         state,meta = load_tensors(path)
@@ -205,6 +208,7 @@ class Run:
             raise ValueError(f'{path} holds no state of the generator: {e}') from None
         self.done = whole(f'done in {path}', meta.get('done'), 0)
         self.evals = meta.get('evals', [])
+
     def check_finite(self, loss, checkpoint=None):
         "The loss as a number; raises FloatingPointError if it, or its gradient, is none"
         loss = float(loss)
@@ -212,10 +216,13 @@ class Run:
         kept = f' The last good state is in {checkpoint}.' if checkpoint and checkpoint.exists() else ''
         raise FloatingPointError(f'The loss or its gradient became {loss} at step {self.done} (lr '
             f'{self.config.lr:g}). Try a lower lr or a longer warmup.{kept}')
+
     def accuracy(self):
         "Accuracy on held-out rows"
         return evaluate(self.model, self.task, self.config.eval_rows)
+
     def record(self, loss, accuracy, seconds): return Record(self.done, loss, accuracy, self.lr, seconds)
+
     def sound(self, loss): return math.isfinite(float(loss))
 
 # %% ../../nbs/321_train.run.ipynb #4a7de4da
