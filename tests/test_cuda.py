@@ -11,7 +11,7 @@ from proc_nb.lego.heads import accuracy_by_place
 from proc_nb.lego.reader import enlarge
 from proc_nb.models.wired import hardwire
 from proc_nb.results import machine
-from proc_nb.tasks.core import SPLITS, seeded, split_of
+from proc_nb.tasks.core import first_rows, rows_to_draw, seeded, split_of, SPLITS, Streams
 from proc_nb.train.ensemble import Ensemble
 from proc_nb.cuda_graph import replayed
 from proc_nb.train.ensemble import ManyRun
@@ -97,8 +97,9 @@ def test_a_task_with_few_rows_is_drawn_as_on_a_cpu(gpu):
 def test_too_few_rows_come_again():
     task = Haystack(n_pairs=3)
     want = task.sample(300, seeded(1)).tokens
-    assert torch.equal(task._first(300, seeded(1), SPLITS['train']).tokens, want)
-    rare = task._first(300, seeded(1), SPLITS['test']).tokens # one row in sixteen of 392
+    drawn = task.batch(rows_to_draw(300, 'train'), seeded(1))
+    assert torch.equal(first_rows(drawn, 300, 'train').tokens, want)
+    rare = first_rows(drawn, 300, 'test').tokens # one row in sixteen of 392
     assert len(rare) == 300 and set(split_of(rare, task.pad).tolist()) == {SPLITS['test']} and len(rare.unique(dim=0)) < 40
 
 # ---- a run
@@ -232,6 +233,39 @@ def test_a_recording_that_fails_is_told_once_and_the_run_goes_on(monkeypatch):
         assert got == pytest.approx(losses(GPT(cfg(NEEDLE)), NEEDLE, 'cpu'), abs=1e-5)
 
 # ---- many networks
+
+@pytest.mark.parametrize('name', list(tasks))
+def test_rows_of_several_streams_are_drawn_together(name, gpu):
+    task = small(name)
+    streams, alone = Streams(task, [seeded(i, device='cuda') for i in range(4)]), [seeded(i, device='cuda') for i in range(4)]
+    for _ in range(3):
+        got, want = streams.sample(7), [task.sample(7, g) for g in alone]
+        for k in 'tokens', 'targets', 'loss_mask', 'score_mask': assert torch.equal(getattr(got, k), torch.cat([getattr(b, k) for b in want]))
+    gpu.reset()
+    streams.sample(7)
+    assert streams.together or not task.plenty
+    if streams.together: assert not gpu.waits and gpu.launches < 220
+
+def test_sixty_four_streams_take_few_launches(gpu):
+    streams = Streams(Haystack(), [seeded(i, device='cuda') for i in range(64)])
+    for _ in range(2): streams.sample(16)
+    gpu.reset()
+    streams.sample(16)
+    assert gpu.launches < 400 and not gpu.waits
+
+class Sorted(Identity):
+    "A rule of one's own that looks at all rows"
+    def rows(self, n, generator):
+        tokens, mask = super().rows(n, generator)
+        order = tokens[:, 0].argsort(stable=True)
+        return tokens[order], mask[order]
+
+@pytest.mark.parametrize('task', [Sorted(3, n_symbols=9), Haystack(n_pairs=3)])
+def test_streams_that_cannot_be_drawn_together(task, gpu):
+    streams, alone = Streams(task, [seeded(i, device='cuda') for i in range(3)]), [seeded(i, device='cuda') for i in range(3)]
+    if isinstance(task, Haystack): task.rows = lambda n, g: tuple(x.flip(0) for x in Haystack.rows(task, n, g)) # seen by the comparison
+    for _ in range(2): assert torch.equal(streams.sample(5).tokens, torch.cat([task.sample(5, g).tokens for g in alone]))
+    assert streams.together is False
 
 @pytest.mark.parametrize('name', ['haystack', 'identity', 'dyck'])
 @pytest.mark.parametrize('kw', [{}, dict(tied=True), dict(dropout=.2)])

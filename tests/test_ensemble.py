@@ -54,6 +54,19 @@ def test_one_diverges_alone(which):
         list(fit(alone[i], task, 12, 8, seed=i, warmup=0, eval_rows=50))
         assert gap(alone[i], many[i]) < 1e-4 and recs[-1].loss[i] is not None
 
+def test_layers_of_ones_own_are_not_passed_over():
+    class Mild(torch.nn.Linear):
+        "Half of what a layer gives"
+        def forward(self, x): return super().forward(x) / 2
+    task = tasks['haystack'](n_pairs=4)
+    def half(m): m.h[0].mlp.c_fc = Mild(16, 64)
+    def other_norm(m): m.h[1].ln_2.eps = 1.
+    def own_forward(m): m.h[1].mlp.forward = lambda x: x
+    for change in half, other_norm, own_forward:
+        models = gpts(task, 2)
+        change(models[1])
+        with pytest.raises(ValueError, match='Member 1 has layers of its own'): fit_many(models, task)
+
 def test_none_left_is_an_error():
     task = tasks['haystack'](n_pairs=4)
     with pytest.raises(FloatingPointError, match='No member is left'): list(fit_many(gpts(task, 2), task, 50, 8, lr=1e30, clip=1e9, warmup=0))

@@ -1,5 +1,5 @@
 "The fused step gives autograd's numbers, and leaves to autograd what it cannot take."
-import os, subprocess, sys
+import functools, os, subprocess, sys
 from copy import deepcopy
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
 from proc_nb.models.gpt import MLP
 from proc_nb.models.wired import hardwire
-from proc_nb.train import loss as train
+from proc_nb.train import ensemble, loss as train
 
 pytest.importorskip('numba')
 from proc_nb.train import fused
@@ -81,7 +81,7 @@ def test_a_tied_head_and_parts_that_want_no_gradient():
 
 def run(fused, monkeypatch, task, **kwargs):
     with monkeypatch.context() as m:
-        if not fused: m.setattr(train, '_fused', lambda: lambda *args, **kwargs: None)
+        if not fused: m.setattr(train, 'fused_page', lambda: None)
         model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len))
         return model, list(fit(model, task, 50, 32, warmup=10, eval_every=25, **kwargs))
 
@@ -94,8 +94,8 @@ def test_fifty_steps_give_the_same_network(monkeypatch, kwargs):
         if not k.endswith('c_attn.bias'): torch.testing.assert_close(p, q, atol=1e-4, rtol=1e-3) # Adam blows up the rounding of a key's bias, whose gradient is zero
 
 def test_fit_takes_the_fused_way(monkeypatch):
-    seen, real = [], train._fused()
-    monkeypatch.setattr(train, '_fused', lambda: lambda *args, **kwargs: seen.append(real(*args, **kwargs)) or seen[-1])
+    seen, real = [], fused.fused_step
+    monkeypatch.setattr(fused, 'fused_step', lambda *args, **kwargs: seen.append(real(*args, **kwargs)) or seen[-1])
     task = tasks['haystack'](n_pairs=3)
     list(fit(GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)), task, 2, 8))
     assert len(seen) == 3 and None not in seen
@@ -125,6 +125,16 @@ def changed():
     watched = GPT(cfg)
     watched.wte.weight.register_hook(lambda g: g)
     yield 'hook of a weight', watched
+    for name in 'embed', 'stream':
+        own = GPT(cfg)
+        setattr(own, name, lambda tokens, *args, own=own: own.wte(tokens))
+        yield f'own {name}', own
+    ahead = GPT(cfg)
+    ahead.h[0].attn.causal = False
+    yield 'looks ahead', ahead
+    padded = GPT(cfg)
+    padded.wte.padding_idx = 3
+    yield 'a token without gradient', padded
 
 @pytest.mark.parametrize('what,model', list(changed()), ids=lambda x: x if isinstance(x, str) else '')
 def test_what_is_left_to_autograd(what, model):
@@ -138,8 +148,48 @@ def test_changed_methods_and_surroundings(monkeypatch):
     model = GPT(GPTConfig(20, 11))
     assert fits(model)
     with torch.autocast('cpu', torch.bfloat16): assert not fits(model)
-    monkeypatch.setattr(MLP, 'forward', lambda self, x: x)
-    assert not fits(model)
+    for kind, name in (MLP, 'forward'), (torch.nn.Linear, 'forward'), (GPT, 'stream'):
+        with monkeypatch.context() as m:
+            m.setattr(kind, name, functools.wraps(getattr(kind, name))(lambda self, x, *args: x))
+            assert not fits(model)
+        assert fits(model)
+
+def members(task, n): return [GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len), seed=s) for s in range(n)]
+
+@pytest.mark.parametrize('name', ['haystack', 'dyck', 'union'])
+def test_members_take_the_fused_way_and_give_what_they_give_alone(monkeypatch, name):
+    task = tasks[name](**{'haystack': dict(n_pairs=5), 'dyck': dict(seq_len=20)}.get(name, dict(length=8)))
+    alone, many, slow = (members(task, 3) for _ in range(3))
+    seen, real = [], fused.fused_lines
+    monkeypatch.setattr(fused, 'fused_lines', lambda *args: seen.append(real(*args)) or seen[-1])
+    recs = list(fit_many(many, task, 20, 16, warmup=5, eval_every=20))
+    assert len(seen) == 21 and None not in seen
+    with monkeypatch.context() as m:
+        m.setattr('proc_nb.train.ensemble.fused_page', lambda: None)
+        list(fit_many(slow, task, 20, 16, warmup=5, eval_every=20))
+    for i, (a, b, c) in enumerate(zip(alone, many, slow)):
+        last = list(fit(a, task, 20, 16, seed=i, warmup=5, eval_every=20))[-1]
+        assert last.accuracy == recs[-1][i].accuracy and abs(last.loss - recs[-1][i].loss) < 1e-6
+        for (k, p), q, r in zip(a.named_parameters(), b.parameters(), c.parameters()):
+            if k.endswith('c_attn.bias'): continue # rounding alone moves a key's bias, and it changes no output
+            torch.testing.assert_close(p, q, atol=1e-6, rtol=1e-4, msg=k)
+            torch.testing.assert_close(r, q, atol=1e-5, rtol=1e-3, msg=k)
+
+def test_members_that_were_changed_are_left_to_autograd(monkeypatch):
+    task = tasks['haystack'](n_pairs=3)
+    net = ensemble.Ensemble(members(task, 2))
+    rows = task.sample(8, gen())
+    def fused_way(): return ensemble.fused_many(net, [(rows.tokens, rows.targets, rows.loss_mask)] * 2)
+    assert fused_way()[1].shape == (2,)
+    monkeypatch.setattr(ensemble.MemberNorm, 'forward', lambda self, x: x)
+    assert fused_way() is None
+    monkeypatch.undo()
+    with monkeypatch.context() as m:
+        m.setattr(net, 'embed', lambda tokens, past=0: net.wte(tokens), raising=False)
+        assert fused_way() is None
+    vars(net).pop('embed', None)
+    assert fused_way()
+    assert ensemble.fused_many(net, [(rows.tokens + 500, rows.targets, rows.loss_mask)] * 2) is None
 
 def test_wrong_tokens_are_told_as_before():
     model, tokens = GPT(GPTConfig(20, 11)), torch.full((2, 11), 20)

@@ -4,6 +4,7 @@ import numpy as np, pytest, torch, torch._dynamo
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from torch.utils._python_dispatch import TorchDispatchMode
+from pretend_cuda import Gpu
 from proc_nb.all import *
 from proc_nb.models.attention import Attention, attend
 from proc_nb.models.dropout import Dropout, dropout_from
@@ -14,6 +15,8 @@ from proc_nb.dev import limits, ways
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun
+from proc_nb.tasks.core import seeded
+from proc_nb.tasks.mixture import warm_task
 from proc_nb.train.practice import practise, race
 
 ROOT = Path(__file__).parent.parent
@@ -179,3 +182,24 @@ def test_attention_with_dropout_is_right_on_average():
     drop = Dropout(.3)
     with dropout_from(drop, [torch.Generator().manual_seed(0)]): mean = sum(attend(q, k, v, drop=drop) for _ in range(4000)) / 4000
     torch.testing.assert_close(mean, attend(q, k, v), atol=.08, rtol=0)
+
+@pytest.mark.parametrize('name', [k for k in tasks if k != 'lego'])
+def test_rows_do_not_depend_on_what_pytorch_makes_by_default(name):
+    task = tasks[name]()
+    want = task.sample(30, seeded(4))
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device('meta')
+        got = tasks[name]().sample(30, seeded(4))
+        kept = task.check(got.tokens) if type(task).valid is not Task.valid else None
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.equal(got.tokens, want.tokens) and torch.equal(got.loss_mask, want.loss_mask)
+    assert kept is None or (kept.device.type == 'cpu' and kept.all())
+
+def test_a_mixture_with_shares_is_drawn_on_the_device_of_its_generator():
+    with Gpu():
+        task = warm_task('set+union', 6)
+        got, want = task.rows(20, seeded(0, device='cuda')), task.rows(20, seeded(0))
+        assert all(a.is_cuda and torch.equal(a.cpu(), b) for a, b in zip(got, want))

@@ -107,3 +107,15 @@ def test_perturbed(g):
         if part_of(k) != 'attn': assert torch.equal(v, before[k])
         elif k.endswith('weight'): assert abs(float((v - before[k]).std() / before[k].std(correction=0)) - 2) < .3
     with pytest.raises(KeyError): perturb(a, 'blur', g)
+
+@pytest.mark.parametrize('kind', [{}, dict(causal=False), dict(shared=True), dict(wired=(dict(association=(1,), local=(0,)),))])
+def test_a_start_is_the_kind_of_network_that_practised(kind):
+    rule, test = tasks['identity'](length=4, n_symbols=9), tasks['haystack'](n_pairs=3)
+    source = GPT(GPTConfig(rule.vocab_size, rule.seq_len, dropout=.1, **kind), seed=3)
+    model = start(source, test, 'attn', seed=1)
+    assert (model.config.causal, model.config.shared, model.config.wired) == (source.config.causal, source.config.shared, source.config.wired)
+    assert (model.config.dropout, model.config.tied) == (0, False)
+    carried = [n for n, _ in model.named_parameters() if '.attn.' in n]
+    assert carried and all(torch.equal(dict(model.named_parameters())[n], dict(source.named_parameters())[n]) for n in carried)
+    if kind == dict(causal=False):
+        with pytest.warns(UserWarning, match='looks both ways, and rows of haystack hold their answers'): list(fit(model, test, 1, 4, eval_rows=20))

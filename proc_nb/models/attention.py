@@ -46,7 +46,7 @@ class NarrowAttention(torch.autograd.Function):
         q,k,v,y,w = ctx.saved_tensors
         s = q.shape[1] ** -.5
         if dy is None: dy = torch.zeros_like(y)
-        # the softmax's gradient: dS = w * (dW - sum_k w dW), and with dW = dy.T v that sum is dy . y, position by position
+        # the softmax's gradient: dS = w * (dW - sum_k w dW); with dW = dy.T v that sum is dy . y at each position
         ds = (dy.mT @ v).sub_((dy * y).sum(1).unsqueeze(-1)).mul_(w)
         if dw is not None: ds = ds + w * (dw - (w * dw).sum(-1, keepdim=True))
         return (k * s) @ ds.mT,(q * s) @ ds,dy @ w
@@ -71,7 +71,8 @@ def attend(
 ) -> torch.Tensor: # float [B, H, t, D]
     "What each query takes from the values it may see"
     causal = causal and seen is None
-    if drop is not None and drop.on: return drop(attention_map(q, k, causal_mask(q.shape[-2], q.device) if causal else seen)) @ v
+    if drop is not None and drop.on:
+        return drop(attention_map(q, k, causal_mask(q.shape[-2], q.device) if causal else seen)) @ v
     if not (causal and q.is_cpu and q.shape[-1] <= 8): return fused_attention(q, k, v, seen, causal)
     narrow = NarrowAttention.apply(*(o.mT.flatten(0, 1) for o in (q, k, v)))[0] # [B * H, D, T]
     return narrow.unflatten(0, q.shape[:2]).mT
@@ -131,11 +132,12 @@ class Attention(nn.Module):
         return self.c_attn(x).unflatten(-1, (3, self.n_head, -1)).permute(2, 0, 3, 1, 4)
     @standard
     def forward(self, x, at=None, seen=None, equal=None):
-        "[B, T, C] to [B, T, C]: what each position takes from those it may see; with `at`, int64 [B], only those positions ask: [B, 1, C]"
+        "[B, T, C] to [B, T, C]: what each position takes; with `at`, int64 [B], only those positions ask: [B, 1, C]"
         q,k,v = self.qkv(x)
         if at is not None:
             q = pick(q.transpose(1, 2), at).transpose(1, 2) # [B, H, 1, C/H]
-            if seen is not None: seen = pick(seen.transpose(1, 2), at).transpose(1, 2) # its own row of who may look: [B, 1, 1, T]
+            # its own row of who may look: [B, 1, 1, T]
+            if seen is not None: seen = pick(seen.transpose(1, 2), at).transpose(1, 2)
             elif self.causal: seen = up_to(at, x.shape[1])
         y = attend(q, k, v, seen, self.causal, self.drop)
         return self.c_proj(y.transpose(1, 2).flatten(2)) # [B, H, T, C/H] -> [B, T, C]

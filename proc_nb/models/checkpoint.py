@@ -39,7 +39,8 @@ def save_model(
     **meta # Anything else worth knowing, as JSON
 ):
     "Write `model` to one safetensors file; raises ValueError for a class of your own, and for weights shared by hand"
-    if type(model) is not GPT: raise ValueError(f'A {type(model).__name__} cannot be made again from its config; only a GPT can be saved.')
+    if type(model) is not GPT:
+        raise ValueError(f'A {type(model).__name__} cannot be made again from its config; only a GPT can be saved.')
     check_tied(model)
     save_tensors(path, own_state(model), config=asdict(model.config), task=task and [task.name, task.settings], **meta)
 
@@ -47,13 +48,15 @@ def save_model(
 def _config(meta):
     "The config in a header, with what earlier versions wrote elsewhere"
     kind = choose('kind of model', meta.get('kind', 'GPT'), ['GPT', 'Reader'])
-    return GPTConfig(**{**dict(causal=kind == 'GPT', wired=meta.get('wired', ())), **meta.get('made', {}), **meta['config']})
+    return GPTConfig(**{**dict(causal=kind == 'GPT', wired=meta.get('wired', ())), **meta.get('made', {}),
+        **meta['config']})
 
 def _check_sizes(cfg, state):
     "Raise ValueError if the sizes in a header are not those of its tensors"
     vocab,width = state['wte.weight'].shape
     tensors = Counter(map(layer_of, state))
-    have = dict(vocab_size=vocab, n_embd=width, block_size=len(state['wpe.weight']), n_layer=sum(n >= 12 for l,n in tensors.items() if l is not None))
+    have = dict(vocab_size=vocab, n_embd=width, block_size=len(state['wpe.weight']),
+        n_layer=sum(n >= 12 for l,n in tensors.items() if l is not None))
     if cfg.shared: have['n_layer'] = min(cfg.n_layer, 1000)
     for k,n in have.items():
         if getattr(cfg, k) != n: raise ValueError(f'its header says {k} {getattr(cfg, k):,}, its tensors {n:,}')
@@ -71,5 +74,6 @@ def load_model(
         fill(model, state)
         name,settings = meta.get('task') or (None, {})
         model.task,model.meta = name and tasks[name](**settings),meta
-    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as e: raise ValueError(f'{path} does not hold a model: {e}') from None
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError, ValueError) as e:
+        raise ValueError(f'{path} does not hold a model: {e}') from None
     return model

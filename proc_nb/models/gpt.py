@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 from torch.utils.checkpoint import checkpoint
 
 from ..checks import *
@@ -47,10 +46,12 @@ class GPTConfig:
     wired:tuple = () # Heads wired by hand: `Wiring`s, or dictionaries of their fields
     def __post_init__(self):
         for k in 'vocab_size block_size n_layer n_head n_embd'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
-        if self.n_embd % self.n_head: raise ValueError(f'n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).')
+        if self.n_embd % self.n_head:
+            raise ValueError(f'n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head}).')
         self.dropout = between('dropout', self.dropout, 0, 1, ends=True)
         if self.dropout == 1: raise ValueError('dropout must be less than 1, else nothing is left.')
-        for k in 'tied causal shared remat'.split(): setattr(self, k, bool(choose(f'value of {k}', to_python(getattr(self, k)), [True, False])))
+        for k in 'tied causal shared remat'.split():
+            setattr(self, k, bool(choose(f'value of {k}', to_python(getattr(self, k)), [True, False])))
         self.wired = tuple(Wiring(**w) if isinstance(w, dict) else w for w in self.wired)
         for w in self.wired: w.check(self.n_head, 1 if self.shared else self.n_layer)
 
@@ -77,7 +78,7 @@ class Block(nn.Module):
         self.drop = Dropout(cfg.dropout)
     @standard
     def forward(self, x, at=None, **look):
-        "The stream [B, T, C] with what attention and MLP add to it; with `at`, int64 [B], at those positions only: [B, 1, C]; `look` is for attention"
+        "The stream [B, T, C] with what attention (to which `look` goes) and MLP add; with `at`, int64 [B], there only"
         own = x if at is None else pick(x, at)
         x = own + self.drop(self.attn(self.ln_1(x), at, **look))
         return x + self.drop(self.mlp(self.ln_2(x)))
@@ -139,12 +140,13 @@ class GPT(nn.Module):
         "The blocks in the order in which they run; a shared one again and again"
         return list(self.h) * self.config.n_layer if self.config.shared else self.h
     def embed(self, tokens, past=0):
-        "Tokens and positions as vectors, [n, T] to [n, T, n_embd], after `past` others; raises ValueError for rows that are too long"
+        "Tokens and positions as vectors, [n, T] to [n, T, n_embd], after `past` others; ValueError for rows too long"
         T = past + tokens.shape[1]
-        if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
+        if T > self.config.block_size:
+            raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
         return self.wte(tokens) + self.wpe.weight[past:T]
     def stream(self, tokens, at=None, seen=None):
-        "What the blocks hand on, [n, T] to [n, T, n_embd]; with `at`, int64 [n], at one position of each row: [n, 1, n_embd]"
+        "What the blocks hand on, [n, T] to [n, T, n_embd]; with `at`, int64 [n], at one position a row: [n, 1, n_embd]"
         x = self.drop(self.embed(tokens))
         look = self._look(tokens) if seen is None else dict(self._look(tokens), seen=seen)
         run = run_twice if self.config.remat and self.training else run_once
@@ -156,7 +158,9 @@ class GPT(nn.Module):
         return dict(equal=EqualTokens(tokens)) if self.config.wired else {}
     @standard
     def forward(self, tokens, at=None, seen=None, targets=None):
-        "Logits [n, T, vocab]; with `at`, bool [n, T] or int64 [n] of positions, one row of [vocab] per answer; with `targets`, int64 [n, T] and -100 where nothing is asked, the summed cross-entropy in nats"
+        """Logits [n, T, vocab]; with `at`, bool [n, T] or int64 [n] of positions, one row of [vocab] per answer.
+
+        With `targets`, int64 [n, T] and -100 where nothing is asked: the summed cross-entropy in nats."""
         one = None if at is None else one_each(at)
         x = self.ln_f(self.stream(tokens, one, seen))
         logits = self.lm_head(x if at is None else x[at] if one is None else x[:, 0])
@@ -170,9 +174,66 @@ class GPT(nn.Module):
     def _repr_html_(self):
         c,n = self.config,self.sizes()
         cells = ''.join(f'<td>{k}<br>{v:,}</td>' for k,v in n.items())
-        kind = '; looks both ways' * (not c.causal) + '; one block at every depth' * c.shared + '; some heads are wired' * bool(c.wired) + '; the head is the token embedding' * c.tied
-        head = f'GPT: {c.n_layer} layers, {c.n_head} heads, width {c.n_embd}; rows of up to {c.block_size} tokens, {c.vocab_size} kinds of them{kind}'
+        kinds = {'looks both ways': not c.causal, 'one block at every depth': c.shared,
+            'some heads are wired': c.wired, 'the head is the token embedding': c.tied}
+        kind = ''.join(f'; {k}' for k,true in kinds.items() if true)
+        size = f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}'
+        head = f'GPT: {size}; rows of up to {c.block_size} tokens, {c.vocab_size} kinds of them{kind}'
         return f'<p><b>{head}</b>, {sum(n.values()):,} parameters</p><table><tr>{cells}</tr></table>'
+    def maps(self,
+        tokens:torch.Tensor # int64 [n, T]
+    ) -> torch.Tensor: # float [n_layer, n, n_head, T, T]; rows sum to 1
+        "Attention maps of every layer and head, with gradients"
+        x,maps,look = self.embed(tokens),[],self._look(tokens)
+        with eval_mode(self):
+            for b in self.blocks:
+                maps.append(b.attn.maps(b.ln_1(x), **look))
+                x = b(x, **look)
+        return torch.stack(maps)
+    @torch.no_grad()
+    def attention(self, tokens):
+        "The maps for looking, without gradients"
+        return self.maps(tokens)
+    def ordinary(self) -> bool:
+        "Are blocks and attention as this page defines them?"
+        return is_standard(self, *self.h, *(b.attn for b in self.h))
+    def extend(self,
+        tokens:torch.Tensor, # int64 [n, t]: tokens to append
+        cache:list # Keys and values of what came before, one pair per depth (None at the start); extended in place
+    ) -> torch.Tensor: # float [n, vocab]: logits after the last of them
+        "Read `tokens` after those in `cache`; raises ValueError where keys and values cannot be kept"
+        if not (self.causal and self.ordinary()):
+            raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT that '
+                'looks back.')
+        past = 0 if cache[0] is None else cache[0][0].shape[2]
+        t = tokens.shape[1]
+        x = self.embed(tokens, past)
+        seen = torch.ones(t, past + t, dtype=torch.bool, device=tokens.device).tril(past)
+        for i,b in enumerate(self.blocks):
+            q,*kv = b.attn.qkv(b.ln_1(x)) # [n, H, t, C/H] each
+            cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
+            x = x + b.attn.c_proj(attend(q, *cache[i], seen=seen).transpose(1, 2).flatten(2))
+            x = x + b.mlp(b.ln_2(x))
+        return self.lm_head(self.ln_f(x[:, -1]))
+    @torch.no_grad()
+    def generate(self,
+        tokens:torch.Tensor, # int64 [n, T]: the rows to go on with
+        n:int, # Tokens to write
+        temperature:float=0., # 0 takes the likeliest token; 1 draws as the model says; more is wilder
+        generator:torch.Generator=None, # The source of randomness, needed if `temperature` is above 0
+        cache:bool=True # Keep keys and values? The result is the same, only slower without
+    ) -> torch.Tensor: # int64 [n, T + n]
+        "Continue rows, without dropout; raises ValueError if they outgrow `block_size` or the network looks both ways"
+        _check_writing(self, tokens, n, temperature, generator)
+        kept = [None] * len(self.blocks) if cache and self.ordinary() else None
+        for i in range(n):
+            if kept is not None: logits = self.extend(tokens[:, -1:] if i else tokens, kept)
+            else:
+                with eval_mode(self): logits = self(tokens)[:, -1]
+            if temperature: new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
+            else: new = logits.argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, new], 1)
+        return tokens
 
 # %% ../../nbs/23_models.gpt.ipynb #b863beb6
 def run_once(block, *args, **look):
@@ -205,7 +266,8 @@ def check_tied(
     "Raise ValueError unless `model` shares what its config says, and nothing else"
     shared,said = tied_names(model),{'lm_head.weight': 'wte.weight'} if model.config.tied else {}
     if shared != said:
-        raise ValueError(f'{type(model).__name__} shares {shared or "nothing"} and its config has tied={model.config.tied}. Make it with GPTConfig(tied=True), or with tied=False and a head of its own.')
+        raise ValueError(f'{type(model).__name__} shares {shared or "nothing"} and its config has '
+            f'tied={model.config.tied}. Make it with GPTConfig(tied=True), or with tied=False and a head of its own.')
 
 # %% ../../nbs/23_models.gpt.ipynb #15cd62e4
 def drawn_twice(
@@ -223,73 +285,10 @@ def drawn_twice(
     model.config = config
     return model
 
-# %% ../../nbs/23_models.gpt.ipynb #e5df5533
-@patch
-def maps(self:GPT,
-    tokens:torch.Tensor # int64 [n, T]
-) -> torch.Tensor: # float [n_layer, n, n_head, T, T]; rows sum to 1
-    "Attention maps of every layer and head, with gradients"
-    x,maps,look = self.embed(tokens),[],self._look(tokens)
-    with eval_mode(self):
-        for b in self.blocks:
-            maps.append(b.attn.maps(b.ln_1(x), **look))
-            x = b(x, **look)
-    return torch.stack(maps)
-
-@patch
-@torch.no_grad()
-def attention(self:GPT, tokens):
-    "The maps for looking, without gradients"
-    return self.maps(tokens)
-
-# %% ../../nbs/23_models.gpt.ipynb #9330e886
-@patch
-def ordinary(self:GPT) -> bool:
-    "Are blocks and attention as this page defines them?"
-    return is_standard(self, *self.h, *(b.attn for b in self.h))
-
-@patch
-def extend(self:GPT,
-    tokens:torch.Tensor, # int64 [n, t]: tokens to append
-    cache:list # Keys and values of what came before, one pair per depth (None at the start); extended in place
-) -> torch.Tensor: # float [n, vocab]: logits after the last of them
-    "Read `tokens` after those in `cache`; raises ValueError for a network that looks both ways or whose blocks were changed"
-    if not (self.causal and self.ordinary()): raise ValueError('Keys and values can only be kept where blocks and attention are those of a GPT that looks back.')
-    past = 0 if cache[0] is None else cache[0][0].shape[2]
-    t = tokens.shape[1]
-    x = self.embed(tokens, past)
-    seen = torch.ones(t, past + t, dtype=torch.bool, device=tokens.device).tril(past)
-    for i,b in enumerate(self.blocks):
-        q,*kv = b.attn.qkv(b.ln_1(x)) # [n, H, t, C/H] each
-        cache[i] = kv if cache[i] is None else [torch.cat(o, 2) for o in zip(cache[i], kv)]
-        x = x + b.attn.c_proj(attend(q, *cache[i], seen=seen).transpose(1, 2).flatten(2))
-        x = x + b.mlp(b.ln_2(x))
-    return self.lm_head(self.ln_f(x[:, -1]))
-
 # %% ../../nbs/23_models.gpt.ipynb #72adc116
-@patch
-@torch.no_grad()
-def generate(self:GPT,
-    tokens:torch.Tensor, # int64 [n, T]: the rows to go on with
-    n:int, # Tokens to write
-    temperature:float=0., # 0 takes the likeliest token; 1 draws as the model says; more is wilder
-    generator:torch.Generator=None, # The source of randomness, needed if `temperature` is above 0
-    cache:bool=True # Keep keys and values? The result is the same, only slower without
-) -> torch.Tensor: # int64 [n, T + n]
-    "Continue rows, without dropout; raises ValueError if they outgrow `block_size`, or for a network that looks both ways"
-    _check_writing(self, tokens, n, temperature, generator)
-    kept = [None] * len(self.blocks) if cache and self.ordinary() else None
-    for i in range(n):
-        if kept is not None: logits = self.extend(tokens[:, -1:] if i else tokens, kept)
-        else:
-            with eval_mode(self): logits = self(tokens)[:, -1]
-        if temperature: new = torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator)
-        else: new = logits.argmax(-1, keepdim=True)
-        tokens = torch.cat([tokens, new], 1)
-    return tokens
-
 def _check_writing(model, tokens, n, temperature, generator):
-    if not model.causal: raise ValueError('A network that looks both ways cannot go on with a row: generate needs causal=True.')
+    if not model.causal:
+        raise ValueError('A network that looks both ways cannot go on with a row: generate needs causal=True.')
     if tokens.shape[1] + whole('n', n, 0) > model.config.block_size:
         raise ValueError(f'{tokens.shape[1]} tokens and {n} more do not fit into block_size {model.config.block_size}.')
     if temperature < 0 or (temperature > 0) != (generator is not None):

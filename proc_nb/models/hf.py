@@ -19,20 +19,23 @@ def _hf():
     except ImportError: raise ImportError("Exchange with GPT-2 needs transformers: pip install 'proc-nb[hf]'") from None
     return transformers
 
-def _turned(state): return {k: v.T.contiguous() if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()}
+def _turned(state): return {k: v.T.contiguous() if re.search(r'(c_attn|c_proj|c_fc)\.weight$',
+    k) else v for k,v in state.items()}
 
 # %% ../../nbs/26_models.hf.ipynb #5a145bf4
 def to_hf(
     model:GPT # The model to hand over
 ): # A `transformers.GPT2LMHeadModel` with the same weights, in evaluation mode
-    "The same network as a `GPT2LMHeadModel`, whose `save_pretrained(folder)` writes what `from_hf(folder)` reads; raises ValueError for a kind of network that GPT-2 is not"
+    "The same network as a `GPT2LMHeadModel`; raises ValueError for a kind of network that GPT-2 is not"
     c = model.config
-    kind = 'looks both ways' if not c.causal else 'has one block at every depth' if c.shared else 'has wired heads' if c.wired else ''
-    if kind: raise ValueError(f'A GPT-2 cannot be a network that {kind}.')
+    kinds = {'looks both ways': not c.causal, 'has one block at every depth': c.shared, 'has wired heads': c.wired}
+    for kind,true in kinds.items():
+        if true: raise ValueError(f'A GPT-2 cannot be a network that {kind}.')
     hf = _hf()
     drops = dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), c.dropout)
     sizes = dict(vocab_size=c.vocab_size, n_positions=c.block_size, n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head)
-    out = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, **drops, tie_word_embeddings=c.tied, bos_token_id=None, eos_token_id=None))
+    out = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, **drops, tie_word_embeddings=c.tied, bos_token_id=None,
+        eos_token_id=None))
     state = {k if k.startswith('lm_head') else f'transformer.{k}': v for k,v in _turned(model.state_dict()).items()}
     out.load_state_dict(state)
     return out.eval()
@@ -47,11 +50,13 @@ def safe_pretrained(
     try: return cls.from_pretrained(source, use_safetensors=True, **kwargs)
     except OSError:
         if [*Path(source).glob('*.safetensors')] or not [*Path(source).glob('*.bin')]: raise
-        raise ValueError(f'{source} holds its weights only as pickled .bin files, which are never read. If you trust them, write them anew with transformers: '
+        raise ValueError(f'{source} holds its weights only as pickled .bin files, which are never read. If you trust '
+            f'them, write them anew with transformers: '
             f'{cls.__name__}.from_pretrained(folder).save_pretrained(new_folder).') from None
 
 # %% ../../nbs/26_models.hf.ipynb #d7f63d22
-GPT2_FIXED = dict(activation_function=('gelu_new', 'gelu_pytorch_tanh'), add_cross_attention=(False,), scale_attn_weights=(True,),
+GPT2_FIXED = dict(activation_function=('gelu_new', 'gelu_pytorch_tanh'), add_cross_attention=(False,),
+    scale_attn_weights=(True,),
     scale_attn_by_inverse_layer_idx=(False,), layer_norm_epsilon=(1e-5,))
 
 def from_hf(
@@ -61,9 +66,13 @@ def from_hf(
     m = source if hasattr(source, 'state_dict') else safe_pretrained(_hf().GPT2LMHeadModel, source)
     c = m.config
     for k,fine in GPT2_FIXED.items():
-        if getattr(c, k, fine[0]) not in fine: raise ValueError(f'{k} is {getattr(c, k)!r}; a GPT can only be {" or ".join(map(repr, fine))}.')
-    if c.n_inner not in (None, 4 * c.n_embd): raise ValueError(f'n_inner is {c.n_inner}; the MLP of a GPT is {4 * c.n_embd} wide here.')
-    out = GPT(GPTConfig(c.vocab_size, c.n_positions, c.n_layer, c.n_head, c.n_embd, c.resid_pdrop, tied=bool(c.tie_word_embeddings)))
-    state = {k.removeprefix('transformer.'): v for k,v in m.state_dict().items() if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
+        if getattr(c, k, fine[0]) not in fine:
+            raise ValueError(f'{k} is {getattr(c, k)!r}; a GPT can only be {" or ".join(map(repr, fine))}.')
+    if c.n_inner not in (None, 4 * c.n_embd):
+        raise ValueError(f'n_inner is {c.n_inner}; the MLP of a GPT is {4 * c.n_embd} wide here.')
+    out = GPT(GPTConfig(c.vocab_size, c.n_positions, c.n_layer, c.n_head, c.n_embd, c.resid_pdrop,
+        tied=bool(c.tie_word_embeddings)))
+    state = {k.removeprefix('transformer.'): v for k,v in m.state_dict().items() if not k.endswith(('.attn.bias',
+        '.attn.masked_bias'))}
     out.load_state_dict(_turned(state))
     return out

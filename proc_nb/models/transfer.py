@@ -53,7 +53,8 @@ class Report:
         return {p: tot(self.moved, p) / max(1, tot(self.sizes, p)) for p in PARTS}
     def __repr__(self):
         said = ', '.join(f'{p} {s:.0%}' for p,s in self.shares().items() if s)
-        return f'{sum(self.moved.values()):,} of {sum(self.sizes.values()):,} parameters carried over ({said or "nothing"})'
+        moved,all_of_them = (sum(d.values()) for d in (self.moved, self.sizes))
+        return f'{moved:,} of {all_of_them:,} parameters carried over ({said or "nothing"})'
     def _repr_html_(self):
         bars = ''.join(f'<td style="padding:.3em .8em">{p}<br><b>{s:.0%}</b></td>' for p,s in self.shares().items())
         return f'<p>{esc(self)}</p><table><tr>{bars}</tr></table>'
@@ -64,13 +65,15 @@ def _embedding(source, target, embed, named):
     "Values for the embeddings that `parts` does not name: [(parameter, rows of it or None for all, values)]"
     s,t = dict(source.named_parameters(remove_duplicate=False)),dict(target.named_parameters())
     todo = [n for n in ('wte.weight', 'lm_head.weight') if n in t and n not in named]
-    if embed == 'mean': return [(n, None, s['wte.weight'].mean(0).expand_as(t[n])) for n in todo] + _positions(s, t, named)
+    if embed == 'mean':
+        return [(n, None, s['wte.weight'].mean(0).expand_as(t[n])) for n in todo] + _positions(s, t, named)
     if embed == 'matched': return [(n, _shared(source, target)[1], s[n][_shared(source, target)[0]]) for n in todo]
     return []
 
 def _positions(s, t, named):
     n = len(t['wpe.weight'])
-    return [] if 'wpe.weight' in named or len(s['wpe.weight']) < n else [('wpe.weight', torch.arange(n), s['wpe.weight'][:n])]
+    return [] if 'wpe.weight' in named or len(s['wpe.weight']) < n else [('wpe.weight', torch.arange(n),
+        s['wpe.weight'][:n])]
 
 # %% ../../nbs/24_models.transfer.ipynb #6936f384
 def _shared(source, target):
@@ -88,7 +91,7 @@ def transfer(
     parts, # 'attn', ['attn', 'pos'], {'attn': [0], 'mlp': [1]}, 'all' or []
     embed:str='random' # Embeddings not named in `parts`: 'random' (as they are), 'mean' or 'matched'
 ) -> Report: # What was copied
-    "Copy `parts` of `source` into `target` (2505.22308, section 4.1); raises ValueError if shapes, heads or layers do not fit"
+    "Copy `parts` of `source` into `target` (2505.22308, section 4.1); raises ValueError if they do not fit"
     return _copied(target, _checked(source, target, parts, embed))
 
 def _checked(source, target, parts, embed='random'):
@@ -112,7 +115,8 @@ def _names(source, target, wanted):
     again,mine = tied_names(source),tied_names(target)
     there = dict(target.named_parameters())
     if 'lm_head.weight' in mine and 'lm_head.weight' in wanted:
-        raise ValueError("The source has a head of its own, and the target's head is its token embedding: 'tok' cannot be carried over. Make both tied, or neither.")
+        raise ValueError("The source has a head of its own, and the target's head is its token embedding: 'tok' "
+            "cannot be carried over. Make both tied, or neither.")
     gone = [n for n in wanted if n not in there and n not in mine]
     if gone: raise ValueError(_lacking(gone, target))
     return [*wanted, *(n for n,first in again.items() if first in wanted and n in there)]
@@ -121,7 +125,9 @@ def _lacking(gone, target):
     "What to say of parameters that the target does not have"
     layers = len({layer_of(n) for n,_ in target.named_parameters()} - {None})
     if any((layer_of(n) or 0) >= layers for n in gone):
-        return f"The target has only {layers} layers, and there is no place for {gone[0]}. Name the layers to carry, as in {{'attn': {[*range(layers)]}}}."
+        example = {'attn': [*range(layers)]}
+        said = f'The target has only {layers} layers, and there is no place for {gone[0]}'
+        return f'{said}. Name the layers to carry, as in {example}.'
     return f'The target has no {gone[0]}.'
 
 # %% ../../nbs/24_models.transfer.ipynb #2aa7c6f9
@@ -134,7 +140,9 @@ def _heads(model, layer):
 def _check_heads(source, target, names):
     for l in sorted({layer_of(n) for n in names if part_of(n) == 'attn'}):
         a,b = _heads(source, l),_heads(target, l)
-        if a and b and a != b: raise ValueError(f'Layer {l} has {_cut(a)} in the source and {_cut(b)} in the target; attention can only be carried between the same heads.')
+        if a and b and a != b:
+            raise ValueError(f'Layer {l} has {_cut(a)} in the source and {_cut(b)} in the target; attention can only '
+                f'be carried between the same heads.')
 
 def _cut(heads):
     n,local,association = heads
@@ -146,7 +154,8 @@ def _whole(name, a, b):
     if name == 'wpe.weight' and a.shape[1] == b.shape[1]:
         n = min(len(a), len(b))
         return name,torch.arange(n),a[:n]
-    if a.shape != b.shape: raise ValueError(f'{name} is {list(a.shape)} in the source and {list(b.shape)} in the target; they must agree.')
+    if a.shape != b.shape:
+        raise ValueError(f'{name} is {list(a.shape)} in the source and {list(b.shape)} in the target; they must agree.')
     return name,None,a
 
 # %% ../../nbs/24_models.transfer.ipynb #66bccf76
@@ -156,13 +165,14 @@ def rescale(
     target, # The model that received parts of it; changed in place
     *reports:Report # What `transfer` or `compose` gave: rows that are not in it are fresh
 ) -> dict: # Table -> factor on its fresh rows
-    "Multiply the fresh rows of `wte` and `wpe` so that their mean length is that of the source's rows; nothing else changes"
+    "Multiply the fresh rows of `wte` and `wpe` so that their mean length is that of the source's rows"
     s,t,factors = dict(source.named_parameters()),dict(target.named_parameters()),{}
     for name in 'wte.weight','wpe.weight':
         carried = max([r.moved.get(name, 0) // t[name].shape[1] for r in reports], default=0)
         fresh = t[name][carried:]
         if not len(fresh): continue
-        if name == 'wte.weight' and carried: raise ValueError('Some tokens were carried over and some are fresh; rescale needs them all fresh, or none.')
+        if name == 'wte.weight' and carried:
+            raise ValueError('Some tokens were carried over and some are fresh; rescale needs them all fresh, or none.')
         factors[name] = float(s[name].norm(dim=1).mean() / fresh.norm(dim=1).mean())
         fresh.mul_(factors[name])
     return factors
@@ -173,7 +183,7 @@ def compose(
     target, # The model that receives; changed in place
     sources # Part, or tuple of parts -> the model it comes from; or pairs of parts, as in `transfer`, and models
 ) -> list: # One `Report` per source
-    "Put `target` together from parts of several models; raises ValueError, before anything is copied, if one does not fit or two give the same part"
+    "Put `target` together from parts of several models; raises ValueError, before anything is copied, if it cannot"
     pairs = sources.items() if isinstance(sources, dict) else sources
     each = [(m, list(p) if isinstance(p, tuple) else p) for p,m in pairs]
     named = [n for m,p in each for n in plan(m, p)]
@@ -194,5 +204,6 @@ def perturb(
     choose('perturbation', how, ['shuffle', 'noise'])
     named = dict(model.named_parameters())
     for p in map(named.get, plan(model, parts)):
-        if how == 'shuffle': p.copy_(p.flatten()[torch.randperm(p.numel(), generator=generator, device=p.device)].view_as(p))
+        if how == 'shuffle':
+            p.copy_(p.flatten()[torch.randperm(p.numel(), generator=generator, device=p.device)].view_as(p))
         else: p.add_(torch.randn(p.shape, generator=generator, device=p.device) * p.std(correction=0) * level)

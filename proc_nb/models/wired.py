@@ -53,7 +53,7 @@ def associate(
     return (total - v) / (equal.count - 1).clamp(min=1)[..., None]
 
 def _associate_back(v, equal):
-    "The mean of `v` over equal tokens before each position: running sums in the order of tokens, less what was summed before the token's run began"
+    "The mean of `v` over equal tokens before each position: running sums in the order of tokens"
     order = equal.order[..., None].expand_as(v)
     start = equal.start[..., None].expand_as(v)
     s = v.gather(1, order)
@@ -100,8 +100,10 @@ class Wiring:
         heads = self.association + self.local
         twice = [h for h in heads if heads.count(h) > 1]
         if twice: raise ValueError(f'Head {twice[0]} is named twice; a head is wired in one way.')
-        if len(self.kernel) % 2 == 0: raise ValueError(f'A kernel is a list of an odd number of weights, not {self.kernel!r}.')
-        if not abs(sum(self.kernel)) > 1e-6: raise ValueError(f'The weights of a kernel must not sum to zero: {self.kernel!r}.')
+        if len(self.kernel) % 2 == 0:
+            raise ValueError(f'A kernel is a list of an odd number of weights, not {self.kernel!r}.')
+        if not abs(sum(self.kernel)) > 1e-6:
+            raise ValueError(f'The weights of a kernel must not sum to zero: {self.kernel!r}.')
     def check(self,
         n_head:int, # Heads in a block
         blocks:int # Blocks
@@ -123,7 +125,8 @@ class WiredAttention(Attention):
         self.free = [h for h in range(self.n_head) if h not in wiring.association + wiring.local]
         self.back = sorted(range(self.n_head), key=(self.free + self.local + self.association).__getitem__)
         C = cfg.n_embd
-        self.c_attn = nn.Linear(C, 2 * C // self.n_head * len(self.free) + C) # queries and keys of ordinary heads, values of all
+        # queries and keys of ordinary heads, values of all
+        self.c_attn = nn.Linear(C, 2 * C // self.n_head * len(self.free) + C)
         kernel = torch.tensor(wiring.kernel, dtype=torch.float)
         kernel = (kernel / kernel.sum()).repeat(len(self.local), 1)
         if wiring.learn: self.kernel = nn.Parameter(kernel)
@@ -133,7 +136,7 @@ class WiredAttention(Attention):
         parts = self.c_attn(x).unflatten(-1, (-1, x.shape[-1] // self.n_head)).transpose(1, 2)
         return parts.split([len(self.free), len(self.free), self.n_head], 1)
     def forward(self, x, at=None, seen=None, equal=None):
-        "Each kind of head in its own way, then all of them in their order, [B, T, C]; with `at`, int64 [B], at those positions: [B, 1, C]"
+        "Each kind of head in its own way, [B, T, C]; with `at`, int64 [B], at those positions: [B, 1, C]"
         if seen is not None: raise ValueError('Hard-wired heads look at whole rows: documents cannot be kept apart.')
         q,k,v = self.qkv(x)
         def values(heads): return _those(v, heads, 1).transpose(1, 2).flatten(2) # [B, T, heads * C/H]
@@ -141,7 +144,8 @@ class WiredAttention(Attention):
         if self.free:
             y = attend(q, k, _those(v, self.free, 1), causal=self.causal, drop=self.drop)
             out.append(y.transpose(1, 2).flatten(2))
-        if self.local: out.append(local_mix(values(self.local), self.kernel.repeat_interleave(v.shape[-1], 0), self.causal))
+        if self.local:
+            out.append(local_mix(values(self.local), self.kernel.repeat_interleave(v.shape[-1], 0), self.causal))
         if self.association: out.append(associate(values(self.association), equal, self.causal))
         y = _those(torch.cat(out, -1).unflatten(-1, (self.n_head, -1)), self.back, 2).flatten(2)
         return self.c_proj(y if at is None else pick(y, at))
@@ -156,7 +160,7 @@ class WiredAttention(Attention):
         return out
     @torch.no_grad()
     def take(self, old):
-        "Copy the weights of `old` that still have a place: rows of queries and keys for ordinary heads, values and projections whole"
+        "Copy the weights of `old` that still have a place: queries and keys of ordinary heads, all other ones"
         H = self.n_head
         d = old.c_proj.weight.shape[0] // H
         rows = [part * H + h for part in (0, 1) for h in self.free] + [2 * H + h for h in range(H)]
@@ -166,13 +170,14 @@ class WiredAttention(Attention):
         return self
 
 def _those(x, which, dim):
-    "The slices of `x` named in `which`; a list as an index would be brought to a GPU at every step, which no recording can do"
+    "The slices of `x` named in `which`, without a list as an index, which would be brought to a GPU at every step"
     return torch.cat([x.narrow(dim, i, 1) for i in which], dim)
 
 def _band(weights, T, causal):
     "The map of a local head, [T, T]"
     w = len(weights) // 2
-    band = sum(torch.full((T - abs(j),), float(weights[j + w]), device=weights.device).diag(j) for j in range(-w, w + 1) if abs(j) < T)
+    band = sum(torch.full((T - abs(j),), float(weights[j + w]), device=weights.device).diag(j) for j in range(-w,
+        w + 1) if abs(j) < T)
     return band.tril() if causal else band
 
 # %% ../../nbs/22_models.wired.ipynb #bebff7ad
@@ -192,7 +197,7 @@ def hardwire(
     layers=None, # Blocks to change; all if None
     **kwargs # `kernel` and `learn` of `Wiring`
 ): # The model
-    "Wire heads of a network by hand; raises ValueError for heads or layers that do not exist, before anything has changed"
+    "Wire heads of a network by hand; raises ValueError, before anything has changed, for heads that do not exist"
     wiring = Wiring(association, local, layers, **kwargs)
     config = replace(model.config, wired=(*model.config.wired, wiring))
     with use_generator(seeded(0)): wire(model, wiring)
@@ -212,11 +217,12 @@ def attention_flops(
     free = attn.n_head - local - association
     linear = 2 * T * C * attn.c_attn.weight.shape[0] + 2 * T * C * C
     width = (attn.kernel.shape[1] // 2 + 1 if attn.causal else attn.kernel.shape[1]) if local else 0
-    return dict(flops=B * (linear + 4 * T * T * d * free + 2 * width * T * d * local), other=3 * B * T * d * association)
+    return dict(flops=B * (linear + 4 * T * T * d * free + 2 * width * T * d * local),
+        other=3 * B * T * d * association)
 
 # %% ../../nbs/22_models.wired.ipynb #a6f0ae6f
 def counted_flops(model, tokens):
-    "What `torch.utils.flop_counter` counts in a forward pass (it does not know the fused attention of a CPU, so the plain one is run)"
+    "What `torch.utils.flop_counter` counts in a forward pass, with the plain attention: it does not know the fused"
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter: model(tokens)
     return counter.get_total_flops()
 

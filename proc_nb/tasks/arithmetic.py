@@ -11,7 +11,6 @@ __all__ = ['STOP', 'digits', 'answer_mask', 'Arithmetic', 'carries', 'Addition',
 import re
 
 import torch
-from fastcore.basics import patch
 
 from ..checks import choose, whole
 from ..viz.draw import *
@@ -37,83 +36,83 @@ def answer_mask(
     metric:str='corrected' # 'corrected' or 'paper'
 ) -> torch.Tensor: # bool [n, T]
     "Positions that are answered; 'paper' is the mask of the released code of 2601.21725"
-    if metric == 'paper': return (tokens >= first) & (torch.arange(tokens.shape[1], device=tokens.device) < tokens.shape[1] - 1)
+    T = tokens.shape[1]
+    if metric == 'paper': return (tokens >= first) & (torch.arange(T, device=tokens.device) < T - 1)
     return ((tokens == equals) | (tokens >= first)) & (tokens != stop)
 
 # %% ../../nbs/16_tasks.arithmetic.ipynb #a08223ef
 STOP = 30
 class Arithmetic(Task):
     "Two numbers and what comes of them; the base of addition and multiplication"
-    sign,reverse,most,answers = '+',False,17,11
+    sign = '+'
+    reverse = False # last digit first?
+    most = 17 # digits that a number may have
+    answers = 11
     def __init__(self,
         digits:int=5, # Digits of each number
         metric:str='corrected' # Positions trained and scored: 'corrected' or 'paper'
     ):
-        self.digits,self.pad,self.metric = whole('digits', digits, 1, self.most),12,choose('metric', metric, METRICS)
-        unused,answer = [f'-{i}' for i in range(7)],[f"{i}'" for i in range(10)]
+        self.digits = whole('digits', digits, 1, self.most)
+        self.metric = choose('metric', metric, METRICS)
+        self.pad = 12
+        unused = [f'-{i}' for i in range(7)]
+        answer = [f"{i}'" for i in range(10)]
         self.token_names = [*'0123456789', self.sign, '=', '·', *unused, *answer, '■']
         self.places,self.seq_len = self.sizes(digits)
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #c1fb16d9
-@patch
-def sizes(self:Arithmetic, d):
-    "Places of the result of two numbers of `d` digits, and tokens of a row"
-    return d + 1,3 * d + 4
-
-@patch
-def result(self:Arithmetic, a, b):
-    "a + b, for tensors and for Python's numbers alike"
-    return a + b
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #ee511d6d
-@patch
-def rows(self:Arithmetic, n, generator):
-    "int64 [n, seq_len] sums in digits, and bool [n, seq_len]: the positions that `metric` counts"
-    lo = 10 ** (self.digits - 1) if self.digits > 1 else 0
-    a,b = torch.randint(lo, 10 ** self.digits, (2, n, 1), generator=generator, device=generator.device)
-    tokens = self.spell(a, b, self.result(a, b))
-    return tokens,self.scored(tokens, self.metric)
-
-@patch
-def scored(self:Arithmetic, tokens, metric):
-    "bool [n, T]: positions of the result that `metric` counts, as in `answer_mask`"
-    return answer_mask(tokens, 11, 20, STOP, metric)
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #7052f1d7
-@patch
-def spell(self:Arithmetic, a, b, c):
-    "Numbers as rows of digits: a, sign, b, =, c, stop"
-    a,b,(c,keep) = digits(a, self.digits)[0],digits(b, self.digits)[0],digits(c, self.places)
-    if self.reverse: a,b,c,keep = (o.flip(1) for o in (a, b, c, keep))
-    sign,equals,stop = (torch.full_like(a[:, :1], t) for t in (10, 11, STOP))
-    row,on = torch.cat([a, sign, b, equals, c + 20, stop], 1),torch.ones_like(keep[:, :1])
-    mask = torch.cat([on.expand(-1, 2 * self.digits + 2), keep, on], 1)
-    return lay_out([(row, mask)], 11, self.pad, self.seq_len)[0]
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #e98b23aa
-@patch
-def read(self:Arithmetic,
-    row:list # Tokens
-) -> tuple: # The numbers a, b, c; None where the row is not of this form
-    "The three numbers of a row"
-    form = rf'([0-9]{{{self.digits}}})\+([0-9]{{{self.digits}}})=([a-j]+)s(_*)'
-    text = ''.join('0123456789+=_-------abcdefghijs'[t] for t in row)
-    m = re.fullmatch(form, text)
-    if not m: return None
-    abc = [m[1], m[2], m[3].translate(str.maketrans('abcdefghij', '0123456789'))]
-    return tuple(abc) if not self.reverse else tuple(o[::-1] for o in abc)
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #8b19b443
-@patch
-def valid(self:Arithmetic, tokens):
-    "bool [n]: rows of two numbers with all their digits and the right result"
-    return torch.tensor([self._right(self.read(r)) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _right(self:Arithmetic, abc):
-    if abc is None: return False
-    a,b = int(abc[0]),int(abc[1])
-    return abc[2] == str(self.result(a, b)) and all(len(str(o)) == self.digits for o in (a, b))
+    def sizes(self, d):
+        "Places of the result of two numbers of `d` digits, and tokens of a row"
+        return d + 1,3 * d + 4
+    def result(self, a, b):
+        "a + b, for tensors and for Python's numbers alike"
+        return a + b
+    def rows(self, n, generator):
+        "int64 [n, seq_len] sums in digits, and bool [n, seq_len]: the positions that `metric` counts"
+        lo = 10 ** (self.digits - 1) if self.digits > 1 else 0
+        a,b = torch.randint(lo, 10 ** self.digits, (2, n, 1), generator=generator, device=generator.device)
+        tokens = self.spell(a, b, self.result(a, b))
+        return tokens,self.scored(tokens, self.metric)
+    def scored(self, tokens, metric):
+        "bool [n, T]: positions of the result that `metric` counts, as in `answer_mask`"
+        return answer_mask(tokens, 11, 20, STOP, metric)
+    def spell(self, a, b, c):
+        "Numbers as rows of digits: a, sign, b, =, c, stop"
+        a,b = (digits(x, self.digits)[0] for x in (a, b))
+        c,keep = digits(c, self.places)
+        if self.reverse: a,b,c,keep = (o.flip(1) for o in (a, b, c, keep))
+        sign,equals,stop = (torch.full_like(a[:, :1], t) for t in (10, 11, STOP))
+        row = torch.cat([a, sign, b, equals, c + 20, stop], 1)
+        on = torch.ones_like(keep[:, :1])
+        mask = torch.cat([on.expand(-1, 2 * self.digits + 2), keep, on], 1)
+        return lay_out([(row, mask)], 11, self.pad, self.seq_len)[0]
+    def read(self,
+        row:list # Tokens
+    ) -> tuple: # The numbers a, b, c; None where the row is not of this form
+        "The three numbers of a row"
+        form = rf'([0-9]{{{self.digits}}})\+([0-9]{{{self.digits}}})=([a-j]+)s(_*)'
+        text = ''.join('0123456789+=_-------abcdefghijs'[t] for t in row)
+        m = re.fullmatch(form, text)
+        if not m: return None
+        abc = [m[1], m[2], m[3].translate(str.maketrans('abcdefghij', '0123456789'))]
+        return tuple(abc) if not self.reverse else tuple(o[::-1] for o in abc)
+    def valid(self, tokens):
+        "bool [n]: rows of two numbers with all their digits and the right result"
+        right = [self._right(self.read(r)) for r in tokens.tolist()]
+        return torch.tensor(right, dtype=torch.bool, device=tokens.device)
+    def _right(self, abc):
+        if abc is None: return False
+        a,b = int(abc[0]),int(abc[1])
+        return abc[2] == str(self.result(a, b)) and all(len(str(o)) == self.digits for o in (a, b))
+    def picture(self, row, mask=None):
+        "The row, and below it the calculation as it is written on paper, with the carries of a sum"
+        row = self.trim(row).tolist()
+        names = [self.token_names[t][0] for t in row]
+        tints = [color(2) if 20 <= t < STOP else color(0) if t < 10 else None for t in row]
+        line = cells(names, tints, marked(mask))
+        abc = self.read(row)
+        if abc is None: return svg(len(row) * SIZE, SIZE, line, label=' '.join(names))
+        above = [carries(*abc[:2])] if self.sign == '+' else []
+        sums = column([*above, abc[0], self.sign + abc[1], abc[2]], y=SIZE + 4, small=len(above))
+        return svg(len(row) * SIZE, SIZE + 8 + 16 * (3 + len(above)), line, sums, label=' '.join(names))
 
 # %% ../../nbs/16_tasks.arithmetic.ipynb #4566f4c3
 def carries(
@@ -121,23 +120,12 @@ def carries(
     b:str # As many digits
 ) -> str: # One more place: '1' where a carry arrives, else a blank
     "Where carries arrive when `a` and `b` are added"
-    out,c = ' ',0
+    out = ' '
+    c = 0
     for x,y in zip(reversed(a), reversed(b)):
         c = (int(x) + int(y) + c) // 10
         out = '1 '[1 - c] + out
     return out
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #ca90de96
-@patch
-def picture(self:Arithmetic, row, mask=None):
-    "The row, and below it the calculation as it is written on paper, with the carries of a sum"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    names,tints = [self.token_names[t][0] for t in row],[color(2) if 20 <= t < STOP else color(0) if t < 10 else None for t in row]
-    line,abc = cells(names, tints, marks),self.read(row)
-    if abc is None: return svg(len(row) * SIZE, SIZE, line, label=' '.join(names))
-    above = [carries(*abc[:2])] if self.sign == '+' else []
-    sums = column([*above, abc[0], self.sign + abc[1], abc[2]], y=SIZE + 4, small=len(above))
-    return svg(len(row) * SIZE, SIZE + 8 + 16 * (3 + len(above)), line, sums, label=' '.join(names))
 
 # %% ../../nbs/16_tasks.arithmetic.ipynb #c359929e
 @register('test')
@@ -162,7 +150,8 @@ class ReversedAddition(Arithmetic):
 @register('test')
 class Multiplication(Arithmetic):
     "Two numbers and their product, first digit first (2601.21725)"
-    sign,most = '×',9
+    sign = '×'
+    most = 9
     presets = Presets({'2601.21725': Preset('multiplication_5 of the released code [CODE]', digits=5, metric='paper')})
     def sizes(self, d):
         "Places of a product of two numbers of `d` digits, and tokens of a row"
@@ -184,34 +173,27 @@ class Sorting(Rewrite):
         metric:str='corrected' # Positions trained and scored: 'corrected' or 'paper'
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
-        self.answers,self.metric,self.stop,self.seq_len = n_symbols + 1,choose('metric', metric, METRICS),2 * n_symbols + 3,2 * length + 2
-        self.token_names = [str(i) for i in range(n_symbols + 1)] + ['=', '·'] + [f"{i}'" for i in range(1, n_symbols + 1)] + ['■']
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #9abcf2fb
-@patch
-def rows(self:Sorting, n, generator):
-    "int64 [n, seq_len] symbols and the same sorted, and bool [n, seq_len]: the positions that `metric` counts"
-    tokens,_ = Rewrite.rows(self, n, generator)
-    return tokens,self.scored(tokens, self.metric)
-
-@patch
-def scored(self:Sorting, tokens, metric):
-    "bool [n, T]: positions of the sorted symbols that `metric` counts, as in `answer_mask`"
-    return answer_mask(tokens, self.sep, self.pad + 1, self.stop, metric)
-
-# %% ../../nbs/16_tasks.arithmetic.ipynb #67858738
-@patch
-def write(self:Sorting, piece):
-    "x1 ... xn = the same in ascending order in the output's alphabet, then the stop"
-    x,m = torch.where(piece[1], piece[0] + self.pad, self.stop).sort(1).values,piece[1]
-    return torch.nn.functional.pad(x, (0, 1), value=self.stop),torch.nn.functional.pad(m, (1, 0), value=True)
-
-@patch
-def symbol(self:Sorting, t):
-    "The input symbol that a token of either alphabet stands for"
-    return t - self.pad * (t > self.pad)
-
-@patch
-def answer(self:Sorting, x):
-    "The list in ascending order in the output's alphabet, then the stop, which comes from nowhere"
-    return [At(t + self.pad, getattr(t, 'at', 0)) for t in sorted(x)] + [At(self.stop, None)]
+        self.metric = choose('metric', metric, METRICS)
+        self.answers = n_symbols + 1
+        self.stop = 2 * n_symbols + 3
+        self.seq_len = 2 * length + 2
+        answer = [f"{i}'" for i in range(1, n_symbols + 1)]
+        self.token_names = [str(i) for i in range(n_symbols + 1)] + ['=', '·'] + answer + ['■']
+    def rows(self, n, generator):
+        "int64 [n, seq_len] symbols and the same sorted, and bool [n, seq_len]: the positions that `metric` counts"
+        tokens,_ = Rewrite.rows(self, n, generator)
+        return tokens,self.scored(tokens, self.metric)
+    def scored(self, tokens, metric):
+        "bool [n, T]: positions of the sorted symbols that `metric` counts, as in `answer_mask`"
+        return answer_mask(tokens, self.sep, self.pad + 1, self.stop, metric)
+    def write(self, piece):
+        "x1 ... xn = the same in ascending order in the output's alphabet, then the stop"
+        x,m = piece
+        x = torch.where(m, x + self.pad, self.stop).sort(1).values
+        return torch.nn.functional.pad(x, (0, 1), value=self.stop),torch.nn.functional.pad(m, (1, 0), value=True)
+    def symbol(self, t):
+        "The input symbol that a token of either alphabet stands for"
+        return t - self.pad * (t > self.pad)
+    def answer(self, x):
+        "The list in ascending order in the output's alphabet, then the stop, which comes from nowhere"
+        return [At(t + self.pad, getattr(t, 'at', 0)) for t in sorted(x)] + [At(self.stop, None)]

@@ -9,11 +9,10 @@ __all__ = ['next_state', 'history', 'Eca']
 
 # %% ../../nbs/14_tasks.automata.ipynb #5e146a0a
 import torch
-from fastcore.basics import patch
 
 from ..checks import choose, whole
 from ..viz.draw import *
-from .core import Preset, Presets, register
+from .core import LONGEST, Preset, Presets, register
 from .sequences import Rewrite, draw_lengths, lay_out
 
 # %% ../../nbs/14_tasks.automata.ipynb #47a4085a
@@ -25,7 +24,8 @@ def next_state(
     "The state after `cells` under elementary rule `rule`"
     t = torch.arange(cells.shape[1], device=cells.device).expand_as(cells)
     size = torch.full_like(t[:, :1], cells.shape[1]) if size is None else size
-    left,right = cells.gather(1, (t - 1) % size),cells.gather(1, (t + 1) % size)
+    left = cells.gather(1, (t - 1) % size)
+    right = cells.gather(1, (t + 1) % size)
     return rule >> (4 * left + 2 * cells + right) & 1
 
 # %% ../../nbs/14_tasks.automata.ipynb #c909e70d
@@ -43,45 +43,50 @@ def history(
 # %% ../../nbs/14_tasks.automata.ipynb #25c36c58
 @register('rule')
 class Eca(Rewrite):
-    "An elementary cellular automaton: each state follows from the one before it (2505.22308; 2601.21725; the format is our reading)"
-    presets = Presets({'ours': Preset('our reading: the papers name rule 110 and the next state, not the format', rule=110, length=20, n_steps=2, lengths='fixed')})
+    "An elementary cellular automaton: each state follows from the one before it (2505.22308; 2601.21725; our format)"
+    presets = Presets({'ours': Preset('our reading: the papers name rule 110 and the next state, not the format',
+        rule=110, length=20, n_steps=2, lengths='fixed')})
     def __init__(self,
         rule:int=110, # Number of the rule, 0 to 255
         length:int=20, # Cells of a state, at least 3
         n_steps:int=2, # States to answer
         lengths:str='fixed' # 'fixed', or 'uniform' from 3 to `length`
     ):
-        self.rule,self.length,self.n_steps = whole('rule', rule, 0, 255),whole('length', length, 3, 1000),whole('n_steps', n_steps, 1, 100)
-        self.lengths,self.seq_len = choose('kind of lengths', lengths, ['fixed', 'uniform']),(length + 1) * (n_steps + 1) - 1
-        self.sep,self.pad,self.token_names = 2,3,['0', '1', '|', '·']
-        if self.seq_len > 4096: raise ValueError(f'{n_steps + 1} states of {length} cells make a row of {self.seq_len} tokens; at most 4096 are possible.')
-
-# %% ../../nbs/14_tasks.automata.ipynb #a9649b78
-@patch
-def rows(self:Eca, n, generator):
-    "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: every state but the first is asked for"
-    x,size = torch.randint(2, (n, self.length), generator=generator, device=generator.device),draw_lengths(n, self.length, self.lengths, generator, 3)
-    m = torch.arange(self.length, device=x.device) < size
-    return lay_out([(s, m) for s in history(x, self.rule, self.n_steps, size)], self.sep, self.pad, self.seq_len, asked=self.n_steps)
-
-# %% ../../nbs/14_tasks.automata.ipynb #a5bad0b7
-@patch
-def _follows(self:Eca, row):
-    states,table = self.split(row),dict(zip(('000', '001', '010', '011', '100', '101', '110', '111'), f'{self.rule:08b}'[::-1]))
-    text = [''.join(map(str, s)) for s in states]
-    sized = len(text) == self.n_steps + 1 and self._ring(text[0]) and all(len(s) == len(text[0]) for s in text)
-    return sized and all(b == ''.join(table[(a[i-1] + a[i] + a[(i+1) % len(a)])] for i in range(len(a))) for a,b in zip(text, text[1:]))
-
-@patch
-def _ring(self:Eca, s): return set(s) <= {'0', '1'} and (len(s) == self.length if self.lengths == 'fixed' else 3 <= len(s) <= self.length)
-
-# %% ../../nbs/14_tasks.automata.ipynb #c1774005
-@patch
-def picture(self:Eca, row, mask=None):
-    "A line of squares per state, dark for 1, and the row of tokens below"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    states,names = self.split(row),[self.token_names[t] for t in row]
-    w,h = grid_size(len(states), max(map(len, states)), 14)
-    line,note = cells(names, None, marks, y=h + 8),'text-anchor="start" font-size="11"'
-    said = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{"given" if i == 0 else "asked"}</text>' for i in range(len(states)))
-    return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), said, line, label=' '.join(names))
+        self.rule = whole('rule', rule, 0, 255)
+        self.length = whole('length', length, 3, 1000)
+        self.n_steps = whole('n_steps', n_steps, 1, 100)
+        self.lengths = choose('kind of lengths', lengths, ['fixed', 'uniform'])
+        self.token_names = ['0', '1', '|', '·']
+        self.sep = 2
+        self.pad = 3
+        self.seq_len = (length + 1) * (n_steps + 1) - 1
+        if self.seq_len > LONGEST:
+            made = f'{n_steps + 1} states of {length} cells make a row of {self.seq_len} tokens'
+            raise ValueError(f'{made}; at most {LONGEST} are possible.')
+    def rows(self, n, generator):
+        "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: all but the first are asked for"
+        x = torch.randint(2, (n, self.length), generator=generator, device=generator.device)
+        size = draw_lengths(n, self.length, self.lengths, generator, 3)
+        m = torch.arange(self.length, device=x.device) < size
+        states = [(s, m) for s in history(x, self.rule, self.n_steps, size)]
+        return lay_out(states, self.sep, self.pad, self.seq_len, asked=self.n_steps)
+    def _follows(self, row):
+        first,*others = text = [''.join(map(str, s)) for s in self.split(row)]
+        if len(others) != self.n_steps or not self._ring(first) or {*map(len, text)} != {len(first)}: return False
+        table = {f'{i:03b}': bit for i,bit in enumerate(f'{self.rule:08b}'[::-1])}
+        def after(a): return ''.join(table[a[i-1] + a[i] + a[(i+1) % len(a)]] for i in range(len(a)))
+        return all(b == after(a) for a,b in zip(text, others))
+    def _ring(self, s):
+        shortest = self.length if self.lengths == 'fixed' else 3
+        return set(s) <= {'0', '1'} and shortest <= len(s) <= self.length
+    def picture(self, row, mask=None):
+        "A line of squares per state, dark for 1, and the row of tokens below"
+        row = self.trim(row).tolist()
+        names = [self.token_names[t] for t in row]
+        states = self.split(row)
+        w,h = grid_size(len(states), max(map(len, states)), 14)
+        line = cells(names, None, marked(mask), y=h + 8)
+        said = ['given'] + ['asked'] * (len(states) - 1)
+        note = 'text-anchor="start" font-size="11"'
+        notes = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{s}</text>' for i,s in enumerate(said))
+        return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), notes, line, label=' '.join(names))

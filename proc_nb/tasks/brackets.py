@@ -8,8 +8,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/tasks.brackets.html.md"""
 __all__ = ['outline', 'partners', 'bracket_names', 'Brackets', 'Dyck', 'DyckShuffle']
 
 # %% ../../nbs/11_tasks.brackets.ipynb #d59494a4
+from collections.abc import Callable
+
 import torch
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..cuda_graph import replayed
@@ -26,13 +28,14 @@ def outline(
     closed:bool=True # Is everything closed at the end?
 ) -> torch.Tensor: # bool [n, seq_len]: does this position open?
     "Walks over the depth: where each row opens"
-    coin = torch.rand(seq_len, n, generator=generator, device=generator.device) < p_open
+    coin = uniform(seq_len, n, generator=generator) < p_open
     return _walk(coin, cap=ifnone(max_depth, seq_len), closed=closed)
 
 @replayed
 def _walk(coin, *, cap, closed):
     "The walks of coins [seq_len, n]"
-    (T,n),opens = coin.shape,[]
+    T,n = coin.shape
+    opens = []
     depth = torch.zeros(n, dtype=torch.int64, device=coin.device)
     for t in range(T):
         room = min(cap, T - t - 1) if closed else cap
@@ -69,15 +72,58 @@ def _released(**more):
 # %% ../../nbs/11_tasks.brackets.ipynb #4b09b653
 class Brackets(Task):
     "Rows of opening and closing brackets; the base of both languages"
+    opens:Callable # these three are written by each language
+    kinds:Callable
+    choices:Callable
     def _set(self, k, seq_len, p_open):
-        self.k,self.seq_len,self.pad = whole('k', k, 1, 10_000),whole('seq_len', seq_len, 2, 4096),2 * k
+        self.k = whole('k', k, 1, 10_000)
+        self.seq_len = whole('seq_len', seq_len, 2, 4096)
+        self.pad = 2 * k
         if seq_len % 2: raise ValueError(f'seq_len must be even, since every bracket has a partner, not {seq_len}.')
-        self.p_open,self.token_names = between('p_open', p_open, 0, 1),bracket_names(k) + ['·']
+        self.p_open = between('p_open', p_open, 0, 1)
+        self.token_names = bracket_names(k) + ['·']
     def rows(self, n, generator):
         "int64 [n, seq_len] brackets, and bool [n, seq_len]: every next one is asked for"
         opens = self.opens(n, generator)
         tokens = self.kinds(opens, generator) + self.k * ~opens
         return tokens,(torch.arange(self.seq_len, device=tokens.device) < self.seq_len - 1).expand_as(tokens)
+    def pairs(self,
+        row:list # Tokens
+    ) -> list: # (opening, closing) positions
+        "Partners in any row: a closing bracket takes the latest of its kind that is still open"
+        left = {} # kind -> places of those that are open
+        out = []
+        for i,t in enumerate(row):
+            if t < self.k: left.setdefault(t, []).append(i)
+            elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
+        return out
+    def picture(self, row, mask=None):
+        "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
+        row = self.trim(row).tolist()
+        names = [self.token_names[t] for t in row]
+        pairs = self.pairs(row)
+        lone = set(range(len(row))) - {i for p in pairs for i in p}
+        height = [sum(t < self.k for t in row[:i+1]) * 2 - i - 1 for i in range(len(row))]
+        tints = [color(t % self.k) for t in row]
+        heights = [max(0, h) for h in height]
+        return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=heights)
+    def ceiling(self,
+        n:int=2000, # Rows to average over
+        generator:torch.Generator=None # Source of randomness; seed 0 if None
+    ) -> float: # Share of next tokens, 0 to 1
+        "Accuracy of somebody who knows the rule, estimated on `n` rows"
+        tokens = self.batch(n, ifnone(generator, seeded(0))).tokens
+        one = torch.nn.functional.one_hot(tokens % self.k, self.k) * ((tokens < self.k) * 2 - 1)[..., None]
+        count = one.cumsum(1)[:, :-1] # [n, seq_len - 1, k]: open brackets of each kind
+        depth = count.sum(-1)
+        kinds = self.choices(count) # how many brackets may close
+        left = self.seq_len - torch.arange(1, self.seq_len, device=tokens.device)
+        return float(self._best(depth, kinds, left).mean())
+    def _best(self, depth, kinds, left):
+        cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))
+        free = depth < (torch.minimum(cap, left - 1) if getattr(self, 'closed', True) else cap)
+        p = torch.where(depth == 0, 1., torch.where(free, self.p_open, 0.))
+        return torch.maximum(p / self.k, (1 - p) / kinds.clamp(min=1))
 
 # %% ../../nbs/11_tasks.brackets.ipynb #914ddda6
 @register('rule')
@@ -89,54 +135,26 @@ class Dyck(Brackets):
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5 # Probability of opening where both are possible
     ): self._set(k, seq_len, p_open)
+    def choices(self, count):
+        "How many kinds may close next: that of the latest open bracket, if there is one"
+        return (count.sum(-1) > 0).long()
     def opens(self, n, generator):
         "bool [n, seq_len]: walks of any depth that end where they began"
         return outline(n, self.seq_len, self.p_open, generator)
-
-# %% ../../nbs/11_tasks.brackets.ipynb #45ae7d74
-@patch
-def kinds(self:Dyck, opens, generator):
-    "A kind for every bracket: a closing one takes that of its opening"
-    kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
-    return torch.where(opens, kind, kind.gather(1, partners(opens)))
-
-# %% ../../nbs/11_tasks.brackets.ipynb #ff46afb1
-@patch
-def valid(self:Dyck, tokens):
-    "bool [n]: rows that peel away to nothing"
-    return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _peels(self:Dyck, row):
-    left = []
-    for t in row:
-        if t == self.pad: continue
-        if left and left[-1] < self.k and t == left[-1] + self.k: left.pop()
-        else: left.append(t)
-    return not left
-
-# %% ../../nbs/11_tasks.brackets.ipynb #765f1eb4
-@patch
-def pairs(self:Brackets,
-    row:list # Tokens
-) -> list: # (opening, closing) positions
-    "Partners in any row: a closing bracket takes the latest of its kind that is still open"
-    left,out = {},[]
-    for i,t in enumerate(row):
-        if t < self.k: left.setdefault(t, []).append(i)
-        elif left.get(t - self.k): out.append((left[t - self.k].pop(), i))
-    return out
-
-# %% ../../nbs/11_tasks.brackets.ipynb #b283109d
-@patch
-def picture(self:Brackets, row, mask=None):
-    "Arcs between partners, the number of open brackets below; a bracket without a partner is struck out"
-    row = self.trim(row).tolist()
-    pairs,names = self.pairs(row),[self.token_names[t] for t in row]
-    lone = set(range(len(row))) - {i for p in pairs for i in p}
-    height = [sum(t < self.k for t in row[:i+1]) * 2 - i - 1 for i in range(len(row))]
-    tints = [color(t % self.k) for t in row]
-    return joined(names, pairs, tints, [tints[i] for i,_ in pairs], struck=lone, heights=[max(0, h) for h in height])
+    def kinds(self, opens, generator):
+        "A kind for every bracket: a closing one takes that of its opening"
+        kind = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
+        return torch.where(opens, kind, kind.gather(1, partners(opens)))
+    def valid(self, tokens):
+        "bool [n]: rows that peel away to nothing"
+        return torch.tensor([self._peels(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
+    def _peels(self, row):
+        left = []
+        for t in row:
+            if t == self.pad: continue
+            if left and left[-1] < self.k and t == left[-1] + self.k: left.pop()
+            else: left.append(t)
+        return not left
 
 # %% ../../nbs/11_tasks.brackets.ipynb #8c60c444
 @register('rule')
@@ -147,31 +165,40 @@ class DyckShuffle(Brackets):
         k:int=16, # Kinds of bracket
         seq_len:int=64, # Tokens in a row, even
         p_open:float=.5, # Probability of opening where both are possible
-        max_depth:int=None, # Most brackets open at once, up to half of `seq_len`; that half or 16 if None, whichever is less
+        max_depth:int=None, # Most brackets open at once, up to half of `seq_len`; that half, or 16, if None
         closed:bool=True # Is everything closed at the end?
     ):
         self._set(k, seq_len, p_open)
         self.max_depth = min(16, seq_len // 2) if max_depth is None else whole('max_depth', max_depth, 1, seq_len // 2)
         self.closed = choose('value of closed', closed, [True, False])
-
-# %% ../../nbs/11_tasks.brackets.ipynb #ffd02293
-@patch
-def opens(self:DyckShuffle, n, generator):
-    "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
-    return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
+    def choices(self, count):
+        "How many kinds may close next: all that are open"
+        return (count > 0).sum(-1)
+    def opens(self, n, generator):
+        "bool [n, seq_len]: walks no deeper than `max_depth` that end at 0 if `closed`"
+        return outline(n, self.seq_len, self.p_open, generator, self.max_depth, self.closed)
+    def kinds(self, opens, generator):
+        "A kind for every bracket: a closing one takes any kind that is open"
+        drawn = torch.randint(self.k, opens.shape, generator=generator, device=generator.device)
+        pick = uniform(*opens.shape, generator=generator)
+        return _crossing(opens, drawn, pick, k=self.k)
+    def valid(self, tokens):
+        "bool [n]: rows in which no kind closes more often than it opened, none is too deep, and what must close does"
+        return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
+    def _counts(self, row):
+        count = dict.fromkeys(range(self.k), 0)
+        for t in row:
+            if t == self.pad: continue
+            count[t % self.k] += 1 if t < self.k else -1
+            if count[t % self.k] < 0 or sum(count.values()) > self.max_depth: return False
+        return not (self.closed and any(count.values()))
 
 # %% ../../nbs/11_tasks.brackets.ipynb #137e7bd4
-@patch
-def kinds(self:DyckShuffle, opens, generator):
-    "A kind for every bracket: a closing one takes any kind that is open"
-    rand = dict(generator=generator, device=generator.device)
-    drawn,pick = torch.randint(self.k, opens.shape, **rand),torch.rand(opens.shape, **rand)
-    return _crossing(opens, drawn, pick, k=self.k)
-
 @replayed
 def _crossing(opens, drawn, pick, *, k):
     "Kinds for openings [n, T]: those drawn, or at a closing one the kind that `pick` says among those that are open"
-    count,out = torch.zeros(len(opens), k, dtype=torch.int64, device=opens.device),[]
+    count = torch.zeros(len(opens), k, dtype=torch.int64, device=opens.device)
+    out = []
     for o,d,p in zip(opens.T[..., None], drawn.T[..., None], pick.T[..., None]):
         out.append(torch.where(o, d, _nth_open(count, p)))
         count.scatter_add_(1, out[-1], o * 2 - 1)
@@ -181,40 +208,3 @@ def _nth_open(count, p):
     "A kind with brackets open, by `p` in [0, 1)"
     seen = (count > 0).cumsum(1)
     return (seen > (p * seen[:, -1:]).floor()).int().argmax(1, keepdim=True)
-
-# %% ../../nbs/11_tasks.brackets.ipynb #3279b62a
-@patch
-def valid(self:DyckShuffle, tokens):
-    "bool [n]: rows in which no kind closes more often than it opened, no depth is passed and, if `closed`, nothing is left open"
-    return torch.tensor([self._counts(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _counts(self:DyckShuffle, row):
-    count = dict.fromkeys(range(self.k), 0)
-    for t in row:
-        if t == self.pad: continue
-        count[t % self.k] += 1 if t < self.k else -1
-        if count[t % self.k] < 0 or sum(count.values()) > self.max_depth: return False
-    return not (self.closed and any(count.values()))
-
-# %% ../../nbs/11_tasks.brackets.ipynb #f30b7aeb
-@patch
-def ceiling(self:Brackets,
-    n:int=2000, # Rows to average over
-    generator:torch.Generator=None # Source of randomness; seed 0 if None
-) -> float: # Share of next tokens, 0 to 1
-    "Accuracy of somebody who knows the rule, estimated on `n` rows"
-    tokens = self.batch(n, ifnone(generator, torch.Generator().manual_seed(0))).tokens
-    one = torch.nn.functional.one_hot(tokens % self.k, self.k) * ((tokens < self.k) * 2 - 1)[..., None]
-    count = one.cumsum(1)[:, :-1]
-    depth,kinds = count.sum(-1),(count > 0).sum(-1) if isinstance(self, DyckShuffle) else (count.sum(-1) > 0).long()
-    left = self.seq_len - torch.arange(1, self.seq_len)
-    return float(self._best(depth, kinds, left).mean())
-
-# %% ../../nbs/11_tasks.brackets.ipynb #f65f14f4
-@patch
-def _best(self:Brackets, depth, kinds, left):
-    cap = torch.full_like(left, getattr(self, 'max_depth', self.seq_len))
-    free = depth < (torch.minimum(cap, left - 1) if getattr(self, 'closed', True) else cap)
-    p = torch.where(depth == 0, 1., torch.where(free, self.p_open, 0.))
-    return torch.maximum(p / self.k, (1 - p) / kinds.clamp(min=1))

@@ -10,7 +10,7 @@ __all__ = ['Control', 'Shuffled', 'shuffled', 'RandomTokens', 'random_tokens', '
 # %% ../../nbs/17_tasks.controls.ipynb #6fa0977f
 import torch
 import torch.nn.functional as F
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from .core import *
 
@@ -22,7 +22,7 @@ class Control(Task):
         settings:dict=None # Its arguments
     ):
         self.base = tasks[rule](**ifnone(settings, {}))
-        self.seq_len,self.pad,self.token_names = self.base.seq_len,self.base.pad,self.base.token_names
+        for k in 'seq_len', 'pad', 'token_names': setattr(self, k, getattr(self.base, k))
     def rows(self, n, generator):
         "int64 [n, seq_len] rows of the rule with their tokens destroyed but for the padding, and its loss mask"
         b = self.base.batch(n, generator)
@@ -34,7 +34,7 @@ class Shuffled(Control):
     "The rows of a rule, each in a random order (2601.21725)"
     def destroy(self, tokens, generator):
         "int64 [n, T]: each row's tokens in another order, padding behind them"
-        key = torch.rand(tokens.shape, generator=generator, device=tokens.device)
+        key = uniform(*tokens.shape, generator=generator)
         return tokens.gather(1, (key + 2 * (tokens == self.pad)).argsort(1))
 
 def shuffled(
@@ -66,26 +66,26 @@ class Mixture(Task):
         rules:tuple=('set', 'union') # Names of rules, or [name, arguments]
     ):
         named = [(r, {}) if isinstance(r, str) else r for r in rules]
-        if len({n for n,_ in named}) < max(2, len(named)): raise ValueError(f'A mixture needs at least two different rules, not {rules!r}.')
-        self.bases,self.pad = [tasks[n](**kw) for n,kw in named],0
+        if len({n for n,_ in named}) < max(2, len(named)):
+            raise ValueError(f'A mixture needs at least two different rules, not {rules!r}.')
+        self.bases = [tasks[n](**kw) for n,kw in named]
+        self.pad = 0
         own = [[n for i,n in enumerate(b.token_names) if i != b.pad] for b in self.bases]
         self.token_names = ['·', *dict.fromkeys(n for o in own for n in o), *(f'<{n}>' for n,_ in named)]
         self.seq_len = 1 + max(b.seq_len for b in self.bases)
         at = {n: i for i,n in enumerate(self.token_names)}
-        self.maps = [torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)]) for b in self.bases]
-
-# %% ../../nbs/17_tasks.controls.ipynb #de198069
-@patch
-def rows(self:Mixture, n, generator):
-    "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"
-    which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
-    tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
-    each = torch.arange(n, device=which.device)
-    return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
-
-@patch
-def _named(self:Mixture, i, n, generator):
-    b = self.bases[i].batch(n, generator)
-    tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (on_device(self.maps[i], b.tokens.device)[b.tokens], b.loss_mask))
-    tokens[:, 0] = self.vocab_size - len(self.bases) + i
-    return tokens,mask
+        def names(b):
+            return torch.tensor([0 if i == b.pad else at[n] for i,n in enumerate(b.token_names)], device='cpu')
+        self.maps = [names(b) for b in self.bases] # a rule's tokens -> those of the mixture
+    def rows(self, n, generator):
+        "int64 [n, seq_len] a rule's token and a row of that rule, and bool [n, seq_len]: what that rule asks for"
+        which = torch.randint(len(self.bases), (n,), generator=generator, device=generator.device)
+        tokens,masks = zip(*(self._named(i, n, generator) for i in range(len(self.bases))))
+        each = torch.arange(n, device=which.device)
+        return torch.stack(tokens)[which, each],torch.stack(masks)[which, each]
+    def _named(self, i, n, generator):
+        b = self.bases[i].batch(n, generator)
+        names = on_device(self.maps[i], b.tokens.device)
+        tokens,mask = (F.pad(x, (1, self.seq_len - 1 - x.shape[1])) for x in (names[b.tokens], b.loss_mask))
+        tokens[:, 0] = self.vocab_size - len(self.bases) + i
+        return tokens,mask

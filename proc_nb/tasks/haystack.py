@@ -9,7 +9,6 @@ __all__ = ['Haystack']
 
 # %% ../../nbs/15_tasks.haystack.ipynb #323f9d11
 import torch
-from fastcore.basics import patch
 
 from ..checks import whole
 from ..viz.draw import *
@@ -19,68 +18,61 @@ from .core import *
 @register('test')
 class Haystack(Task):
     "Key-value pairs, then a key whose value is asked for (2505.22308; 2601.21725)"
-    answers,presets = 127,Presets({'2601.21725': Preset('condattendstream_30 of the released code [CODE]', n_pairs=30),
+    answers = 127
+    presets = Presets({'2601.21725': Preset('condattendstream_30 of the released code [CODE]', n_pairs=30),
         '2505.22308': Preset('as 2601.21725 [INFER]', n_pairs=30)})
     def __init__(self,
         n_pairs:int=30 # Most pairs in a row
     ):
         self.n_pairs = whole('n_pairs', n_pairs, 1, 64)
-        self.pad,self.seq_len,self.key,self.query = 0,2 * n_pairs + 2,128,128 + n_pairs
+        self.pad = 0
+        self.seq_len = 2 * n_pairs + 2
+        self.key = 128 # the first token that is a key; values come before
+        self.query = 128 + n_pairs # the first that asks for a key
         letters = [f'k{i}' for i in range(n_pairs)] + [f'k{i}?' for i in range(n_pairs)]
-        self.token_names = ['·'] + [str(i) for i in range(1, 128)] + letters + [f'-{i}' for i in range(128 - 2 * n_pairs)]
-
-# %% ../../nbs/15_tasks.haystack.ipynb #ab702aa0
-@patch
-@one_answer
-def rows(self:Haystack, n, generator):
-    "int64 [n, seq_len] pairs, question and answer, and bool [n, seq_len]: true at the question only"
-    rand = dict(generator=generator, device=generator.device)
-    keys = torch.rand(n, self.n_pairs, **rand).argsort(1)
-    values = torch.randint(1, 128, (n, self.n_pairs), **rand)
-    size = torch.randint(1, self.n_pairs + 1, (n, 1), **rand)
-    needle = (torch.rand(n, 1, **rand) * size).long()
-    return self._write(keys, values, size, needle)
-
-# %% ../../nbs/15_tasks.haystack.ipynb #7ce27068
-@patch
-def _write(self:Haystack, keys, values, size, needle):
-    pairs = torch.stack([keys + self.key, values], 2).flatten(1)
-    t = torch.arange(self.seq_len, device=keys.device).expand(len(keys), -1)
-    tokens = torch.where(t < 2 * size, torch.nn.functional.pad(pairs, (0, 2)), self.pad)
-    tokens.scatter_(1, 2 * size, keys.gather(1, needle) + self.query)
-    tokens.scatter_(1, 2 * size + 1, values.gather(1, needle))
-    return tokens,t == 2 * size
-
-# %% ../../nbs/15_tasks.haystack.ipynb #0f2ffb58
-@patch
-def valid(self:Haystack, tokens):
-    "bool [n]: rows of distinct keys with values, whose last token is the value of the key that is asked for"
-    return torch.tensor([self._answers(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _answers(self:Haystack, row):
-    while row and row[-1] == self.pad: row.pop()
-    *pairs,query,answer = row if len(row) > 3 else [0, 0, 0]
-    keys,values = pairs[::2],pairs[1::2]
-    formed = len(keys) == len(values) == len(set(keys)) <= self.n_pairs
-    formed = formed and all(self.key <= k < self.query for k in keys) and all(0 < v < self.key for v in values)
-    return formed and dict(zip(keys, values)).get(query - self.n_pairs) == answer
-
-# %% ../../nbs/15_tasks.haystack.ipynb #8477f431
-@patch
-def guesses(self:Haystack):
-    "What guessing scores: any possible answer, or any value in the row"
-    return {'any possible answer': self.chance, 'any value in the row': sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs}
-
-# %% ../../nbs/15_tasks.haystack.ipynb #b0e63c11
-@patch
-def picture(self:Haystack, row, mask=None):
-    "Pairs as columns, key above value, and an arrow from the question to the pair that answers it"
-    row = self.trim(row).tolist()
-    ask,asked = len(row) - 2 + len(row) % 2,marked(mask)
-    hit = [i // 2 for i in range(0, ask, 2) if row[i] == row[ask] - self.n_pairs][:1]
-    tints = [color(2) if i // 2 in (*hit, ask // 2) else color(4) if t >= self.key else None for i,t in enumerate(row)]
-    names,top = [self.token_names[t] for t in row],46
-    lines = (cells(names[o::2], tints[o::2], [i // 2 for i in asked if i % 2 == o], y=top + o * SIZE) for o in (0, 1))
-    arc = arcs([(ask // 2, i) for i in hit], [color(2)], top - 1, min(9, 56 / max(1, ask // 2)), arrow=True)
-    return svg((len(row) + 1) // 2 * SIZE, top + 2 * SIZE + 4, arc, *lines, label=' '.join(names))
+        unused = [f'-{i}' for i in range(128 - 2 * n_pairs)]
+        self.token_names = ['·'] + [str(i) for i in range(1, 128)] + letters + unused
+    @one_answer
+    def rows(self, n, generator):
+        "int64 [n, seq_len] pairs, question and answer, and bool [n, seq_len]: true at the question only"
+        rand = dict(generator=generator, device=generator.device)
+        keys = uniform(n, self.n_pairs, generator=generator).argsort(1)
+        values = torch.randint(1, 128, (n, self.n_pairs), **rand)
+        size = torch.randint(1, self.n_pairs + 1, (n, 1), **rand)
+        needle = (uniform(n, 1, generator=generator) * size).long()
+        return self._write(keys, values, size, needle)
+    def _write(self, keys, values, size, needle):
+        pairs = torch.stack([keys + self.key, values], 2).flatten(1)
+        t = torch.arange(self.seq_len, device=keys.device).expand(len(keys), -1)
+        tokens = torch.where(t < 2 * size, torch.nn.functional.pad(pairs, (0, 2)), self.pad)
+        tokens.scatter_(1, 2 * size, keys.gather(1, needle) + self.query)
+        tokens.scatter_(1, 2 * size + 1, values.gather(1, needle))
+        return tokens,t == 2 * size
+    def valid(self, tokens):
+        "bool [n]: rows of distinct keys with values, whose last token is the value of the key that is asked for"
+        return torch.tensor([self._answers(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
+    def _answers(self, row):
+        while row and row[-1] == self.pad: row.pop()
+        *pairs,query,answer = row if len(row) > 3 else [0, 0, 0]
+        keys = pairs[::2]
+        values = pairs[1::2]
+        formed = len(keys) == len(values) == len(set(keys)) <= self.n_pairs
+        formed = formed and all(self.key <= k < self.query for k in keys) and all(0 < v < self.key for v in values)
+        return formed and dict(zip(keys, values)).get(query - self.n_pairs) == answer
+    def guesses(self):
+        "What guessing scores: any possible answer, or any value in the row"
+        in_row = sum(1 / m for m in range(1, self.n_pairs + 1)) / self.n_pairs
+        return {'any possible answer': self.chance, 'any value in the row': in_row}
+    def picture(self, row, mask=None):
+        "Pairs as columns, key above value, and an arrow from the question to the pair that answers it"
+        row = self.trim(row).tolist()
+        asked = marked(mask)
+        ask = len(row) - 2 + len(row) % 2
+        hit = [i // 2 for i in range(0, ask, 2) if row[i] == row[ask] - self.n_pairs][:1]
+        def tint(i, t): return color(2) if i // 2 in (*hit, ask // 2) else color(4) if t >= self.key else None
+        tints = [tint(i, t) for i,t in enumerate(row)]
+        names = [self.token_names[t] for t in row]
+        top = 46
+        def line(o): return cells(names[o::2], tints[o::2], [i // 2 for i in asked if i % 2 == o], y=top + o * SIZE)
+        arc = arcs([(ask // 2, i) for i in hit], [color(2)], top - 1, min(9, 56 / max(1, ask // 2)), arrow=True)
+        return svg((len(row) + 1) // 2 * SIZE, top + 2 * SIZE + 4, arc, line(0), line(1), label=' '.join(names))

@@ -8,41 +8,46 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/tasks.mixture.html.md"""
 __all__ = ['RuleMix', 'warm_task']
 
 # %% ../../nbs/18_tasks.mixture.ipynb #a41e5f01
-import math
+import inspect, math
 
 import torch
-from fastcore.basics import patch
 
 from ..checks import between
-from .core import Task, tasks
+from .core import on_device, Task, tasks
 from .controls import shuffled
 
 # %% ../../nbs/18_tasks.mixture.ipynb #ba1e63d6
 class RuleMix(Task):
     "Rows of several rules, each with its share"
     def __init__(self,
-        rules:dict # Name of a rule (or (name, settings)) -> its share
+        rules:dict # A rule, or its name -> its share
     ):
         self.shares = {k: between(f'share of {k}', v, 0, math.inf) for k,v in rules.items()}
         self.parts = [t if isinstance(t, Task) else tasks[t]() for t in rules]
         names = dict.fromkeys(n for t in self.parts for i,n in enumerate(t.token_names) if i != t.pad)
         self.token_names = [f'<{t.name}>' for t in self.parts] + list(names) + ['·']
-        self.pad,self.seq_len = len(self.token_names) - 1,1 + max(t.seq_len for t in self.parts)
+        self.pad = len(self.token_names) - 1
+        self.seq_len = 1 + max(t.seq_len for t in self.parts)
         at = {n: i for i,n in enumerate(self.token_names)}
-        self.codes = [torch.tensor([self.pad if i == t.pad else at[n] for i,n in enumerate(t.token_names)]) for t in self.parts]
-
-# %% ../../nbs/18_tasks.mixture.ipynb #45cb995d
-@patch
-def rows(self:RuleMix, n, generator):
-    "Tokens int64 [n, T] and which of them are answers, bool [n, T]"
-    which = torch.multinomial(torch.tensor(list(self.shares.values())), n, True, generator=generator)
-    x,mask = torch.full((n, self.seq_len), self.pad),torch.zeros(n, self.seq_len, dtype=torch.bool)
-    for i,(t,code) in enumerate(zip(self.parts, self.codes)):
-        mine = (which == i).nonzero()[:, 0]
-        if not len(mine): continue
-        b = t.batch(len(mine), generator)
-        x[mine, 0],x[mine, 1:1 + t.seq_len],mask[mine, 1:1 + t.seq_len] = i,code[b.tokens],b.loss_mask
-    return x,mask
+        def code(t):
+            return torch.tensor([self.pad if i == t.pad else at[n] for i,n in enumerate(t.token_names)], device='cpu')
+        self.codes = [code(t) for t in self.parts] # a rule's tokens -> those of the mixture
+    def rows(self, n, generator):
+        "Tokens int64 [n, T] and which of them are answers, bool [n, T]"
+        device = generator.device
+        shares = torch.tensor(list(self.shares.values()), dtype=torch.float32, device=device)
+        which = torch.multinomial(shares, n, True, generator=generator)
+        x = torch.full((n, self.seq_len), self.pad, device=device)
+        mask = torch.zeros(n, self.seq_len, dtype=torch.bool, device=device)
+        for i,(t,code) in enumerate(zip(self.parts, self.codes)):
+            mine = (which == i).nonzero()[:, 0]
+            if not len(mine): continue
+            b = t.batch(len(mine), generator)
+            end = 1 + b.tokens.shape[1]
+            x[mine, 0] = i
+            x[mine, 1:end] = on_device(code, device)[b.tokens]
+            mask[mine, 1:end] = b.loss_mask
+        return x,mask
 
 # %% ../../nbs/18_tasks.mixture.ipynb #b5b1b1ba
 def warm_task(
@@ -55,4 +60,4 @@ def warm_task(
     if '+' in rule: return RuleMix({warm_task(r.strip(), length): 1. for r in rule.split('+')})
     if rule.startswith('shuffled '): return shuffled(warm_task(rule[9:], length))
     kind = tasks[rule]
-    return kind(length=length) if 'length' in kind.__init__.__code__.co_varnames else kind()
+    return kind(length=length) if 'length' in inspect.signature(kind.__init__).parameters else kind()

@@ -12,7 +12,6 @@ __all__ = ['RELEASED', 'draw_lengths', 'lay_out', 'released', 'Rewrite', 'At', '
 from collections.abc import Callable
 
 import torch
-from fastcore.basics import patch
 
 from ..checks import between, choose, whole
 from ..viz.draw import color, joined, marked
@@ -40,10 +39,15 @@ def lay_out(
 ) -> tuple: # tokens int64 [n, seq_len], loss mask bool [n, seq_len]
     "One row from several pieces; nothing is asked but the symbols of the last `asked` pieces"
     first,m = pieces[0]
-    at,t = torch.zeros_like(m[:, :1], dtype=torch.int64),torch.arange(seq_len, device=m.device)
-    row,mask = first.new_full((len(m), seq_len + 1), pad),torch.zeros(len(m), seq_len, dtype=torch.bool, device=m.device)
+    n = len(m)
+    t = torch.arange(seq_len, device=m.device)
+    row = first.new_full((n, seq_len + 1), pad) # one place more, for all that does not count
+    mask = torch.zeros(n, seq_len, dtype=torch.bool, device=m.device)
+    at = torch.zeros_like(m[:, :1], dtype=torch.int64) # where each row goes on
     for i,(x,m) in enumerate(pieces):
-        if i: at = row.scatter_(1, at, sep) is None or at + 1
+        if i:
+            row.scatter_(1, at, sep)
+            at = at + 1
         row.scatter_(1, torch.where(m, at + m.cumsum(1) - 1, seq_len), x)
         end = at + m.sum(1, keepdim=True)
         if i >= len(pieces) - asked: mask |= (t >= at - 1) & (t < end - 1)
@@ -56,76 +60,85 @@ def released(
     **kwargs # Arguments beyond length, lengths and n_symbols
 ) -> Presets: # The settings of 2601.21725
     "The released configuration and the command-line defaults of the papers' code"
-    return Presets({'2601.21725': Preset('released configuration [CODE]', **RELEASED, **kwargs), 'released-defaults': Preset(
-        'command-line defaults of the released code, perhaps the small models [CODE, INFER]', length=20, lengths='fixed', n_symbols=20, **kwargs)})
+    small = 'command-line defaults of the released code, perhaps the small models [CODE, INFER]'
+    return Presets({'2601.21725': Preset('released configuration [CODE]', **RELEASED, **kwargs),
+        'released-defaults': Preset(small, length=20, lengths='fixed', n_symbols=20, **kwargs)})
 
 # %% ../../nbs/12_tasks.sequences.ipynb #234e6b8a
 class Rewrite(Task):
     "Inputs, a separator, and an output that follows from them; the base of the rules on this page"
-    presets,pieces,shortest = released(),1,1
+    presets = released()
+    pieces = 1 # inputs
+    shortest = 1 # symbols of an input
     answer:Callable
     def __init__(self,
         length:int=20, # Longest input, in symbols
         lengths:str='uniform', # 'uniform' up to `length`, or 'fixed'
         n_symbols:int=99 # Different symbols
     ):
-        self.length,self.n_symbols = whole('length', length, self.shortest * self.pieces, 2000),whole('n_symbols', n_symbols, 1, 10_000)
-        if length % self.pieces: raise ValueError(f'length must be even, since each of the two sequences gets half of it, not {length}.')
+        self.length = whole('length', length, self.shortest * self.pieces, 2000)
+        self.n_symbols = whole('n_symbols', n_symbols, 1, 10_000)
+        if length % self.pieces:
+            raise ValueError(f'length must be even, since each of the two sequences gets half of it, not {length}.')
         self.lengths = choose('kind of lengths', lengths, ['uniform', 'fixed'])
-        self.sep,self.pad,self.seq_len = n_symbols + 1,n_symbols + 2,2 * length + self.pieces
+        self.sep = n_symbols + 1
+        self.pad = n_symbols + 2
+        self.seq_len = 2 * length + self.pieces
         self.token_names = [str(i) for i in range(n_symbols + 1)] + ['|', '·']
-
-# %% ../../nbs/12_tasks.sequences.ipynb #d9524c91
-@patch
-def rows(self:Rewrite, n, generator):
-    "int64 [n, seq_len] inputs and output, separated and padded, and bool [n, seq_len]: the output is asked for"
-    inputs = self.read(n, generator)
-    return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
-
-@patch
-def read(self:Rewrite, n, generator):
-    "The inputs of `n` rows: per piece its symbols, int64 [n, L], and which of them count, bool [n, L]"
-    return [self.symbols(n, generator) for _ in range(self.pieces)]
-
-@patch
-def symbols(self:Rewrite, n, generator):
-    "One piece: symbols drawn evenly, and as many of them as the row's length says"
-    w = self.length // self.pieces
-    x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
-    return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
-
-# %% ../../nbs/12_tasks.sequences.ipynb #27feda93
-@patch
-def split(self:Rewrite,
-    row:list # Tokens
-) -> list: # The parts between separators, without the padding at the end
-    "The parts of a row"
-    row,parts = list(row),[[]]
-    while row and row[-1] == self.pad: row.pop()
-    for t in row: parts[-1].append(t) if t != self.sep else parts.append([])
-    return parts
-
-# %% ../../nbs/12_tasks.sequences.ipynb #759deea0
-@patch
-def valid(self:Rewrite, tokens):
-    "bool [n]: rows whose last part is what `answer` makes of the others"
-    return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool)
-
-@patch
-def _follows(self:Rewrite, row):
-    *inputs,output = self.split(row)
-    return self.formed(*inputs) and self.answer(*inputs) == output
-
-# %% ../../nbs/12_tasks.sequences.ipynb #2b2c233f
-@patch
-def formed(self:Rewrite, *inputs):
-    "Are there as many inputs as the rule reads, each of an allowed length and of symbols only?"
-    return len(inputs) == self.pieces and all(map(self._sized, inputs))
-
-@patch
-def _sized(self:Rewrite, x):
-    w = self.length // self.pieces
-    return (len(x) == w if self.lengths == 'fixed' else self.shortest <= len(x) <= w) and all(0 < t < self.sep for t in x)
+    def rows(self, n, generator):
+        "int64 [n, seq_len] inputs and output, separated and padded, and bool [n, seq_len]: the output is asked for"
+        inputs = self.read(n, generator)
+        return lay_out([*inputs, self.write(*inputs)], self.sep, self.pad, self.seq_len)
+    def read(self, n, generator):
+        "The inputs of `n` rows: per piece its symbols, int64 [n, L], and which of them count, bool [n, L]"
+        return [self.symbols(n, generator) for _ in range(self.pieces)]
+    def symbols(self, n, generator):
+        "One piece: symbols drawn evenly, and as many of them as the row's length says"
+        w = self.length // self.pieces
+        x = torch.randint(1, self.sep, (n, w), generator=generator, device=generator.device)
+        return x,torch.arange(w, device=x.device) < draw_lengths(n, w, self.lengths, generator, self.shortest)
+    def split(self,
+        row:list # Tokens
+    ) -> list: # The parts between separators, without the padding at the end
+        "The parts of a row"
+        row = list(row)
+        parts = [[]]
+        while row and row[-1] == self.pad: row.pop()
+        for t in row: parts[-1].append(t) if t != self.sep else parts.append([])
+        return parts
+    def valid(self, tokens):
+        "bool [n]: rows whose last part is what `answer` makes of the others"
+        return torch.tensor([self._follows(r) for r in tokens.tolist()], dtype=torch.bool, device=tokens.device)
+    def _follows(self, row):
+        *inputs,output = self.split(row)
+        return self.formed(*inputs) and self.answer(*inputs) == output
+    def formed(self, *inputs):
+        "Are there as many inputs as the rule reads, each of an allowed length and of symbols only?"
+        return len(inputs) == self.pieces and all(map(self._sized, inputs))
+    def _sized(self, x):
+        longest = self.length // self.pieces
+        shortest = longest if self.lengths == 'fixed' else self.shortest
+        return shortest <= len(x) <= longest and all(0 < t < self.sep for t in x)
+    def origins(self,
+        row:list # Tokens
+    ) -> list: # (from, to) positions
+        "Where each output symbol comes from; empty if the row is not of this form"
+        *inputs,output = self.split([At(t, i) for i,t in enumerate(row)])
+        if not self.formed(*inputs): return []
+        return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
+    def picture(self, row, mask=None):
+        "Arrows from where each output symbol stood; inputs that no arrow leaves are struck out, wrong outputs framed"
+        row = self.trim(row).tolist()
+        pairs = self.origins(row)
+        names = [self.token_names[t] for t in row]
+        tints = [None if t == self.sep else color(self.symbol(t)) for t in row]
+        cut = ([i for i,t in enumerate(row) if t == self.sep] + [0] * self.pieces)[self.pieces-1]
+        lost = {i for i in range(cut) if row[i] != self.sep} - {a for a,_ in pairs} if pairs else ()
+        wrong = [b for a,b in pairs if self.symbol(row[a]) != self.symbol(row[b])]
+        return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marked(mask), lost, arrow=True, wrong=wrong)
+    def symbol(self, t):
+        "The input symbol that token `t` stands for: itself, unless the output is written in an alphabet of its own"
+        return t
 
 # %% ../../nbs/12_tasks.sequences.ipynb #ff0dc6f6
 class At(int):
@@ -134,33 +147,6 @@ class At(int):
         self = super().__new__(cls, x)
         self.at = at
         return self
-
-# %% ../../nbs/12_tasks.sequences.ipynb #a0bfaaa6
-@patch
-def origins(self:Rewrite,
-    row:list # Tokens
-) -> list: # (from, to) positions
-    "Where each output symbol comes from; empty if the row is not of this form"
-    *inputs,output = self.split([At(t, i) for i,t in enumerate(row)])
-    if not self.formed(*inputs): return []
-    return [(a.at, b.at) for a,b in zip(self.answer(*inputs), output) if a.at is not None]
-
-# %% ../../nbs/12_tasks.sequences.ipynb #c44b15ea
-@patch
-def picture(self:Rewrite, row, mask=None):
-    "Arrows from where each output symbol stood; inputs that no arrow leaves are struck out, wrong outputs framed"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    pairs = self.origins(row)
-    tints,names = [None if t == self.sep else color(self.symbol(t)) for t in row],[self.token_names[t] for t in row]
-    cut = ([i for i,t in enumerate(row) if t == self.sep] + [0] * self.pieces)[self.pieces-1]
-    lost = {i for i in range(cut) if row[i] != self.sep} - {a for a,_ in pairs} if pairs else ()
-    wrong = [b for a,b in pairs if self.symbol(row[a]) != self.symbol(row[b])]
-    return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, arrow=True, wrong=wrong)
-
-@patch
-def symbol(self:Rewrite, t):
-    "The input symbol that token `t` stands for: itself, unless the output is written in an alphabet of its own"
-    return t
 
 # %% ../../nbs/12_tasks.sequences.ipynb #8d794d41
 @register('rule')
@@ -235,7 +221,8 @@ class Union(Rewrite):
 @register('rule')
 class Delete(Rewrite):
     "A sequence and a symbol, and the sequence without the first such symbol (2601.21725)"
-    presets,shortest = released(p_inside=0.),2
+    presets = released(p_inside=0.)
+    shortest = 2
     def __init__(self,
         length:int=20, # Longest sequence, in symbols; at least 2
         lengths:str='uniform', # 'uniform' from 2 to `length`, or 'fixed'
@@ -243,31 +230,24 @@ class Delete(Rewrite):
         p_inside:float=.5 # Chance of taking the symbol from the sequence; else it is any of the alphabet
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
-        self.p_inside,self.seq_len = between('p_inside', p_inside, 0, 1, ends=True),2 * length + 3
-
-# %% ../../nbs/12_tasks.sequences.ipynb #8553cd7e
-@patch
-def read(self:Delete, n, generator):
-    "A sequence, and a symbol int64 [n, 1] that is one of the sequence's with probability `p_inside`, else any"
-    (x,m),rand = self.symbols(n, generator),dict(generator=generator, device=generator.device)
-    other,(inside,place) = torch.randint(1, self.sep, (n, 1), **rand),torch.rand(2, n, 1, **rand)
-    d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
-    return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
-
-# %% ../../nbs/12_tasks.sequences.ipynb #5968bfcf
-@patch
-def write(self:Delete, piece, d):
-    "x1 ... xn | d | x1 ... xn without the first d"
-    (x,m),hit = piece,(piece[0] == d[0]) & piece[1]
-    return x,m & ~(hit & (hit.cumsum(1) == 1))
-
-@patch
-def answer(self:Delete, x, d):
-    "The list without the first symbol equal to `d[0]`, if there is one"
-    return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
-
-@patch
-def formed(self:Delete, *inputs):
-    "Is there a sequence of an allowed length, and then a single symbol?"
-    if len(inputs) != 2 or len(inputs[1]) != 1: return False
-    return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep
+        self.p_inside = between('p_inside', p_inside, 0, 1, ends=True)
+        self.seq_len = 2 * length + 3
+    def read(self, n, generator):
+        "A sequence, and a symbol int64 [n, 1] that is one of the sequence's with probability `p_inside`, else any"
+        x,m = self.symbols(n, generator)
+        other = torch.randint(1, self.sep, (n, 1), generator=generator, device=generator.device)
+        inside,place = uniform(2, n, 1, generator=generator)
+        d = torch.where(inside < self.p_inside, x.gather(1, (place * m.sum(1, keepdim=True)).long()), other)
+        return [(x, m), (d, torch.ones_like(d, dtype=torch.bool))]
+    def write(self, piece, d):
+        "x1 ... xn | d | x1 ... xn without the first d"
+        x,m = piece
+        hit = (x == d[0]) & m
+        return x,m & ~(hit & (hit.cumsum(1) == 1))
+    def answer(self, x, d):
+        "The list without the first symbol equal to `d[0]`, if there is one"
+        return [t for i,t in enumerate(x) if i != (x.index(d[0]) if d[0] in x else None)]
+    def formed(self, *inputs):
+        "Is there a sequence of an allowed length, and then a single symbol?"
+        if len(inputs) != 2 or len(inputs[1]) != 1: return False
+        return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep

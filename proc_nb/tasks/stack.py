@@ -9,11 +9,10 @@ __all__ = ['Stack']
 
 # %% ../../nbs/13_tasks.stack.ipynb #b63971a9
 import torch
-from fastcore.basics import patch
 
 from ..cuda_graph import replayed
 from ..viz.draw import color, joined, marked
-from .core import register
+from .core import register, uniform
 from .sequences import Rewrite, draw_lengths, released
 
 # %% ../../nbs/13_tasks.stack.ipynb #64bb7abf
@@ -27,22 +26,56 @@ class Stack(Rewrite):
         n_symbols:int=99 # Different symbols; at least `length`, since no symbol lies on the stack twice
     ):
         Rewrite.__init__(self, length, lengths, n_symbols)
-        if n_symbols < length: raise ValueError(f'n_symbols must be at least length ({length}), since no symbol lies on the stack twice, not {n_symbols}.')
+        if n_symbols < length:
+            why = 'since no symbol lies on the stack twice'
+            raise ValueError(f'n_symbols must be at least length ({length}), {why}, not {n_symbols}.')
         self.token_names[0] = 'P'
+    def read(self, n, generator):
+        "Programs: operations int64 [n, length], a symbol to push or 0 to pop, and which count, bool [n, length]"
+        size = draw_lengths(n, self.length, self.lengths, generator)
+        rand = uniform(self.length, 2, n, 1, generator=generator)
+        return [(_program(rand, size, n_symbols=self.n_symbols), torch.arange(self.length, device=size.device) < size)]
+    def write(self, piece):
+        "o1 ... on | what is left on the stack, top first"
+        x,m = piece
+        height = (torch.where(x > 0, 1, -1) * m).cumsum(1)
+        lowest = height.flip(1).cummin(1).values.flip(1)
+        return x.flip(1),(m & (x > 0) & (height <= lowest)).flip(1)
+    def answer(self, ops):
+        "What is left after the operations, top first; IndexError for a pop from nothing"
+        stack = []
+        for o in ops: stack.append(o) if o else stack.pop()
+        return stack[::-1]
+    def formed(self, *inputs):
+        "Is there one program of an allowed length that pushes and pops where it must, no symbol twice on the stack?"
+        ops = inputs[0] if len(inputs) == 1 else []
+        stack = []
+        for i,o in enumerate(ops):
+            must_push = len(stack) <= 1
+            must_pop = not must_push and i == len(ops) - 1
+            if (must_push and not o) or (must_pop and o) or o in stack or not 0 <= o < self.sep: return False
+            stack.append(o) if o else stack.pop()
+        return len(ops) == self.length if self.lengths == 'fixed' else 0 < len(ops) <= self.length
+    def picture(self, row, mask=None):
+        "Arrows from the pushes that stay to the answer, the height of the stack below; other pushes are struck out"
+        row = self.trim(row).tolist()
+        pairs = self.origins(row)
+        cut = row.index(self.sep) if self.sep in row else len(row)
+        names = [self.token_names[t] for t in row]
+        tints = [None if t in (0, self.sep) else color(t) for t in row]
+        heights = [max(0, sum(1 if t else -1 for t in row[:i+1])) for i in range(cut)]
+        lost = {i for i in range(cut) if row[i]} - {a for a,_ in pairs} if pairs else ()
+        wrong = [b for a,b in pairs if row[a] != row[b]]
+        own = [tints[a] for a,_ in pairs]
+        return joined(names, pairs, tints, own, marked(mask), lost, heights, arrow=True, wrong=wrong)
 
 # %% ../../nbs/13_tasks.stack.ipynb #4ee26638
-@patch
-def read(self:Stack, n, generator):
-    "Programs of `n` rows: operations int64 [n, length], a symbol to push or 0 to pop, and which of them count, bool [n, length]"
-    size = draw_lengths(n, self.length, self.lengths, generator)
-    rand = torch.rand(self.length, 2, n, 1, generator=generator, device=size.device)
-    return [(_program(rand, size, n_symbols=self.n_symbols), torch.arange(self.length, device=size.device) < size)]
-
 @replayed
 def _program(rand, size, *, n_symbols):
     "Operations [n, length] from numbers in [0, 1), [length, 2, n, 1], for programs of `size`, [n, 1]"
     line = torch.arange(1, n_symbols + 1, device=size.device).repeat(len(size), 1)
-    depth,ops = torch.zeros_like(size),[]
+    depth = torch.zeros_like(size)
+    ops = []
     for t,(coin,pick) in enumerate(rand):
         push = (depth <= 1) | ((coin < torch.where(3 * t < 2 * size, .75, .25)) & (t < size - 1))
         free = (depth + (pick * (n_symbols - depth)).long()).clamp(max=n_symbols - 1)
@@ -55,42 +88,3 @@ def _program(rand, size, *, n_symbols):
 def _swap(line, a, b):
     x,y = line.gather(1, a),line.gather(1, b)
     line.scatter_(1, a, y).scatter_(1, b, x)
-
-# %% ../../nbs/13_tasks.stack.ipynb #2b5c9e3b
-@patch
-def write(self:Stack, piece):
-    "o1 ... on | what is left on the stack, top first"
-    x,m = piece
-    height = (torch.where(x > 0, 1, -1) * m).cumsum(1)
-    lowest = height.flip(1).cummin(1).values.flip(1)
-    return x.flip(1),(m & (x > 0) & (height <= lowest)).flip(1)
-
-# %% ../../nbs/13_tasks.stack.ipynb #b6b55220
-@patch
-def answer(self:Stack, ops):
-    "What is left after the operations, top first; IndexError for a pop from nothing"
-    stack = []
-    for o in ops: stack.append(o) if o else stack.pop()
-    return stack[::-1]
-
-@patch
-def formed(self:Stack, *inputs):
-    "Is there one program of an allowed length, with no symbol twice on the stack, that pushes and pops where it must?"
-    ops,stack = inputs[0] if len(inputs) == 1 else [],[]
-    for i,o in enumerate(ops):
-        must_push,must_pop = len(stack) <= 1,len(stack) > 1 and i == len(ops) - 1
-        if (must_push and not o) or (must_pop and o) or o in stack or not 0 <= o < self.sep: return False
-        stack.append(o) if o else stack.pop()
-    return len(ops) == self.length if self.lengths == 'fixed' else 0 < len(ops) <= self.length
-
-# %% ../../nbs/13_tasks.stack.ipynb #19b3caca
-@patch
-def picture(self:Stack, row, mask=None):
-    "Arrows from the pushes that stay to the answer, the height of the stack below; other pushes are struck out"
-    row,marks = self.trim(row).tolist(),marked(mask)
-    pairs,cut = self.origins(row),row.index(self.sep) if self.sep in row else len(row)
-    tints,names = [None if t in (0, self.sep) else color(t) for t in row],[self.token_names[t] for t in row]
-    heights = [max(0, sum(1 if t else -1 for t in row[:i+1])) for i in range(cut)]
-    lost = {i for i in range(cut) if row[i]} - {a for a,_ in pairs} if pairs else ()
-    wrong = [b for a,b in pairs if row[a] != row[b]]
-    return joined(names, pairs, tints, [tints[a] for a,_ in pairs], marks, lost, heights, arrow=True, wrong=wrong)

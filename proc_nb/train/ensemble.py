@@ -6,24 +6,24 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.ensemble.html.md"""
 
 # %% auto #0
 __all__ = ['LAYERS', 'LISTS', 'PER_MEMBER', 'Members', 'MemberLinear', 'MemberNorm', 'MemberEmbedding', 'check_members',
-           'Ensemble', 'backward_many', 'evaluate_many', 'fixed_many', 'per_member', 'member_configs', 'member_rates',
-           'Records', 'out_of_memory', 'ManyRun', 'fit_many']
+           'Ensemble', 'fused_many', 'backward_many', 'evaluate_many', 'fixed_many', 'per_member', 'member_configs',
+           'member_rates', 'Records', 'out_of_memory', 'ManyRun', 'fit_many']
 
 # %% ../../nbs/33_train.ensemble.ipynb #620245e7
 import json, math, warnings
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from fastcore.basics import patch
 
 from ..checks import choose
 from ..files import load_tensors, save_tensors
 from ..cuda_graph import Captured
-from ..tasks.core import Batch, Task, seeded
+from ..tasks.core import Batch, Streams, Task, seeded
 from ..models.attention import one_each, pick, standard
 from ..models.gpt import *
 from .workers import threads_for
@@ -78,12 +78,21 @@ def check_members(
 ):
     "Raise ValueError unless `models` are GPTs of one size as they are made, each given once"
     if not models: raise ValueError('An ensemble needs at least one model.')
-    if len({id(m) for m in models}) < len(models): raise ValueError('The same model is given twice; each member needs weights of its own.')
+    if len({id(m) for m in models}) < len(models):
+        raise ValueError('The same model is given twice; each member needs weights of its own.')
+    def parts(m): return [(type(p), getattr(p, 'eps', 0), 'forward' in vars(p)) for p in m.modules()]
     for i,m in enumerate(models):
         if type(m) is not GPT: raise ValueError(f'Member {i} is a {type(m).__name__}; an ensemble is made of GPTs.')
-        if m.config != models[0].config: raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
-        if not m.causal and not m.config.wired: raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which only changes nothing for networks that look back.')
-        if not m.ordinary(): raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs as they are made.')
+        if m.config != models[0].config:
+            raise ValueError(f'Member {i} is {m.config}, member 0 is {models[0].config}; they must be alike.')
+        if not m.causal and not m.config.wired:
+            raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which '
+                f'only changes nothing for networks that look back.')
+        if not m.ordinary():
+            raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs '
+                f'as they are made.')
+        if parts(m) != parts(GPT(m.config)):
+            raise ValueError(f'Member {i} has layers of its own; an ensemble is made of GPTs as they are made.')
         check_tied(m)
 
 # %% ../../nbs/33_train.ensemble.ipynb #51985fd7
@@ -100,26 +109,37 @@ class Ensemble(GPT):
         # all weights of a member in one line: its AdamW is then a few operations for the whole network
         self.weights = torch.cat([p.detach().flatten(1) for p in self.parameters()], 1)
         own = [dict(m.named_parameters()) for m in models]
-        lines = self.weights.split([p[0].numel() for p in self.parameters()], 1)
-        for (k,p),w in zip(list(self.named_parameters()), lines):
-            p.data = w.view(p.shape)
-            for o,line in zip(own, p.data): o[k].data = line
+        for (k,p),w in zip(list(self.named_parameters()), self.by_parameter(self.weights)):
+            p.data = w
+            for o,line in zip(own, w): o[k].data = line
+
+    def by_parameter(self, x):
+        "Lines like `weights`, [S, P], as one tensor for each parameter: views in its shape"
+        lines = x.split([p[0].numel() for p in self.parameters()], 1)
+        return [line.view(p.shape) for p,line in zip(self.parameters(), lines)]
 
     def grads(self):
         "Gradients of all weights, [S, P]"
         return torch.cat([p.grad.flatten(1) for p in self.parameters()], 1)
 
+    def add_grads(self, x):
+        "Add [S, P] to the gradients"
+        for p,g in zip(self.parameters(), self.by_parameter(x)): p.grad = g if p.grad is None else p.grad + g
+
     def embed(self, tokens, past=0):
         "Tokens and positions as vectors, member by member, [S * n, T] to [S * n, T, n_embd], after `past` others"
         T = past + tokens.shape[1]
-        if T > self.config.block_size: raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
-        if len(tokens) % self.members: raise ValueError(f'{self.members} members read as many rows each, and {len(tokens)} rows cannot be shared evenly.')
+        if T > self.config.block_size:
+            raise ValueError(f'A row of {T} tokens does not fit into block_size {self.config.block_size}.')
+        if len(tokens) % self.members:
+            raise ValueError(f'{self.members} members read as many rows each, and {len(tokens)} rows cannot be shared '
+                f'evenly.')
         pos = self.wpe.weight[:, None, past:T]
         return (self.wte(tokens).view(self.members, -1, *tokens.shape[1:], pos.shape[-1]) + pos).flatten(0, 1)
 
     @standard
     def forward(self, tokens, at=None):
-        "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one row of [vocab] per answer"
+        "Logits [S * n, T, vocab]; with `at`, bool [S * n, T] or int64 [S * n] of positions, one [vocab] per answer"
         one = None if at is None else one_each(at)
         x = self.ln_f(self.stream(tokens, one))
         if one is not None: return self.lm_head(x)[:, 0]
@@ -128,10 +148,30 @@ class Ensemble(GPT):
         who,place = at.reshape(self.members, -1).nonzero(as_tuple=True)
         n = who.bincount(minlength=self.members)
         slot = torch.arange(len(who), device=who.device) - (n.cumsum(0) - n)[who]
-        rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1, x.shape[-1])[who, place])
+        rows = x.new_zeros(self.members, int(n.max()), x.shape[-1]).index_put((who, slot), x.view(self.members, -1,
+            x.shape[-1])[who, place])
         return self.lm_head(rows)[who, slot]
 
     def _repr_html_(self): return f'<p>{self.members} members side by side, each a</p>{GPT(self.config)._repr_html_()}'
+
+# %% ../../nbs/33_train.ensemble.ipynb #4eee2d94
+@cache
+def _made(page):
+    "Classes of which an untouched ensemble is made, and where their methods are written"
+    kinds = Ensemble,*LAYERS.values()
+    return page.PLAIN | {*kinds},page.METHODS | page.written_in([(Ensemble, 'embed'), *((k, 'forward') for k in kinds)])
+
+def fused_many(
+    net:Ensemble, # The members
+    rows:list, # For each member tokens, targets (int64 [n, T]) and which positions to answer (bool [n, T])
+    learn:bool=False # Are gradients wanted?
+) -> tuple: # What `fused_lines` gives, or None where autograd must do it
+    "Losses, right answers and gradients by machine code, member after member"
+    page = fused_page()
+    if page is None: return None
+    params = page.whole_and_plain(net, Ensemble, *_made(page), net.members)
+    if params is None or params[0].data_ptr() != net.weights.data_ptr(): return None
+    return page.fused_lines(net.weights, page.sizes_of(net), net.config.n_head, rows, learn)
 
 # %% ../../nbs/33_train.ensemble.ipynb #2d4c1c9e
 def backward_many(
@@ -140,6 +180,11 @@ def backward_many(
     size:int=2500 # Tokens in a group on a CPU
 ) -> torch.Tensor: # float [S]: each member's mean loss, without gradient
     "Add up the gradients of every member's mean loss"
+    each = (x.chunk(net.members) for x in (batch.tokens, batch.targets, batch.loss_mask))
+    if done := fused_many(net, list(zip(*each)), learn=True):
+        losses,_,grads = done
+        net.add_grads(grads)
+        return losses.float()
     total = torch.zeros_like(net.weights[:, 0])
     n = batch.loss_mask.view(net.members, -1).sum(1) # answers of each member
     for b in by_length(batch, size, net.members):
@@ -163,9 +208,13 @@ def evaluate_many(
     "`evaluate` for every member"
     with eval_mode(net), threads_for(net):
         rows = task.sample(n, seeded(seed, device=net.weights.device), split)
-        right,whole_batch = 0,rows.map(lambda x: x.repeat(net.members, 1))
-        for b in by_length(whole_batch, 2500 if net.weights.is_cpu else 2**20, net.members): right = right + _hits(net, b)
-    return (right / rows.score_mask.sum()).tolist()
+        done = fused_many(net, [(rows.tokens, rows.targets, rows.score_mask)] * net.members)
+        right = done[1] if done else _right_of_all(net, rows.map(lambda x: x.repeat(net.members, 1)))
+    return (right / rows.score_mask.sum().double()).tolist()
+
+def _right_of_all(net, batch):
+    "`_hits` in groups"
+    return sum(_hits(net, b) for b in by_length(batch, 2500 if net.weights.is_cpu else 2**20, net.members))
 
 def _hits(net, b):
     "How many scored positions each member has right"
@@ -180,7 +229,9 @@ def fixed_many(
     at # int64 [S * n]: each row's only answer; or bool [S * n, T]
 ) -> torch.Tensor: # float [S]: each member's mean loss
     "The members' losses in shapes that do not depend on the data"
-    if at.dtype != torch.bool: return F.cross_entropy(net(tokens, at=at), pick(targets, at)[:, 0], reduction='none').view(net.members, -1).mean(1)
+    if at.dtype != torch.bool:
+        return F.cross_entropy(net(tokens, at=at), pick(targets, at)[:, 0], reduction='none').view(net.members,
+            -1).mean(1)
     losses = F.cross_entropy(net(tokens).flatten(0, 1), targets.flatten(), reduction='none').view(net.members, -1)
     mask = at.view(net.members, -1)
     return (losses * mask).sum(1) / mask.sum(1)
@@ -195,7 +246,8 @@ def per_member(
     "One value for each member; raises ValueError for a list of another length"
     if what == 'freeze' and all(isinstance(part, str) for part in x): return [x] * n # the parts that no member learns
     values = list(x) if isinstance(x, LISTS) else [x] * n
-    if len(values) != n: raise ValueError(f'{what} is one value for all members or a list of {n}, not a list of {len(values)}.')
+    if len(values) != n:
+        raise ValueError(f'{what} is one value for all members or a list of {n}, not a list of {len(values)}.')
     return values
 
 PER_MEMBER = 'lr', 'lr_scale', 'freeze', 'clip'
@@ -239,8 +291,9 @@ class Records(Record):
         return Record(self.step, loss, self.accuracy and self.accuracy[i], self.lr[i], self.seconds)
     def __iter__(self): return (self[i] for i in range(len(self)))
     def __repr__(self):
-        acc = '' if self.accuracy is None else f'; accuracy {" ".join("-" if a is None else f"{a:.1%}" for a in self.accuracy)}'
-        return f'step {self.step}: loss {" ".join("-" if l is None else f"{l:.3f}" for l in self.loss)}{acc}'
+        def line(xs, form): return ' '.join('-' if x is None else format(x, form) for x in xs)
+        accuracy = '' if self.accuracy is None else f'; accuracy {line(self.accuracy, ".1%")}'
+        return f'step {self.step}: loss {line(self.loss, ".3f")}{accuracy}'
 
 # %% ../../nbs/33_train.ensemble.ipynb #80110c97
 def out_of_memory(e): return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
@@ -261,6 +314,7 @@ class ManyRun:
         self.config = self.configs[0] # for what all share
         self.device = self.net.weights.device
         self.generators = [seeded(c.seed, device=self.device) for c in self.configs]
+        self.streams = Streams(task, self.generators)
         self.done = 0 # steps
         self.evals = [] # step, seconds and accuracies of each evaluation
         self.several = False # has a row had more than one answer?
@@ -275,14 +329,15 @@ class ManyRun:
         self.alive = torch.ones_like(w[:, 0], dtype=torch.bool)
         # tensors, since a recorded step must read them anew: steps taken, factor on the learning rate
         self.t,self.factor = (torch.zeros((), dtype=torch.float64, device=w.device) for _ in range(2))
-        self.size = 2500 if w.is_cpu and not self.net.config.dropout else 2**40 # tokens in a group
+        self.most = 2500 if w.is_cpu and not self.net.config.dropout else 2**40
+        self.size = self.most # tokens in a group
+        self.fitted = 0 # steps since memory was short
+        self.patience = 50 # such steps before more is tried
         self.captured = Captured(self.fixed, self.state) if w.is_cuda and can_record(self.net) else None
 
     def sample(self):
         "Rows for all members, each from its own stream"
-        batches = [self.task.sample(self.config.batch_size, g) for g in self.generators]
-        fields = 'tokens', 'targets', 'loss_mask', 'score_mask'
-        return Batch(*(torch.cat([getattr(b, k) for b in batches]) for k in fields), self.task)
+        return self.streams.sample(self.config.batch_size)
 
     def step(self):
         "One step of every member; returns their losses before it, not finite for members that have stopped"
@@ -301,11 +356,12 @@ class ManyRun:
     def update(self,
         batch:Batch # Rows of all members
     ) -> torch.Tensor: # float [S]: losses before the step
-        "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in as many pieces as the memory asks for"
+        "Gradient, clipping and AdamW: as a CUDA graph where there is one, else in pieces that the memory holds"
         if self.captured:
             inputs = self._inputs(batch)
             if self.captured.ready(*inputs): return self.captured(*inputs)
         while (loss := self._losses(batch)) is None: self._halve(batch)
+        self._grow()
         self.adamw(loss)
         return loss
 
@@ -334,15 +390,25 @@ class ManyRun:
         "The members' losses, with their gradients; None if there is not memory enough"
         self.net.zero_grad()
         try:
-            if self.size < batch.tokens.numel() or not self.net.config.dropout: return backward_many(self.net, batch, self.size)
+            if self.size < batch.tokens.numel() or not self.net.config.dropout:
+                return backward_many(self.net, batch, self.size)
             return self._in_one(*self._inputs(batch))
         except RuntimeError as e:
             if not out_of_memory(e) or min(self.size, batch.tokens.numel()) // 2 < batch.tokens.shape[1]: raise
 
     def _halve(self, batch):
         self.size = min(self.size, batch.tokens.numel()) // 2
-        said = f'{self.net.members} members of {self.config.batch_size} rows at once: going on with {self.size} tokens at a time.'
-        warnings.warn(f'Not enough memory for {said}')
+        self.fitted = 0
+        self.patience *= 2
+        rows = f'{self.net.members} members of {self.config.batch_size} rows at once'
+        warnings.warn(f'Not enough memory for {rows}: going on with {self.size} tokens at a time.')
+
+    def _grow(self):
+        "Memory may only have been short for a while: try twice as much after steps that fitted, ever more of them"
+        self.fitted += 1
+        if self.size < self.most and self.fitted == self.patience:
+            self.size = min(self.most, 2 * self.size)
+            self.fitted = 0
 
     def _clipped(self, loss):
         "Gradients [S, P] cut to their longest norm, 0 where nothing is to move, and which weights are to move"
@@ -366,57 +432,56 @@ class ManyRun:
         lr = self.rates * self.factor
         w.copy_(torch.where(go, w - lr * self.config.weight_decay * w - lr * step, w))
 
-# %% ../../nbs/33_train.ensemble.ipynb #d13a55f4
-@patch
-def check_finite(self:ManyRun, loss, checkpoint=None):
-    "Say which members have diverged since the last look; raises FloatingPointError when none is left"
-    new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
-    self.stopped.update(new)
-    if len(self.stopped) == self.net.members: raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower lr.')
-    for i in new: warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the others go on.')
-    return loss
+    def check_finite(self, loss, checkpoint=None):
+        "Say which members have diverged since the last look; raises FloatingPointError when none is left"
+        new = [i for i,alive in enumerate(self.alive.tolist()) if not alive and i not in self.stopped]
+        self.stopped.update(new)
+        if len(self.stopped) == self.net.members:
+            raise FloatingPointError(f'No member is left at step {self.done}: all losses became infinite. Try a lower '
+                f'lr.')
+        for i in new:
+            warnings.warn(f'Member {i} (seed {self.configs[i].seed}) diverged at step {self.done} and stopped; the '
+                f'others go on.')
+        return loss
 
-@patch
-def accuracy(self:ManyRun):
-    "Accuracy of each member on held-out rows; None for one that has stopped"
-    found = evaluate_many(self.net, self.task, self.config.eval_rows)
-    return [a if i not in self.stopped else None for i,a in enumerate(found)]
+    def accuracy(self):
+        "Accuracy of each member on held-out rows; None for one that has stopped"
+        found = evaluate_many(self.net, self.task, self.config.eval_rows)
+        return [a if i not in self.stopped else None for i,a in enumerate(found)]
 
-@patch
-def record(self:ManyRun, loss, accuracy, seconds): return Records(self.done, loss, accuracy, [c.lr * self.now for c in self.configs], seconds)
+    def record(self, loss, accuracy, seconds): return Records(self.done, loss, accuracy,
+        [c.lr * self.now for c in self.configs], seconds)
 
-@patch
-def sound(self:ManyRun, loss): return True # whoever diverged has kept its last good weights
+    def sound(self, loss): return True # whoever diverged has kept its last good weights
 
-# %% ../../nbs/33_train.ensemble.ipynb #00041c56
-@patch
-def about(self:ManyRun):
-    "The settings of the runs, as JSON"
-    shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
-    own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
-    return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared, **own)
+    def about(self):
+        "The settings of the runs, as JSON"
+        shared = {k: getattr(self.config, k) for k in 'batch_size weight_decay warmup schedule decay_steps'.split()}
+        own = {k: [getattr(c, k) for c in self.configs] for k in PER_MEMBER}
+        return dict(task=repr(self.task), members=self.net.members, seeds=[c.seed for c in self.configs], **shared,
+            **own)
 
-@patch
-def save(self:ManyRun, path):
-    "Write weights, AdamW's state and generators to one file"
-    state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
-    generators = torch.stack([g.get_state() for g in self.generators])
-    save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done, evals=self.evals, runs=self.about())
+    def save(self, path):
+        "Write weights, AdamW's state and generators to one file"
+        state = {k: getattr(self, k) for k in ('avg', 'sq', 'alive', 't')}
+        generators = torch.stack([g.get_state() for g in self.generators])
+        save_tensors(path, dict(state, weights=self.net.weights, generators=generators), done=self.done,
+            evals=self.evals, runs=self.about())
 
-# %% ../../nbs/33_train.ensemble.ipynb #35ab797c
-@patch
-def load(self:ManyRun, path):
-    "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
-    state,meta = load_tensors(path)
-    runs = dict(meta['runs']) if isinstance(meta.get('runs'), dict) else {}
-    # earlier versions wrote one value where all members had the same
-    for k in PER_MEMBER: runs[k] = per_member(k, runs.get(k) or ([] if k == 'freeze' else None), self.net.members)
-    odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
-    if odd: raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or resume=False to start again.')
-    for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
-    self.net.weights.copy_(state['weights'])
-    for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())
-    self.done,self.evals = meta['done'],meta.get('evals', [])
+    def load(self, path):
+        "Continue from a file written by `save`; raises ValueError if it belongs to other runs"
+        state,meta = load_tensors(path)
+        runs = dict(meta['runs']) if isinstance(meta.get('runs'), dict) else {}
+        # earlier versions wrote one value where all members had the same
+        for k in PER_MEMBER: runs[k] = per_member(k, runs.get(k) or ([] if k == 'freeze' else None), self.net.members)
+        odd = [k for k,v in json.loads(json.dumps(self.about())).items() if runs.get(k) != v]
+        if odd:
+            raise ValueError(f'{path} belongs to other runs: {", ".join(odd)} differ. Use another run_dir, or '
+                f'resume=False to start again.')
+        for k in ('avg', 'sq', 'alive', 't'): getattr(self, k).copy_(state[k])
+        self.net.weights.copy_(state['weights'])
+        for g,s in zip(self.generators, state['generators']): g.set_state(s.clone())
+        self.done,self.evals = meta['done'],meta.get('evals', [])
 
 # %% ../../nbs/33_train.ensemble.ipynb #b41b0073
 def fit_many(

@@ -7,9 +7,10 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.fused.html.md"""
 # %% auto #0
 __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW',
            'KVW', 'PW', 'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF',
-           'YF', 'WH', 'HW', 'SOME', 'SIGNATURE', 'PLAIN', 'METHODS', 'HOOKS', 'WIDEST', 'KEEP', 'ROOM', 'shapes',
-           'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order', 'ask',
-           'finish', 'take_step', 'compiled', 'fits', 'fused_step']
+           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP',
+           'ROOM', 'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through',
+           'in_order', 'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
+           'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
 import hashlib, math, re, sys, warnings
@@ -41,8 +42,10 @@ def shapes(
 ) -> dict: # Shape of each parameter of a `GPT`, in order
     "What the parameters are called and how large they are"
     c1,c2 = {'weight': (C,), 'bias': (C,)},lambda n,m: {'weight': (n * C, m * C), 'bias': (n * C,)}
-    block = {'ln_1': c1, 'attn.c_attn': c2(3, 1), 'attn.c_proj': c2(1, 1), 'ln_2': c1, 'mlp.c_fc': c2(4, 1), 'mlp.c_proj': c2(1, 4)}
-    parts = {'wte': {'weight': (vocab, C)}, 'wpe': {'weight': (places, C)}, **{f'h.{l}.{k}': v for l in range(layers) for k,v in block.items()}, 'ln_f': c1}
+    block = {'ln_1': c1, 'attn.c_attn': c2(3, 1), 'attn.c_proj': c2(1, 1), 'ln_2': c1, 'mlp.c_fc': c2(4, 1),
+        'mlp.c_proj': c2(1, 4)}
+    parts = {'wte': {'weight': (vocab, C)}, 'wpe': {'weight': (places, C)},
+        **{f'h.{l}.{k}': v for l in range(layers) for k,v in block.items()}, 'ln_f': c1}
     if not tied: parts['lm_head'] = {'weight': (vocab, C)}
     return {f'{k}.{n}': s for k,v in parts.items() for n,s in v.items()}
 
@@ -51,7 +54,8 @@ def begins(*sizes) -> np.ndarray: # int64: where `wte`, `wpe`, the blocks, `ln_f
     "Places in the flat parameters, for the sizes that `shapes` takes"
     names = shapes(*sizes)
     at = dict(zip(names, np.cumsum([0, *map(math.prod, names.values())]).tolist()))
-    return np.array([at[k] for k in names if re.fullmatch(r'wte.*|wpe.*|(h\.\d+\.)ln_1.weight|ln_f.weight', k)] + [at.get('lm_head.weight', 0)])
+    return np.array([at[k] for k in names if re.fullmatch(r'wte.*|wpe.*|(h\.\d+\.)ln_1.weight|ln_f.weight',
+        k)] + [at.get('lm_head.weight', 0)])
 
 # %% ../../nbs/31_train.fused.ipynb #f0500065
 @inline
@@ -63,8 +67,10 @@ def parts_of(flat, a, C):
     e = d + 2 * C
     h = e + 4 * C * C + 4 * C
     norms = matrix(flat, a, C, 1),matrix(flat, a + C, C, 1),matrix(flat, d, C, 1),matrix(flat, d + C, C, 1)
-    attn = matrix(flat, b, 3 * C, C),matrix(flat, b + 3 * C * C, 3 * C, 1),matrix(flat, c, C, C),matrix(flat, c + C * C, C, 1)
-    mlp = matrix(flat, e, 4 * C, C),matrix(flat, e + 4 * C * C, 4 * C, 1),matrix(flat, h, C, 4 * C),matrix(flat, h + 4 * C * C, C, 1)
+    attn = matrix(flat, b, 3 * C, C),matrix(flat, b + 3 * C * C, 3 * C, 1),matrix(flat, c, C, C),matrix(flat,
+        c + C * C, C, 1)
+    mlp = matrix(flat, e, 4 * C, C),matrix(flat, e + 4 * C * C, 4 * C, 1),matrix(flat, h, C, 4 * C),matrix(flat,
+        h + 4 * C * C, C, 1)
     return norms + attn + mlp
 
 # %% ../../nbs/31_train.fused.ipynb #f0500067
@@ -81,7 +87,7 @@ def layout(
     C:int, # Width
     H:int, # Heads
     keep:bool # Keep the exponentials?
-) -> tuple: # int64 [layers + 2, 24]: where each table begins, those of the blocks, the stream at the end, the spare ones; and how many floats they take
+) -> tuple: # int64 [layers + 2, 24]: where tables begin (blocks, the stream at the end, spare ones); and how many floats
     "Room for all that eight rows need"
     def lines(*widths): return [T * (w | 1) * LANES for w in widths]
     def weights(*shapes): return [-(-n * C // 8) * 8 * m * C for n,m in shapes]
@@ -89,7 +95,8 @@ def layout(
     forward = (1, 1), (2, 1), (1, 1), (4, 1), (1, 4)
     packs = weights(*forward, *((m, n) for n,m in forward))
     blocks = [lines(C, C, 1, C, C, 2 * C) + [p] + lines(H, C, C, 1, C, 4 * C, 4 * C) + packs for p in pairs]
-    spare = lines(C, C, C, C, 2 * C, 4 * C, 1, 1, 1) + [LANES, MANY * (vocab | 1) * LANES] + lines(C, 1, C) + [-(-vocab // 8) * 8 * C, -(-C // 8) * 8 * vocab]
+    spare = lines(C, C, C, C, 2 * C, 4 * C, 1, 1, 1) + [LANES, MANY * (vocab | 1) * LANES] + lines(C, 1,
+        C) + [-(-vocab // 8) * 8 * C, -(-C // 8) * 8 * vocab]
     sizes = np.zeros((layers + 2, 24), np.int64)
     sizes[:layers],sizes[layers, X],sizes[-1, :len(spare)] = blocks,lines(C)[0],spare
     sizes += -sizes % LANES
@@ -118,7 +125,8 @@ def pack_block(flat, a, C, memory, k, learn):
 def block(flat, a, C, H, memory, k, sp, out, L, n, least, ends, at, last, keep, lanes):
     "The stream of `L` places through a block, to `out`; `n` places ask"
     g1,b1,g2,b2,_,ba,_,bp,_,bf,_,bo = parts_of(flat, a, C)
-    x,y1,q,kv,y = rows(memory, k[X], C),rows(memory, k[Y1], C),rows(memory, k[Q], C),rows(memory, k[KV], 2 * C),rows(memory, k[Y], C)
+    x,y1,q,kv,y = rows(memory, k[X], C),rows(memory, k[Y1], C),rows(memory, k[Q], C),rows(memory, k[KV],
+        2 * C),rows(memory, k[Y], C)
     asks,hidden = rows(memory, sp[A], C),rows(memory, sp[DF], 4 * C)
     y2,act,slope = rows(memory, k[Y2], C),rows(memory, k[ACT], 4 * C),rows(memory, k[SLOPE], 4 * C)
     norm(L, x, g1, b1, rows(memory, k[N1], C), rows(memory, k[R1], 1), y1)
@@ -244,7 +252,8 @@ def finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, t
     normal,r,y = rows(memory, sp[NF], C),rows(memory, sp[RF], 1),rows(memory, sp[YF], C)
     dx,dy = rows(memory, sp[DX], C),rows(memory, sp[A], C)
     norm(n, rows(memory, k[layers, X], C), matrix(weights, a, C, 1), matrix(weights, a + C, C, 1), normal, r, y)
-    logits,cell,dw = rows(memory, sp[LOGITS], vocab),rows(memory, sp[CELL], 1),matrix(grads, begin[layers + 3], vocab, C)
+    logits,cell,dw = rows(memory, sp[LOGITS], vocab),rows(memory, sp[CELL], 1),matrix(grads, begin[layers + 3],
+        vocab, C)
     head(n, mine, count, at, targets, w, turned_w, dw, y, dy, logits, cell, unit, learn, tally, lanes)
     if learn:
         clear(n, dx)
@@ -252,7 +261,8 @@ def finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, t
 
 # %% ../../nbs/31_train.fused.ipynb #f0500086
 @kernel
-def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, tokens, targets, asked, vocab, places, C, H, learn, keep, lanes):
+def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, tokens, targets, asked, vocab, places, C,
+    H, learn, keep, lanes):
     "Add loss and right answers to `tally` and, to learn, gradients to `grads`; returns the number of answers, or -1"
     answers = read_through(tokens, targets, asked, vocab, places, lasts)
     if answers < 1: return answers
@@ -273,22 +283,26 @@ def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, token
         n = ask(r, order, asked, lasts, mine, count, least, ends, at, lanes)
         if n == 0: continue
         L = max(ends[:n])
-        embed(L, mine, tokens, matrix(weights, begin[0], vocab, C), matrix(weights, begin[1], L, C), rows(memory, k[0, X], C), lanes)
+        embed(L, mine, tokens, matrix(weights, begin[0], vocab, C), matrix(weights, begin[1], L, C), rows(memory,
+            k[0, X], C), lanes)
         for l in range(layers):
             last = l == layers - 1 # only the answers ask in the last block, every place in the others
             m,early,late,spot = (n, least, ends, at) if last else (L, full, full, every_place)
-            block(weights, begin[l + 2], C, H, memory, k[l], sp, rows(memory, k[l + 1, X], C), L, m, early, late, spot, last, keep, lanes)
+            block(weights, begin[l + 2], C, H, memory, k[l], sp, rows(memory, k[l + 1, X], C), L, m, early, late,
+                spot, last, keep, lanes)
         finish(weights, grads, begin, C, vocab, memory, k, sp, n, mine, count, at, targets, unit, learn, tally, lanes)
         if not learn: continue
         for l in range(layers - 1, -1, -1):
             last = l == layers - 1
             m,early,late,spot = (n, least, ends, at) if last else (L, full, full, every_place)
             block_back(weights, grads, begin[l + 2], C, H, memory, k[l], sp, L, m, early, late, spot, last, keep, lanes)
-        embed_back(L, mine, tokens, matrix(grads, begin[0], vocab, C), matrix(grads, begin[1], L, C), rows(memory, sp[DX], C), lanes)
+        embed_back(L, mine, tokens, matrix(grads, begin[0], vocab, C), matrix(grads, begin[1], L, C), rows(memory,
+            sp[DX], C), lanes)
     return answers
 
 # %% ../../nbs/31_train.fused.ipynb #f0500088
-SIGNATURE = 'i8(Tuple((f4[::1],f4[::1],i8[::1],f4[::1],i8[:,::1],i8[:,::1],i8[::1],i8[::1],f8[::1],i8[:,::1],i8[:,::1],b1[:,::1],i8,i8,i8,i8,b1,b1,i8)))'
+TABLES = 'f4[::1],f4[::1],i8[::1],f4[::1],i8[:,::1],i8[:,::1],i8[::1],i8[::1],f8[::1],i8[:,::1],i8[:,::1],b1[:,::1]'
+SIGNATURE = f'i8(Tuple(({TABLES},i8,i8,i8,i8,b1,b1,i8)))'
 
 def _sources():
     "A sum of the pages that the machine code is made of"
@@ -298,7 +312,8 @@ def _sources():
 def _to_compile():
     made_of = _sources()
     def fused(arguments):
-        made_of # noqa: B018 - numba keeps machine code under the values that a function closes over: other sources, other code
+        # numba keeps machine code under the values that a function closes over: other sources, other code
+        made_of # noqa: B018
         return take_step(*arguments)
     options = dict(nogil=True, fastmath=set(FAST), error_model='numpy')
     try: return njit(cache=True, **options)(fused)
@@ -317,30 +332,55 @@ def compiled():
     "The machine code of the step; compiled if it is not in the cache"
     step = _to_compile()
     folder = step.stats.cache_path
-    with _said('Compiling the fused step, once: about ten seconds.'), FileLock(Path(folder)/'fused.lock') if folder else nullcontext():
+    alone = FileLock(Path(folder)/'fused.lock') if folder else nullcontext()
+    with _said('Compiling the fused step, once: about ten seconds.'), alone:
         step.compile(SIGNATURE)
     return step
 
 # %% ../../nbs/31_train.fused.ipynb #f0500090
 PLAIN = {type(m) for m in GPT(GPTConfig(2, 2)).modules()}
-METHODS = [(GPT, k) for k in ('forward', 'stream', 'embed', 'blocks')] + [(k, 'forward') for k in (Block, Attention, MLP)] + [(Attention, 'qkv')]
 HOOKS = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
 WIDEST = 64
 
-def _plain(m):
-    "Is this part of a network as the package or PyTorch makes it?"
-    if type(m) not in PLAIN or 'forward' in m.__dict__ or m._compiled_call_impl or any(m.__dict__.get(h) for h in HOOKS): return False
-    if m.training and m.__dict__.get('p'): return _dropout()
-    return type(m) is not nn.LayerNorm or m.eps == 1e-5
+def code_of(kind, name):
+    "What a method or property of a class does; None for what is no function of Python's"
+    method = kind.__dict__[name]
+    return getattr(getattr(method, 'fget', method), '__code__', None)
 
+def written_in(
+    methods # Pairs of a class and the name of a method
+) -> dict: # Pair -> the file of the class
+    "Where methods are written if nobody has exchanged them (in a notebook: where they are now)"
+    def file(k): return getattr(sys.modules[k.__module__], '__file__', None)
+    return {(k, n): file(k) or code_of(k, n).co_filename for k,n in methods}
+
+METHODS = written_in([*((GPT, k) for k in ('forward', 'stream', 'embed', 'blocks', '_look')), (Attention, 'qkv'),
+    *((k, 'forward') for k in (Block, Attention, MLP, Dropout, nn.Linear, nn.LayerNorm, nn.Embedding))])
+NAMES = {n for _,n in METHODS}
+
+def own(
+    methods:dict # What `written_in` gave
+) -> bool: # Is none of them another one now?
+    "Are methods still those of their classes' own files?"
+    return all(getattr(code_of(k, n), 'co_filename', None) == file for (k, n),file in methods.items())
+
+# %% ../../nbs/31_train.fused.ipynb #8a3674f3
 @cache
 def _dropout():
     warnings.warn('A network with dropout learns the ordinary way, without the fused step: right, only slower.')
     return False
 
-def _own():
-    "Are the methods of the network those of the package?"
-    return all(getattr(k.__dict__[n], 'fget', k.__dict__[n]).__module__ == k.__module__ for k,n in METHODS)
+def plain(
+    m:nn.Module, # A part of a network
+    kinds=PLAIN # The classes that it may be of
+) -> bool: # Would it do what its class says, and nothing else?
+    "Is this part of a network as the package or PyTorch makes it?"
+    own = m.__dict__
+    if type(m) not in kinds or not NAMES.isdisjoint(own) or m._compiled_call_impl or any(own.get(h) for h in HOOKS):
+        return False
+    if m.training and own.get('p'): return _dropout()
+    if type(m) is nn.Embedding: return (m.padding_idx, m.max_norm, m.scale_grad_by_freq) == (None, None, False)
+    return own.get('causal', True) and own.get('eps', 1e-5) == 1e-5
 
 # %% ../../nbs/31_train.fused.ipynb #f0500092
 def _watched():
@@ -348,21 +388,41 @@ def _watched():
     return torch.is_autocast_enabled('cpu') or modes > 0 or bool(nn.modules.module._global_forward_hooks)
 
 # %% ../../nbs/31_train.fused.ipynb #b6b93089
-def _walk(m):
+def parts_in(
+    m:nn.Module # A network
+): # Yields modules
+    "A network and all that it is made of, in order"
     yield m
-    for o in m._modules.values(): yield from _walk(o)
+    for o in m._modules.values(): yield from parts_in(o)
+
+def whole_and_plain(
+    model, # Any model
+    kind=GPT, # What it has to be
+    kinds=PLAIN, # What its parts may be
+    methods=METHODS, # Methods that have to be those of their classes
+    members:int=0 # Is there a first axis for so many networks?
+) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place
+    "The parameters of a network that nothing and nobody has changed"
+    if type(model) is not kind or model.config.n_embd > WIDEST or _watched() or not own(methods): return None
+    parts = list(parts_in(model))
+    if not all(plain(m, kinds) for m in parts): return None
+    params = list({id(p): p for m in parts for p in m._parameters.values() if p is not None}.values())
+    if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks for p in params): return None
+    first = (members,) if members else ()
+    as_said = [tuple(p.shape) for p in params] == [first + s for s in shapes(*sizes_of(model)).values()]
+    return params if as_said and all(b.attn.n_head == model.config.n_head for b in model.h) else None
 
 def _parameters(model):
-    "The parameters in order if `model` is a plain `GPT`, else None; a head that shares the tokens' table comes first only"
-    if type(model) is not GPT or not model.config.causal or model.config.n_embd > WIDEST or _watched() or not _own(): return None
-    parts = list(_walk(model))
-    if not all(map(_plain, parts)): return None
-    params,c = [p for m in parts for p in m._parameters.values() if p is not None],model.config
-    tied = params[-1] is params[0]
-    if tied: params.pop()
-    if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks or not p.is_contiguous() for p in params): return None
-    same_sizes = [p.shape for p in params] == list(shapes(c.vocab_size, c.block_size, c.n_layer, c.n_embd, tied).values())
-    return params if same_sizes and all(b.attn.n_head == c.n_head for b in model.h) else None
+    "The parameters in order if `model` is a plain `GPT`, else None"
+    params = whole_and_plain(model)
+    return None if params is None or not all(p.is_contiguous() for p in params) else params
+
+def sizes_of(
+    model # A `GPT`
+) -> tuple: # Vocabulary, places, layers, width, and whether the head is the tokens' table
+    "What `shapes` and `begins` take"
+    c = model.config
+    return c.vocab_size,c.block_size,c.n_layer,c.n_embd,model.lm_head.weight is model.wte.weight
 
 # %% ../../nbs/31_train.fused.ipynb #b08a1b92
 def fits(
@@ -398,28 +458,48 @@ def _empty(*shape): return np.empty(shape, np.int64)
 
 # %% ../../nbs/31_train.fused.ipynb #ba2e7523
 @torch.no_grad()
+def fused_lines(
+    weights:torch.Tensor, # float32 [S, P]: the weights of `S` networks, a line for each, in the order of `shapes`
+    sizes:tuple, # What `shapes` takes
+    heads:int, # Attention heads
+    batches:list, # For each network tokens, targets (int64 [n, T]) and which positions to answer (bool [n, T])
+    learn:bool=False # Are gradients wanted?
+) -> tuple: # Mean losses, nats (if they learn), and right answers, [S]; gradients [S, P]; None where autograd must do it
+    "Loss, gradient and right answers of one network after the other, eight rows at a time"
+    vocab,places,layers,C,_ = sizes
+    n,T = batches[0][0].shape
+    k,size,keep = _plan(T, (vocab, layers, C, heads))
+    room = ROOM.floats(size),k,_empty(6, max(T + 2, LANES)),_empty(n),_empty(n)
+    grads = torch.zeros_like(weights) if learn else weights
+    losses = torch.zeros(len(weights), dtype=torch.float64)
+    right = torch.zeros(len(weights), dtype=torch.int64)
+    for i,rows in enumerate(batches):
+        lines = weights[i].numpy(),grads[i].numpy(),begins(*sizes)
+        data = [x.contiguous().numpy() for x in rows]
+        tally = np.zeros(2)
+        answers = compiled()((*lines, *room, tally, *data, vocab, places, C, heads, learn, keep, LANES))
+        if answers < 1: return None
+        losses[i] = tally[0] / answers
+        right[i] = int(tally[1])
+    return losses,right,grads
+
+# %% ../../nbs/31_train.fused.ipynb #fb7ad044
+@torch.no_grad()
 def fused_step(
     model, # Any model
     batch:Batch, # Rows
     asked:torch.Tensor, # bool [n, T]: the positions to answer
     learn:bool=False # Add the gradient of the mean loss over those positions to `grad` of the parameters?
 ) -> tuple: # Mean loss in nats (only if it learns), and how many answers are right; None where autograd must do it
-    "Loss, gradient and right answers of a batch, eight rows at a time"
+    "Loss, gradient and right answers of a batch"
     params = _parameters(model)
     if params is None: return None
-    n,T = asked.shape
-    c = model.config
-    k,size,keep = _plan(T, (c.vocab_size, c.n_layer, c.n_embd, c.n_head))
-    begin = begins(c.vocab_size, c.block_size, c.n_layer, c.n_embd, model.lm_head.weight is model.wte.weight)
-    flat,tally = torch.cat([p.flatten() for p in params]),np.zeros(2)
-    grads = torch.zeros_like(flat) if learn else flat
-    data = [x.contiguous().numpy() for x in (batch.tokens, batch.targets, asked)]
-    room = ROOM.floats(size),k,_empty(6, max(T + 2, LANES)),_empty(n),_empty(n)
-    sizes = c.vocab_size,c.block_size,c.n_embd,c.n_head
-    answers = compiled()((flat.numpy(), grads.numpy(), begin, *room, tally, *data, *sizes, learn, keep, LANES))
-    if answers < 1: return None
-    if learn: _hand_over(params, grads)
-    return torch.tensor(tally[0] / answers, dtype=torch.float32),int(tally[1])
+    line = torch.cat([p.flatten() for p in params])[None]
+    done = fused_lines(line, sizes_of(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
+    if done is None: return None
+    losses,right,grads = done
+    if learn: _hand_over(params, grads[0])
+    return losses[0].float(),int(right[0])
 
 def _hand_over(params, grads):
     "Give each parameter its part of the flat gradient"

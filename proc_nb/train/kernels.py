@@ -7,8 +7,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.kernels.html.md"""
 # %% auto #0
 __all__ = ['G1', 'G3', 'MANY', 'pack', 'dots', 'product', 'begin_with', 'shift', 'clear', 'copy', 'scale', 'column', 'outer',
            'sums', 'linear_back', 'norm', 'norm_back', 'gelu', 'score', 'scores', 'soften', 'mix', 'attend_places',
-           'mix_back', 'attend_places_back', 'gather', 'scatter', 'embed', 'embed_back', 'answer', 'to_gradient',
-           'head']
+           'mix_back', 'attend_places_back', 'move', 'gather', 'scatter', 'embed', 'embed_back', 'answer',
+           'to_gradient', 'head']
 
 # %% ../../nbs/311_train.kernels.ipynb #5315872d
 import math
@@ -148,7 +148,8 @@ def norm_back(n, dY, g, N, R, dX, dg, db):
             b += d * one(N, t, i)
         a = a * part
         b = b * part
-        for i in range(C): put(dX, t, i, one(dX, t, i) + one(R, t, 0) * (one(dY, t, i) * weight(g, i, 0) - a - one(N, t, i) * b))
+        for i in range(C):
+            put(dX, t, i, one(dX, t, i) + one(R, t, 0) * (one(dY, t, i) * weight(g, i, 0) - a - one(N, t, i) * b))
 
 # %% ../../nbs/311_train.kernels.ipynb #f0500053
 G1,G3 = f(2 * math.sqrt(2 / math.pi)),f(.044715)
@@ -250,24 +251,29 @@ def attend_places_back(n, least, ends, at, Q, KV, S, keep, Z, Y, dY, dQ, dKV, P,
             dot = dot * z
             scores(z, dY, t, c, KV, C + c, D, ends[t], P)
             for d in range(c, c + D - 3, 4): mix_back(four(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
-            for d in range(c + D - D % 4, c + D): mix_back(zero(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
+            for d in range(c + D - D % 4, c + D):
+                mix_back(zero(), z, dot, unit, s, P, Q, KV, dY, t, d, ends[t], dQ, dKV)
 
 # %% ../../nbs/311_train.kernels.ipynb #f0500070
 @kernel
-def gather(n, at, X, Y, lanes):
-    "Y[t] = X[at[t]], each lane at a place of its own"
+def move(n, at, X, Y, lanes, back):
+    "Each lane at a place of its own: Y[t] = X[at[t]], or `back`, Y[at[t]] += X[t]"
     for t in range(n):
         for j in range(lanes):
-            u = int(lane(at, t, 0, j))
-            for i in range(X.width): put_lane(Y, t, i, j, lane(X, u, i, j))
+            there = int(lane(at, t, 0, j))
+            for i in range(X.width):
+                if back: put_lane(Y, there, i, j, lane(Y, there, i, j) + lane(X, t, i, j))
+                else: put_lane(Y, t, i, j, lane(X, there, i, j))
 
-@kernel
+@pasted
+def gather(n, at, X, Y, lanes):
+    "Y[t] = X[at[t]]"
+    move(n, at, X, Y, lanes, False)
+
+@pasted
 def scatter(n, at, X, Y, lanes):
-    "Y[at[t]] += X[t], each lane at a place of its own"
-    for t in range(n):
-        for j in range(lanes):
-            u = int(lane(at, t, 0, j))
-            for i in range(X.width): put_lane(Y, u, i, j, lane(Y, u, i, j) + lane(X, t, i, j))
+    "Y[at[t]] += X[t]"
+    move(n, at, X, Y, lanes, True)
 
 # %% ../../nbs/311_train.kernels.ipynb #b40febca
 @kernel

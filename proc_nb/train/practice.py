@@ -23,7 +23,8 @@ from .loop import SCHEDULES, fit
 from .zoo import Zoo, start
 
 # %% ../../nbs/36_train.practice.ipynb #b2912111
-OWN = dict(steps=20_000, batch_size=64, lr=2e-3, weight_decay=.01, warmup=500, schedule='cosine', dropout=0., tied=False)
+OWN = dict(steps=20_000, batch_size=64, lr=2e-3, weight_decay=.01, warmup=500, schedule='cosine', dropout=0.,
+    tied=False)
 
 # %% ../../nbs/36_train.practice.ipynb #63545cdc
 RECIPES = dict(own=OWN, bundled=dict(OWN, schedule='cosine_from_0'))
@@ -44,7 +45,8 @@ _own |= {rule: dict(lr=4e-3) for rule in ('reverse', 'delete', 'set', 'union')}
 def _brackets(**kwargs): return dict.fromkeys(('dyck', 'dyck_shuffle'), kwargs)
 
 # %% ../../nbs/36_train.practice.ipynb #11d4807d
-SPECIAL = {'own': _own, 'bundled': _own, 'paper': _brackets(warmup=0, schedule='constant'), 'paper-large': _brackets(steps=501, batch_size=32)}
+SPECIAL = {'own': _own, 'bundled': _own, 'paper': _brackets(warmup=0, schedule='constant'),
+    'paper-large': _brackets(steps=501, batch_size=32)}
 
 # %% ../../nbs/36_train.practice.ipynb #417e3483
 PRESETS = {'paper': 'released-defaults', 'paper-large': '2601.21725'}
@@ -120,8 +122,10 @@ def add(
     "Enter a practised network in `zoo`"
     file = zoo.path/f'{name}.safetensors'
     save_model(model, file, task=model.task, **meta)
-    sums = (zoo._sums() if (zoo.path/'SHA256.json').exists() else {}) | {name: hashlib.sha256(file.read_bytes()).hexdigest()}
-    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())), indent=1) + '\n', encoding='utf-8'))
+    sums = zoo._sums() if (zoo.path/'SHA256.json').exists() else {}
+    sums[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_atomic(zoo.path/'SHA256.json', lambda p: p.write_text(json.dumps(dict(sorted(sums.items())),
+        indent=1) + '\n', encoding='utf-8'))
 
 # %% ../../nbs/36_train.practice.ipynb #487577e7
 RATES = dict(batch_size=400, lr=1e-3, warmup=100, eval_every=125)

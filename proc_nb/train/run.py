@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..files import load_tensors, save_tensors
@@ -27,7 +27,8 @@ from .loss import *
 
 # %% ../../nbs/321_train.run.ipynb #cbb7da26
 def _cosine(x): return .5 + .5 * math.cos(math.pi * x)
-SCHEDULES = dict(constant=lambda x: 1., hold=lambda x: min(1, 4 - 4 * x), linear=lambda x: 1 - x, cosine=_cosine, cosine_from_0=_cosine)
+SCHEDULES = dict(constant=lambda x: 1., hold=lambda x: min(1, 4 - 4 * x), linear=lambda x: 1 - x, cosine=_cosine,
+    cosine_from_0=_cosine)
 FROM_0 = 'hold', 'cosine_from_0'
 def rate(
     step:int, # Steps done so far
@@ -74,15 +75,18 @@ class TrainConfig:
     eval_rows:int = 1000 # Held-out rows in an evaluation
 
     def __post_init__(self):
-        for name in ('steps', 'batch_size', 'eval_every', 'eval_rows'): setattr(self, name, whole(name, getattr(self, name), 1))
+        for name in ('steps', 'batch_size', 'eval_every', 'eval_rows'):
+            setattr(self, name, whole(name, getattr(self, name), 1))
         self.lr = between('lr', self.lr, 0)
-        if self.lr_scale: self.lr_scale = {p: between(f'lr_scale of {p}', s, 0, ends=True) for p,s in self.lr_scale.items()}
+        if self.lr_scale:
+            self.lr_scale = {p: between(f'lr_scale of {p}', s, 0, ends=True) for p,s in self.lr_scale.items()}
         self.freeze = list(self.freeze)
         self.seed = check_seed(self.seed)
         self.weight_decay = between('weight_decay', self.weight_decay, 0, ends=True)
         self.clip = math.inf if self.clip == math.inf else between('clip', self.clip, 0)
         self.warmup = whole('warmup', self.warmup, 0)
-        if choose('schedule', self.schedule, SCHEDULES) != 'constant': self.decay_steps = whole('decay_steps', self.decay_steps, 1)
+        if choose('schedule', self.schedule, SCHEDULES) != 'constant':
+            self.decay_steps = whole('decay_steps', self.decay_steps, 1)
 
 # %% ../../nbs/321_train.run.ipynb #1db0b69c
 def config_from(
@@ -129,9 +133,11 @@ class Run:
         config = self.config
         factor = rate(self.done, config.warmup, config.schedule, config.decay_steps)
         self.lr = config.lr * factor
-        for g in self.opt.param_groups: g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
+        for g in self.opt.param_groups:
+            g['lr'] = g['lr'].fill_(g['top'] * factor) if torch.is_tensor(g['lr']) else g['top'] * factor
         batch = self.task.sample(config.batch_size, self.generator)
-        noise = dropout_from(self.model, [seeded(config.seed, self.done, device=self.device)]) if self.noisy else nullcontext()
+        noise = dropout_from(self.model, [seeded(config.seed, self.done,
+            device=self.device)]) if self.noisy else nullcontext()
         with noise: loss = self.update(batch)
         self.done += 1
         return loss
@@ -167,41 +173,57 @@ class Run:
         "The tensors that a step changes"
         return [*self.params, *(v for s in self.opt.state.values() for v in s.values())]
 
-# %% ../../nbs/321_train.run.ipynb #6880f7df
-@patch
-def about(self:Run):
-    "The settings of the run, as JSON"
-    keys = 'batch_size lr lr_scale seed weight_decay clip warmup schedule decay_steps'.split()
-    return dict(task=repr(self.task), freeze=self.config.freeze, **{k: getattr(self.config, k) for k in keys})
+    def about(self):
+        "The settings of the run, as JSON"
+        keys = 'batch_size lr lr_scale seed weight_decay clip warmup schedule decay_steps'.split()
+        return dict(task=repr(self.task), freeze=self.config.freeze, **{k: getattr(self.config, k) for k in keys})
 
-@patch
-def save(self:Run, path):
-    "Write weights, optimiser state, generator and evaluations to one file"
-    ids = {id(p): n for n,p in self.model.named_parameters()}
-    model = {f'model.{k}': v for k,v in own_state(self.model).items()}
-    opt = {f'opt.{ids[id(p)]}.{k}': v for p,s in self.opt.state.items() for k,v in s.items()}
-    tensors = dict(model, **opt, generator=self.generator.get_state())
-    save_tensors(path, tensors, done=self.done, evals=self.evals, run=self.about())
+    def save(self, path):
+        "Write weights, optimiser state, generator and evaluations to one file"
+        ids = {id(p): n for n,p in self.model.named_parameters()}
+        model = {f'model.{k}': v for k,v in own_state(self.model).items()}
+        opt = {f'opt.{ids[id(p)]}.{k}': v for p,s in self.opt.state.items() for k,v in s.items()}
+        tensors = dict(model, **opt, generator=self.generator.get_state())
+        save_tensors(path, tensors, done=self.done, evals=self.evals, run=self.about())
 
-# %% ../../nbs/321_train.run.ipynb #230ce6ff
-@patch
-def load(self:Run, path):
-    "Continue from a file written by `save`; raises ValueError if it belongs to another run"
-    state,meta = load_tensors(path)
-    mine = self.about()
-    theirs = meta['run'] if isinstance(meta.get('run'), dict) else {}
-    odd = [f'{k} was {theirs.get(k)!r} and is now {v!r}' for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
-    if odd: raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False to start again.')
-    try: fill(self.model, {k[6:]: v for k,v in state.items() if k.startswith('model.')})
-    except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
-    for n,p in self.model.named_parameters():
-        own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')} # exp_avg, exp_avg_sq, step
-        if any(v.shape not in (p.shape, ()) for v in own.values()): raise ValueError(f"{path} holds another optimiser's state for {n}.")
-        if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
-    try: self.generator.set_state(state['generator'])
-    except (KeyError, TypeError, RuntimeError) as e: raise ValueError(f'{path} holds no state of the generator: {e}') from None
-    self.done = whole(f'done in {path}', meta.get('done'), 0)
-    self.evals = meta.get('evals', [])
+    def load(self, path):
+        "Continue from a file written by `save`; raises ValueError if it belongs to another run"
+        state,meta = load_tensors(path)
+        mine = self.about()
+        theirs = meta['run'] if isinstance(meta.get('run'), dict) else {}
+        changed = [k for k,v in mine.items() if json.loads(json.dumps(v)) != theirs.get(k)]
+        odd = [f'{k} was {theirs.get(k)!r} and is now {mine[k]!r}' for k in changed]
+        if odd:
+            raise ValueError(f'{path} belongs to another run: {"; ".join(odd)}. Use another run_dir, or resume=False '
+                f'to start again.')
+        try: fill(self.model, {k[6:]: v for k,v in state.items() if k.startswith('model.')})
+        except RuntimeError as e: raise ValueError(f'{path} holds a model of another shape: {e}') from None
+        for n,p in self.model.named_parameters():
+            own = {k[len(n)+5:]: v for k,v in state.items() if k.startswith(f'opt.{n}.')} # exp_avg, exp_avg_sq, step
+            if any(v.shape not in (p.shape, ()) for v in own.values()):
+                raise ValueError(f"{path} holds another optimiser's state for {n}.")
+            if own: self.opt.state[p] = {k: v.to(p.device) for k,v in own.items()}
+        try: self.generator.set_state(state['generator'])
+        except (KeyError, TypeError, RuntimeError) as e:
+            raise ValueError(f'{path} holds no state of the generator: {e}') from None
+        self.done = whole(f'done in {path}', meta.get('done'), 0)
+        self.evals = meta.get('evals', [])
+
+    def check_finite(self, loss, checkpoint=None):
+        "The loss as a number; raises FloatingPointError if it, or its gradient, is none"
+        loss = float(loss)
+        if math.isfinite(loss): return loss
+        kept = f' The last good state is in {checkpoint}.' if checkpoint and checkpoint.exists() else ''
+        raise FloatingPointError(f'The loss or its gradient became {loss} at step {self.done} (lr '
+            f'{self.config.lr:g}). Try a lower lr or a longer warmup.{kept}')
+
+    def accuracy(self):
+        "Accuracy on held-out rows"
+        return evaluate(self.model, self.task, self.config.eval_rows)
+
+    def record(self, loss, accuracy, seconds): return Record(self.done, loss, accuracy, self.lr, seconds)
+
+    def sound(self, loss): return math.isfinite(float(loss))
 
 # %% ../../nbs/321_train.run.ipynb #4a7de4da
 class Record:
@@ -232,26 +254,6 @@ class Record:
     def __repr__(self):
         accuracy = '' if self.accuracy is None else f', accuracy {self.accuracy:.1%}'
         return f'step {self.step}: loss {self.loss:.3f}{accuracy}'
-
-# %% ../../nbs/321_train.run.ipynb #54d439a1
-@patch
-def check_finite(self:Run, loss, checkpoint=None):
-    "The loss as a number; raises FloatingPointError if it, or its gradient, is none"
-    loss = float(loss)
-    if math.isfinite(loss): return loss
-    kept = f' The last good state is in {checkpoint}.' if checkpoint and checkpoint.exists() else ''
-    raise FloatingPointError(f'The loss or its gradient became {loss} at step {self.done} (lr {self.config.lr:g}). Try a lower lr or a longer warmup.{kept}')
-
-@patch
-def accuracy(self:Run):
-    "Accuracy on held-out rows"
-    return evaluate(self.model, self.task, self.config.eval_rows)
-
-@patch
-def record(self:Run, loss, accuracy, seconds): return Record(self.done, loss, accuracy, self.lr, seconds)
-
-@patch
-def sound(self:Run, loss): return math.isfinite(float(loss))
 
 # %% ../../nbs/321_train.run.ipynb #287dcefb
 def records(

@@ -52,7 +52,8 @@ def score(
 ) -> float: # Share that is right, 0 to 1
     "Share of right tokens ('corrected', 'paper') or of right answers ('exact')"
     choose('metric', metric, [*METRICS, 'exact'])
-    b = task.sample(n, seeded(seed, device=device_of(model)), split).rescored('corrected' if metric == 'exact' else metric)
+    b = task.sample(n, seeded(seed, device=device_of(model)), split)
+    b = b.rescored('corrected' if metric == 'exact' else metric)
     right = right_rows(model, b) if metric == 'exact' else _right_tokens(model, b)
     return float(right.float().mean())
 

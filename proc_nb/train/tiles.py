@@ -73,7 +73,8 @@ def _operator(op, name):
             if n and all(isinstance(k, Tile) or k == types.float32 for k in (x, y)): return Tile(max(n))
         return typer
 
-OPERATORS = {operator.add: 'fadd', operator.iadd: 'fadd', operator.sub: 'fsub', operator.mul: 'fmul', operator.truediv: 'fdiv'}
+OPERATORS = {operator.add: 'fadd', operator.iadd: 'fadd', operator.sub: 'fsub', operator.mul: 'fmul',
+    operator.truediv: 'fdiv'}
 for op,name in OPERATORS.items(): _operator(op, name)
 
 # %% ../../nbs/310_train.tiles.ipynb #f0500027
@@ -130,7 +131,7 @@ class _StructModel(models.StructModel):
 # %% ../../nbs/310_train.tiles.ipynb #b0847d9c
 class Rows(_Struct): "Numbers of every lane: `width` registers a line"
 class Matrix(_Struct): "Weights, or their gradients: `rows` by `cols`, `down` and `across` floats apart"
-class Packed(_Struct): "Weights for `product`: `rows` by `cols`, the numbers of eight rows next to each other, column after column"
+class Packed(_Struct): "Weights for `product`: `rows` by `cols`, eight rows next to each other, column after column"
 
 for kind in Rows, Matrix, Packed: register_model(kind)(_StructModel)
 
@@ -188,7 +189,8 @@ def turned(builder, W):
 # %% ../../nbs/310_train.tiles.ipynb #f0500038
 def _place(builder, X, t, i):
     data,_,stride = _fields(builder, X)
-    return builder.bitcast(builder.gep(data, [builder.mul(builder.add(builder.mul(t, stride), i), LONG(LANES))]), FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [builder.mul(builder.add(builder.mul(t, stride), i), LONG(LANES))]),
+        FLOATS.as_pointer())
 
 def _load(builder, pointer):
     out = builder.load(pointer)
@@ -261,7 +263,8 @@ pasted = njit(inline='always', **OPTIONS) # copied by numba before it compiles: 
 def clamp(builder, x):
     "Between -60 and 60: further out, exponentials add nothing to a sum of floats"
     low,high = (ir.Constant(FLOATS, [v] * LANES) for v in (-60., 60.))
-    return _tile(builder, [_select(builder, '>', r, high, high, _select(builder, '<', r, low, low, r)) for r in _registers(builder, x)])
+    return _tile(builder, [_select(builder, '>', r, high, high, _select(builder, '<', r, low, low,
+        r)) for r in _registers(builder, x)])
 
 @instruction(same)
 def floor(builder, x):
@@ -312,13 +315,15 @@ def pack_cell(builder, P, o, i, W):
     "P[o, i] = W[o, i], or 0 where W has no such row"
     inside = builder.icmp_signed('<', o, _fields(builder, W)[1])
     last = builder.select(inside, o, LONG(0))
-    builder.store(builder.select(inside, builder.load(_weight(builder, W, last, i)), FLOAT(0.)), _cell(builder, P, o, i))
+    builder.store(builder.select(inside, builder.load(_weight(builder, W, last, i)), FLOAT(0.)), _cell(builder, P, o,
+        i))
 
 # %% ../../nbs/310_train.tiles.ipynb #f0500046
 @instruction(lambda x, y: Tile(x.n * y.n))
 def crossed(builder, x, y):
     "Each register of `x` times each of `y`"
-    return _tile(builder, [builder.fmul(a, b, flags=FAST) for a in _registers(builder, x) for b in _registers(builder, y)])
+    return _tile(builder, [builder.fmul(a, b, flags=FAST) for a in _registers(builder,
+        x) for b in _registers(builder, y)])
 
 def _pairs(builder, a, b):
     "Neighbours added: those of `a`, then those of `b`"

@@ -42,8 +42,10 @@ def pick_device(
     "`device` if it is there, else a ValueError; CUDA or CPU by default"
     try: dev = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError: raise ValueError(f"There is no device {device!r}. Use 'cpu', 'cuda' or 'mps'.") from None
-    there = dict(cpu=1, cuda=torch.cuda.is_available() and torch.cuda.device_count(), mps=int(torch.backends.mps.is_available())).get(dev.type, 0)
-    if ifnone(dev.index, 0) >= there: raise ValueError(f'{device!r} is not available here. Leave the device out to use what there is.')
+    there = dict(cpu=1, cuda=torch.cuda.is_available() and torch.cuda.device_count(),
+        mps=int(torch.backends.mps.is_available())).get(dev.type, 0)
+    if ifnone(dev.index, 0) >= there:
+        raise ValueError(f'{device!r} is not available here. Leave the device out to use what there is.')
     return dev
 
 # %% ../../nbs/30_train.workers.ipynb #2a934c71
@@ -69,7 +71,7 @@ def _new_threads_as_before():
 def set_threads(
     n:int # Threads
 ):
-    "Let PyTorch use `n` threads for what this Python thread does; other Python threads, those to come included, keep what they have"
+    "Let PyTorch use `n` threads for what this Python thread does; all others, also those to come, keep theirs"
     with _turn, _new_threads_as_before(): torch.set_num_threads(n)
 
 @contextmanager
@@ -108,7 +110,8 @@ def _pairs(runs): return iter(runs.items() if isinstance(runs, Mapping) else run
 # %% ../../nbs/30_train.workers.ipynb #3ca073e9
 def _told(e, key):
     "The exception, with a note on the run"
-    e.__notes__ = [*getattr(e, '__notes__', []), f'This happened in the run {key!r}.'] # as `add_note` does, which Python 3.10 has not
+    # as `add_note` does, which Python 3.10 has not
+    e.__notes__ = [*getattr(e, '__notes__', []), f'This happened in the run {key!r}.']
     return e
 
 # %% ../../nbs/30_train.workers.ipynb #9c332448
@@ -131,7 +134,7 @@ def _workers(n):
 def _begun(make): yield from make() # in the worker, when it is first asked
 
 def side_by_side(
-    runs, # Key -> function that returns an iterator of records; a mapping, or pairs that may be made when they are asked for
+    runs, # Key -> function that returns an iterator of records; a mapping, or pairs, made when asked for
     workers:int=None, # Runs at once; as many as there are cores if None
     seconds:float=.1 # How long a run goes on before it hands over its records
 ): # Yields (key, record) as they come, the records of each run in their order
@@ -185,4 +188,5 @@ def progress(
 ) -> tqdm: # The bar
     "A bar on a terminal and in a notebook, elsewhere a line every ten seconds"
     lines = tqdm is tqdm_asyncio and not sys.stderr.isatty() # in a notebook it is another class
-    return tqdm(*args, **{**(dict(file=_Lines(sys.stderr), mininterval=10, bar_format=LINE) if lines else {}), **kwargs})
+    return tqdm(*args, **{**(dict(file=_Lines(sys.stderr), mininterval=10, bar_format=LINE) if lines else {}),
+        **kwargs})

@@ -10,15 +10,14 @@ __all__ = ['zoo', 'STARTS', 'PAPER', 'Zoo', 'load_zoo', 'sharpness', 'start']
 # %% ../../nbs/35_train.zoo.ipynb #0c40e0ff
 import hashlib, re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-
-from fastcore.basics import patch
 
 from ..checks import choose
 from ..files import load_json
 from ..viz.draw import esc
 from ..tasks.core import Task
-from ..models.gpt import GPT, GPTConfig
+from ..models.gpt import GPT
 from ..models.transfer import rescale, transfer
 from ..models.checkpoint import load_model
 from .loop import evaluate
@@ -33,25 +32,22 @@ class Zoo(Mapping):
     def __len__(self): return len(self._sums())
     def __getitem__(self, name):
         file = self.path/f"{choose('practised network', name, self)}.safetensors"
-        if hashlib.sha256(file.read_bytes()).hexdigest() != self._sums()[name]: raise ValueError(f'{file.name} is damaged: its SHA-256 is not the recorded one.')
+        if hashlib.sha256(file.read_bytes()).hexdigest() != self._sums()[name]:
+            raise ValueError(f'{file.name} is damaged: its SHA-256 is not the recorded one.')
         return load_model(file).eval()
     def __repr__(self): return f"Zoo: {', '.join(self)}"
+    def _sums(self):
+        file = self.path/'SHA256.json'
+        sums = load_json(file)
+        odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
+        if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
+        return sums
+    def _repr_html_(self):
+        rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>'
+            for m in self.values())
+        return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 zoo = Zoo()
-
-# %% ../../nbs/35_train.zoo.ipynb #6b6db82f
-@patch
-def _sums(self:Zoo):
-    file = self.path/'SHA256.json'
-    sums = load_json(file)
-    odd = [k for k in sums if not re.fullmatch(r'[\w .()+=-]+', k, re.ASCII)]
-    if odd: raise ValueError(f'{file} is damaged: {odd[0]!r} is no name of a network.')
-    return sums
-
-@patch
-def _repr_html_(self:Zoo):
-    rows = ''.join(f'<tr><td>{esc(m.task)}</td><td>{m.meta["steps"]:,}</td><td>{m.meta["accuracy"]:.1%}</td></tr>' for m in self.values())
-    return f'<table><tr><th>practised</th><th>steps</th><th>held-out accuracy</th></tr>{rows}</table>'
 
 # %% ../../nbs/35_train.zoo.ipynb #f49018d2
 def load_zoo(
@@ -67,13 +63,16 @@ def sharpness(
 ) -> list: # One dict per network: rule, steps, accuracy (0 to 1), ceiling (0 to 1)
     "Accuracy of practised networks beside what can be reached"
     models = {k: zoo[k] for k in names or zoo}
-    return [dict(rule=k, steps=m.meta['steps'], accuracy=evaluate(m, m.task, n, 'test'), ceiling=m.task.ceiling() if hasattr(m.task, 'ceiling') else 1.)
+    return [dict(rule=k, steps=m.meta['steps'], accuracy=evaluate(m, m.task, n, 'test'),
+        ceiling=m.task.ceiling() if hasattr(m.task, 'ceiling') else 1.)
         for k,m in models.items()]
 
 # %% ../../nbs/35_train.zoo.ipynb #e9469720
-STARTS = {'random weights': ([], 'random'), 'attention': ('attn', 'random'), 'attention + positions': (['attn', 'pos'], 'random'),
+STARTS = {'random weights': ([], 'random'), 'attention': ('attn', 'random'), 'attention + positions': (['attn',
+    'pos'], 'random'),
     'everything': ('all', 'mean')}
-PAPER = {'random weights': (.113, 'author-stated'), 'attention': (.990, 'second-hand'), 'everything': (.188, 'second-hand')}
+PAPER = {'random weights': (.113, 'author-stated'), 'attention': (.990, 'second-hand'), 'everything': (.188,
+    'second-hand')}
 
 # %% ../../nbs/35_train.zoo.ipynb #c0db9ce8
 def start(
@@ -87,8 +86,8 @@ def start(
 ) -> GPT: # A network ready for `fit`
     "A network for `test` with `parts` of the practised `rule` carried over; `.report` says what moved"
     source = load_zoo(rule) if isinstance(rule, str) else rule
-    c = source.config
-    model = GPT(GPTConfig(test.vocab_size, test.seq_len, c.n_layer, c.n_head, c.n_embd), seed=seed)
+    sizes = dict(vocab_size=test.vocab_size, block_size=test.seq_len)
+    model = GPT(replace(source.config, **sizes, dropout=0., tied=False), seed=seed)
     model.task = test
     model.report = transfer(source, model, parts, embed)
     if scaled: rescale(source, model, model.report)
