@@ -31,6 +31,7 @@ from ..train.practice import practise
 from ..viz.views import RowView, network
 from .runner import *
 from .panel import *
+from .replay import replay
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #964652a8
 SMALL = dict(haystack=dict(n_pairs=10))
@@ -388,7 +389,18 @@ class TransferLab(Trainable):
         save_chart(curves(rows, run.task.name), self.out/'chart')
         write_atomic(self.out/'records.csv', lambda p: p.write_text('\n'.join(lines) + '\n', encoding='utf-8'))
         with turn_lock: save_model(run.model, self.out/'model.safetensors', task=run.task, steps=len(run.history), seed=run.choices.seed)
-        return note_html(f'Written to {esc(self.out)}: chart.png, chart.html, records.csv, model.safetensors')
+        self.replay().save(self.out/'replay.html')
+        return note_html(f'Written to {esc(self.out)}: chart.png, chart.html, replay.html, records.csv, model.safetensors')
+
+    def replay(self) -> Html: # A page that plays; `.save(path)` writes it to a file
+        "The last run beside its control, to be played back without Python"
+        run = self.runs[-1] if self.runs else None
+        if run is None or not run.frames: raise ValueError('There is nothing to replay yet: train first.')
+        lines = {run.choices.said(): run.frames['mine']}
+        for r in self.runs:
+            same = r.choices.control_key() == run.choices.control_key()
+            if same and 'control' in r.frames: lines.setdefault(CONTROL, r.frames['control'])
+        return replay(lines, max(run.task.guesses().values(), default=0))
 
     def static(self) -> Html: # The same view without widgets
         "The lab as a picture: the network, the curves, the last look at an example"
