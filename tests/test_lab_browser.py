@@ -26,13 +26,17 @@ def test_train_pause_continue_stop_again(browser, server):
     p.open('lab.ipynb', *CELLS)
     p.run_all()
     p.wait(lambda: p.button('Train', 1).count(), 240)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 240)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 4, 240) # accuracy and heads, twice
     p.shoot('lab_idle')
     assert p.button('Pause').is_disabled() and p.button('Stop').is_disabled()
 
     p.button('Train').click()
     p.wait(lambda: p.points() >= 4, 240)
     p.wait(lambda: p.part('positions').is_disabled())
+    heads = p.page.locator('.pnb-scores').first
+    assert heads.is_visible() and heads.inner_text().count('%') == 8, 'what the heads do is not told in words'
+    early = heads.inner_text()
+    p.wait(lambda: heads.inner_text() != early)
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
 
@@ -86,7 +90,7 @@ def test_nothing_is_cut(browser, server):
     p.open('looks.ipynb', CELLS[0], 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()\nlego.run()')
     p.run_all()
     p.wait(lambda: p.page.locator('.pnb').count() == 5, 300)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2 and p.page.locator('.pnb-status').count() == 3, 240)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 3 and p.page.locator('.pnb-status').count() == 3, 240)
     for width, theme in ((1400, 'light'), (800, 'light'), (700, 'light'), (700, 'dark'), (1400, 'dark')):
         if theme == 'dark': p.command('apputils:change-theme', "{theme: 'JupyterLab Dark'}")
         p.page.set_viewport_size(dict(width=width, height=4200 if width == 1400 else 6200))

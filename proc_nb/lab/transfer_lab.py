@@ -85,7 +85,7 @@ class TransferLab(Trainable):
         self.busy = True # nothing is brought up to date before everything stands
         rule = self._named(rule)
         self._build(device or _devices()[torch.cuda.is_available()])
-        self.runner = Runner(self._items, seen=lambda _: self._draw(), changed=self._changed)
+        self.runner = Runner(self._items, peek=self._watch, seen=lambda _: self._draw(), changed=self._changed)
         self.set(rule=rule, test=test, parts=parts, embed=embed, **({'device': device} if device else {}), **kwargs)
         self.show_state(self.runner)
 
@@ -107,8 +107,10 @@ class TransferLab(Trainable):
         self.presets = W.ToggleButtons(options=list(PRESETS), value=None, style=dict(button_width='auto'))
         self.parts,self.args = PartBox(2, self._chosen),TaskBox(self._chosen)
         self.args.choose(start.test, **SMALL.get(start.test, {}))
-        self.rule_note,self.carried,self.chart_note,self.legend,self.saved = (html_box() for _ in range(5))
+        self.rule_note,self.carried,self.chart_note,self.legend,self.score_table,self.saved = (html_box() for _ in range(6))
         self.chart,self.look = LiveChart(),html_box().add_class('pnb-look')
+        self.score_chart = LiveChart(height=150, y='attention', points=False)
+        self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table])
         self.moment = wide_field(W.IntSlider(value=0, min=0, max=0, description='moment', readout=False))
         self.show_more = W.ToggleButton(description='more settings', icon='sliders')
         self.more = W.VBox([self.c[k] for k in ('embed', 'freeze', 'batch_size', 'lr', 'fresh', 'seed', 'device', 'practice')])
@@ -117,7 +119,7 @@ class TransferLab(Trainable):
             html_box('<h3>2 Carry over</h3>'), self.presets, self.parts.box, self.carried,
             html_box('<h3>3 Learn</h3>'), self.c['test'], self.args.box, self.c['steps'], self.c['control'], self.show_more, self.more,
             flex='1 1 330px', max_width='460px')
-        right = flex_column(self.chart, self.legend, self.chart_note, self.moment, self.look, self._after(), flex='2 1 440px')
+        right = flex_column(self.chart, self.legend, self.chart_note, self.scores, self.moment, self.look, self._after(), flex='2 1 440px')
         self._enter(head, flex_box(left, right, align_items='flex-start'))
         self._listen()
 
@@ -262,6 +264,9 @@ class TransferLab(Trainable):
         self.runs.append(run)
         return run.items()
 
+    def _watch(self):
+        if self.runs: self.runs[-1].watch()
+
     def _changed(self, runner):
         "After a change of state"
         run = self.runs[-1] if self.runs else None
@@ -276,9 +281,19 @@ class TransferLab(Trainable):
         steps = max([self.c['steps'].value, 1, *(r['step'] for r in rows)])
         at = self._frames()[self.moment.value].step if run and self._frames() and self.moment.value < self.moment.max else None
         self.chart.draw(rows, steps, self._rules(), at)
+        self._draw_scores(run, at)
         self.legend.value = legend(rows).markup
         self.chart_note.value = ''.join(map(note_html, self._notes()))
         if self.runs and self.runner.last: self._figures(self.runs[-1], self.runner.last)
+
+    def _draw_scores(self, run, at):
+        "What the heads did so far, under the accuracy"
+        scores = list(run.scores) if run else []
+        self.scores.layout.display = '' if scores else 'none'
+        if not scores: return
+        self.score_chart.draw(score_rows(scores), run.choices.steps, at=at)
+        if at is not None: scores = [s for s in scores if s[0] <= at]
+        self.score_table.value = score_table(scores).markup
 
     def _figures(self, run, rec):
         "Step, loss, accuracy, speed and the time that is left"
@@ -410,4 +425,4 @@ class TransferLab(Trainable):
         head += network(shape, self.parts.parts, self.c['embed'].value)
         chart = show(curves(rows, baseline=PAPER[CONTROL][0] if self._paper(self.choices()) else None), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
         heads = self.sight.picture() if getattr(self, 'sight', None) else Html('')
-        return head + chart + Html(self.status.value) + heads
+        return head + chart + Html(self.status.value + self.score_table.value) + heads
