@@ -3,9 +3,10 @@ import json, time, pytest
 from lab_page import LabPage, chromium, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
-CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
+CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.predict import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
 SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
+    predict='PredictLab(seeds=1, steps=40)',
     lego='lego = LegoPanel(steps=4, every=2, batch_size=8)\nlego')
 
 @pytest.fixture(scope='module')
@@ -34,7 +35,7 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.points() >= 4, 240)
     p.wait(lambda: p.part('positions').is_disabled())
     heads = p.page.locator('.pnb-scores').first
-    assert heads.is_visible() and heads.inner_text().count('%') == 8, 'what the heads do is not told in words'
+    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 20) # what the heads do, in words
     early = heads.inner_text()
     p.wait(lambda: heads.inner_text() != early)
     few, was = p.points(), p.step()
@@ -55,10 +56,12 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.step() > held)
     p.button('Stop').click()
     p.wait(lambda: p.button('Train').count())
-    p.page.wait_for_timeout(500) # the step that was under way ends, and is shown
-    ended = p.step()
-    p.page.wait_for_timeout(800)
-    assert p.step() == ended and ended < 6000
+    def still(): # the step that was under way ends, and is shown
+        before = p.step()
+        p.page.wait_for_timeout(1000)
+        return p.step() == before
+    p.wait(still)
+    assert p.step() < 6000
     assert p.step(1) > 5
     p.button('Stop', 1).click()
 
@@ -89,14 +92,14 @@ def test_nothing_is_cut(browser, server):
     p = LabPage(browser, *server, side_bar=True)
     p.open('looks.ipynb', CELLS[0], 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()\nlego.run()')
     p.run_all()
-    p.wait(lambda: p.page.locator('.pnb').count() == 5, 300)
+    p.wait(lambda: p.page.locator('.pnb').count() == 6, 300)
     p.wait(lambda: p.page.locator('.vega-embed svg').count() == 3 and p.page.locator('.pnb-status').count() == 3, 240)
     for width, theme in ((1400, 'light'), (800, 'light'), (700, 'light'), (700, 'dark'), (1400, 'dark')):
         if theme == 'dark': p.command('apputils:change-theme', "{theme: 'JupyterLab Dark'}")
         p.page.set_viewport_size(dict(width=width, height=4200 if width == 1400 else 6200))
         p.page.wait_for_timeout(800)
         p.shoot(f'all_{theme}_{width}')
-        for i in range(5):
+        for i in range(6):
             box = p.page.locator('.pnb').nth(i)
             assert box.evaluate('e => e.scrollWidth - e.clientWidth') <= 2, f'panel {i} is too wide at {width}'
             assert not box.evaluate(CUT), f'something is cut in panel {i} at {width}: {box.evaluate(CUT)}'
@@ -147,6 +150,24 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     reached = ' '.join(str(s).strip() for s in seen)
     assert all(k in reached for k in ('checkbox', 'attention', 'tokens and head', 'save', 'show as code')), reached
     assert p.errors == []
+    p.page.close()
+
+def test_a_guess_comes_first(browser, server):
+    "Nothing trains before every start has a guess; then all of them do, and each guess is told right or wrong"
+    p = LabPage(browser, *server)
+    p.open('predict.ipynb', CELLS[0], 'PredictLab(n_pairs=2, seeds=2, steps=12, batch_size=8)')
+    p.run_all()
+    p.wait(lambda: p.button('Train').count(), 240)
+    p.button('Train').click()
+    p.wait(lambda: p.page.locator('.pnb-error').count(), 60)
+    assert 'Guess first: random weights' in p.page.locator('.pnb-error').inner_text()
+    menus = p.page.locator('.pnb select')
+    for i in range(menus.count()): menus.nth(i).select_option('never')
+    p.button('Train').click()
+    p.wait(lambda: 'guesses were right' in p.page.locator('.pnb').inner_text(), 240)
+    assert p.page.locator('.pnb').inner_text().count('as you said') == 5
+    p.shoot('predict')
+    assert p.errors == [] and p.outside == []
     p.page.close()
 
 def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
