@@ -26,7 +26,7 @@ function make(name, attributes = {}, ...children) {
 }
 
 const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}%`
-const blue = share => `rgba(0, 114, 178, ${(0.75 * Math.min(1, Math.max(0, share))).toFixed(2)})`
+const blue = share => `rgba(0, 114, 178, ${(0.6 * Math.min(1, Math.max(0, share))).toFixed(2)})`
 
 // the last frame at or before a step
 const frameAt = (run, step) => run.frames.filter(f => f.step <= step).at(-1) ?? run.frames[0]

@@ -102,6 +102,7 @@ def curves(
     rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
     title:str='', # Title
     baseline:float=None, # The published accuracy of random weights to draw as a rule, 0 to 1
+    guess:float=None, # What a guess scores, drawn as a rule too
     width:int=460, # Pixels
     height:int=260, # Pixels
     legend:str='carried over' # Heading of the legend
@@ -110,12 +111,12 @@ def curves(
     rows = one_line_each(rows)
     looks = styles(dict.fromkeys(r['setting'] for r in rows))
     lines = _lines(alt.Chart(alt.Data(values=rows)), looks, legend)
-    return alt.layer(*_rule(baseline), *lines).properties(title=title, width=width, height=height)
+    return alt.layer(*_rule(baseline, guess), *lines).properties(title=title, width=width, height=height)
 
 # %% ../../nbs/06_viz.plots.ipynb #bdc8b4be
-def _rule(y):
-    if not y: return []
-    return _ruled(alt.Chart(alt.Data(values=_said_apart([(y, f'published for random weights: {y:.1%}')]))))
+def _rule(published, guess):
+    figures = [(y, f'{what}: {y:.1%}') for y,what in ((guess, 'a guess'), (published, 'published for random weights')) if y]
+    return _ruled(alt.Chart(alt.Data(values=_said_apart(figures)))) if figures else []
 
 def _said_apart(figures, gap=.06):
     "Rules with the height `at` which each is named: just above it, or above the name of the one below"

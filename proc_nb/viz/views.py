@@ -79,7 +79,7 @@ def network(
 def _share(x, y, p):
     "One cell of a strip; a difference can be negative, and is orange then"
     said = f'<text x="{x+SIZE/2:g}" y="{y+15}" font-size="11">{p*100:.0f}</text>' if abs(p) >= .095 else ''
-    return f'<rect x="{x+1:g}" y="{y+1}" width="{SIZE-2}" height="20" rx="3" fill="{color(0 if p >= 0 else 5)}" fill-opacity="{min(1, abs(p)*.75):.2f}"/>{said}'
+    return f'<rect x="{x+1:g}" y="{y+1}" width="{SIZE-2}" height="20" rx="3" fill="{color(0 if p >= 0 else 5)}" fill-opacity="{.6 * min(1, abs(p)):.2f}"/>{said}'
 
 def _on_answer(share, want):
     "A head's attention on the answer, bold if it is most of it"
