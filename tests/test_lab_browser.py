@@ -1,8 +1,10 @@
 "The live panels in a real JupyterLab, driven in a headless Chromium. Screenshots are kept in _artifacts/."
 import json, time, pytest
+from pathlib import Path
 from lab_page import LabPage, chromium, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parent.parent
 CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.predict import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
 SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
@@ -187,6 +189,38 @@ def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
     assert all(s == 0 and n for s, n in seen), seen
     assert '20%' not in shown.nth(1).inner_text(), 'the letters of the chart without the chart'
     p.shoot('not_trusted')
+    p.page.close()
+
+TUTORIALS = ['01_hello', '02_lab']
+
+@pytest.mark.full
+@pytest.mark.parametrize('name', TUTORIALS)
+def test_a_tutorial_runs_to_its_end_without_a_dead_button(browser, server, name):
+    "All cells in a page, as a reader runs them; then every button that can be pressed changes what is seen"
+    stored = json.loads((ROOT/f'tutorials/{name}.ipynb').read_text(encoding='utf-8'))
+    code = [''.join(c['source']) for c in stored['cells'] if c['cell_type'] == 'code' and 'eval: false' not in ''.join(c['source'])]
+    p = LabPage(browser, *server, height=3000)
+    p.open(f'{name}.ipynb', *code, 'print("the end", "is reached")')
+    p.run_all()
+    p.wait(lambda: p.page.get_by_text('the end is reached', exact=True).count(), 540)
+    assert not p.page.locator('[data-mime-type="application/vnd.jupyter.error"]').count()
+    for i in range(p.page.locator('.pnb').count()):
+        panel = p.page.locator('.pnb').nth(i)
+        for word in ('draw again', 'another row', 'another example', 'show as code', 'more settings'):
+            for b in panel.locator(f'button:has-text("{word}")').all():
+                before = panel.inner_html()
+                b.click()
+                p.wait(lambda: panel.inner_html() != before, 30)
+        train = panel.locator('button:text-is("Train")')
+        if not train.count(): continue
+        before = panel.inner_text()
+        train.click()
+        p.wait(lambda: panel.inner_text() != before, 60) # it trains, or says what is to be chosen first
+        stop = panel.locator('button:text-is("Stop")')
+        if stop.is_enabled(): stop.click()
+        p.wait(lambda: train.is_enabled(), 60)
+    p.shoot(f'tutorial_{name}')
+    assert p.errors == [] and p.outside == []
     p.page.close()
 
 @pytest.mark.full
