@@ -96,6 +96,7 @@ def main():
     found += [f'_quarto.yml: {g} matches no page' for g in listed() if not any(fnmatch.fnmatch(str(p), g) for p in pages())]
     found += [f'_quarto.yml does not list {p}' for p in pages() if not any(fnmatch.fnmatch(str(p), g) for g in listed())]
     found += [f'{p} was not staged' for p in pages() if not (ROOT/'_proc'/p).exists() and not list((ROOT/'_proc').rglob(p.name))]
+    found += [f'{c} was not staged' for c in re.findall(r'^ *css: (\S+)', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M) if not (ROOT/'_proc'/c).exists()]
     print('\n'.join(found) or f'{len(pages())} pages staged; listing, titles, links and pictures are in order')
     if '--shots' in sys.argv: print(*shots(), sep='\n')
     return bool(found)

@@ -1,5 +1,5 @@
 "The live panels without a page: states, interrupts, two labs at once, Colab, bad input, memory."
-import importlib, re, signal, sys, threading, time, types
+import importlib, json, re, signal, sys, threading, time, types
 import IPython, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
@@ -273,6 +273,21 @@ def test_ten_thousand_updates_stay_small():
     grown = (tracemalloc.get_traced_memory()[0] - begun) / 2**20
     tracemalloc.stop()
     assert grown < 20, f'{grown:.1f} MB'
+
+def test_what_the_heads_do_costs_little():
+    "Five looks at the heads a second, as chart and table: less than a twentieth of a thread's time"
+    lab = TransferLab('identity', 'haystack', steps=300, batch_size=16)
+    lab.run()
+    run, took = lab.runs[-1], []
+    assert 30 < len(run.scores) <= 100
+    for _ in range(9):
+        run.scores.pop()
+        begun = time.thread_time()
+        run.watch()
+        lab._draw_scores(run, None)
+        json.dumps(lab.score_chart.now)
+        took.append(time.thread_time() - begun)
+    assert 5 * sorted(took)[4] < .05, took
 
 @pytest.mark.full
 def test_the_needle_is_found_while_one_watches():

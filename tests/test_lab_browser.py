@@ -1,11 +1,14 @@
 "The live panels in a real JupyterLab, driven in a headless Chromium. Screenshots are kept in _artifacts/."
 import json, time, pytest
+from pathlib import Path
 from lab_page import LabPage, chromium, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
-CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
+ROOT = Path(__file__).parent.parent
+CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.predict import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
 SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
+    predict='PredictLab(seeds=1, steps=40)',
     lego='lego = LegoPanel(steps=4, every=2, batch_size=8)\nlego')
 
 @pytest.fixture(scope='module')
@@ -26,13 +29,17 @@ def test_train_pause_continue_stop_again(browser, server):
     p.open('lab.ipynb', *CELLS)
     p.run_all()
     p.wait(lambda: p.button('Train', 1).count(), 240)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2, 240)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 4, 240) # accuracy and heads, twice
     p.shoot('lab_idle')
     assert p.button('Pause').is_disabled() and p.button('Stop').is_disabled()
 
     p.button('Train').click()
     p.wait(lambda: p.points() >= 4, 240)
     p.wait(lambda: p.part('positions').is_disabled())
+    heads = p.page.locator('.pnb-scores').first
+    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 20) # what the heads do, in words
+    early = heads.inner_text()
+    p.wait(lambda: heads.inner_text() != early)
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
 
@@ -51,10 +58,12 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.step() > held)
     p.button('Stop').click()
     p.wait(lambda: p.button('Train').count())
-    p.page.wait_for_timeout(500) # the step that was under way ends, and is shown
-    ended = p.step()
-    p.page.wait_for_timeout(800)
-    assert p.step() == ended and ended < 6000
+    def still(): # the step that was under way ends, and is shown
+        before = p.step()
+        p.page.wait_for_timeout(1000)
+        return p.step() == before
+    p.wait(still)
+    assert p.step() < 6000
     assert p.step(1) > 5
     p.button('Stop', 1).click()
 
@@ -85,14 +94,14 @@ def test_nothing_is_cut(browser, server):
     p = LabPage(browser, *server, side_bar=True)
     p.open('looks.ipynb', CELLS[0], 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()\nlego.run()')
     p.run_all()
-    p.wait(lambda: p.page.locator('.pnb').count() == 5, 300)
-    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 2 and p.page.locator('.pnb-status').count() == 3, 240)
+    p.wait(lambda: p.page.locator('.pnb').count() == 6, 300)
+    p.wait(lambda: p.page.locator('.vega-embed svg').count() == 3 and p.page.locator('.pnb-status').count() == 3, 240)
     for width, theme in ((1400, 'light'), (800, 'light'), (700, 'light'), (700, 'dark'), (1400, 'dark')):
         if theme == 'dark': p.command('apputils:change-theme', "{theme: 'JupyterLab Dark'}")
         p.page.set_viewport_size(dict(width=width, height=4200 if width == 1400 else 6200))
         p.page.wait_for_timeout(800)
         p.shoot(f'all_{theme}_{width}')
-        for i in range(5):
+        for i in range(6):
             box = p.page.locator('.pnb').nth(i)
             assert box.evaluate('e => e.scrollWidth - e.clientWidth') <= 2, f'panel {i} is too wide at {width}'
             assert not box.evaluate(CUT), f'something is cut in panel {i} at {width}: {box.evaluate(CUT)}'
@@ -145,6 +154,24 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     assert p.errors == []
     p.page.close()
 
+def test_a_guess_comes_first(browser, server):
+    "Nothing trains before every start has a guess; then all of them do, and each guess is told right or wrong"
+    p = LabPage(browser, *server)
+    p.open('predict.ipynb', CELLS[0], 'PredictLab(n_pairs=2, seeds=2, steps=12, batch_size=8)')
+    p.run_all()
+    p.wait(lambda: p.button('Train').count(), 240)
+    p.button('Train').click()
+    p.wait(lambda: p.page.locator('.pnb-error').count(), 60)
+    assert 'Guess first: random weights' in p.page.locator('.pnb-error').inner_text()
+    menus = p.page.locator('.pnb select')
+    for i in range(menus.count()): menus.nth(i).select_option('never')
+    p.button('Train').click()
+    p.wait(lambda: 'guesses were right' in p.page.locator('.pnb').inner_text(), 240)
+    assert p.page.locator('.pnb').inner_text().count('as you said') == 5
+    p.shoot('predict')
+    assert p.errors == [] and p.outside == []
+    p.page.close()
+
 def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
     "As in every fresh clone: stored pictures are taken apart, and an image stands in for each"
     from proc_nb.all import tasks, curves, show
@@ -162,6 +189,38 @@ def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
     assert all(s == 0 and n for s, n in seen), seen
     assert '20%' not in shown.nth(1).inner_text(), 'the letters of the chart without the chart'
     p.shoot('not_trusted')
+    p.page.close()
+
+TUTORIALS = ['01_hello', '02_lab']
+
+@pytest.mark.full
+@pytest.mark.parametrize('name', TUTORIALS)
+def test_a_tutorial_runs_to_its_end_without_a_dead_button(browser, server, name):
+    "All cells in a page, as a reader runs them; then every button that can be pressed changes what is seen"
+    stored = json.loads((ROOT/f'tutorials/{name}.ipynb').read_text(encoding='utf-8'))
+    code = [''.join(c['source']) for c in stored['cells'] if c['cell_type'] == 'code' and 'eval: false' not in ''.join(c['source'])]
+    p = LabPage(browser, *server, height=3000)
+    p.open(f'{name}.ipynb', *code, 'print("the end", "is reached")')
+    p.run_all()
+    p.wait(lambda: p.page.get_by_text('the end is reached', exact=True).count(), 540)
+    assert not p.page.locator('[data-mime-type="application/vnd.jupyter.error"]').count()
+    for i in range(p.page.locator('.pnb').count()):
+        panel = p.page.locator('.pnb').nth(i)
+        for word in ('draw again', 'another row', 'another example', 'show as code', 'more settings'):
+            for b in panel.locator(f'button:has-text("{word}")').all():
+                before = panel.inner_html()
+                b.click()
+                p.wait(lambda: panel.inner_html() != before, 30)
+        train = panel.locator('button:text-is("Train")')
+        if not train.count(): continue
+        before = panel.inner_text()
+        train.click()
+        p.wait(lambda: panel.inner_text() != before, 60) # it trains, or says what is to be chosen first
+        stop = panel.locator('button:text-is("Stop")')
+        if stop.is_enabled(): stop.click()
+        p.wait(lambda: train.is_enabled(), 60)
+    p.shoot(f'tutorial_{name}')
+    assert p.errors == [] and p.outside == []
     p.page.close()
 
 @pytest.mark.full

@@ -31,6 +31,7 @@ from ..train.practice import practise
 from ..viz.views import RowView, network
 from .runner import *
 from .panel import *
+from .replay import replay
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #964652a8
 SMALL = dict(haystack=dict(n_pairs=10))
@@ -84,7 +85,7 @@ class TransferLab(Trainable):
         self.busy = True # nothing is brought up to date before everything stands
         rule = self._named(rule)
         self._build(device or _devices()[torch.cuda.is_available()])
-        self.runner = Runner(self._items, seen=lambda _: self._draw(), changed=self._changed)
+        self.runner = Runner(self._items, peek=self._watch, seen=lambda _: self._draw(), changed=self._changed)
         self.set(rule=rule, test=test, parts=parts, embed=embed, **({'device': device} if device else {}), **kwargs)
         self.show_state(self.runner)
 
@@ -106,8 +107,10 @@ class TransferLab(Trainable):
         self.presets = W.ToggleButtons(options=list(PRESETS), value=None, style=dict(button_width='auto'))
         self.parts,self.args = PartBox(2, self._chosen),TaskBox(self._chosen)
         self.args.choose(start.test, **SMALL.get(start.test, {}))
-        self.rule_note,self.carried,self.chart_note,self.legend,self.saved = (html_box() for _ in range(5))
+        self.rule_note,self.carried,self.chart_note,self.legend,self.score_table,self.saved = (html_box() for _ in range(6))
         self.chart,self.look = LiveChart(),html_box().add_class('pnb-look')
+        self.score_chart = LiveChart(height=150, y='attention', points=False)
+        self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table])
         self.moment = wide_field(W.IntSlider(value=0, min=0, max=0, description='moment', readout=False))
         self.show_more = W.ToggleButton(description='more settings', icon='sliders')
         self.more = W.VBox([self.c[k] for k in ('embed', 'freeze', 'batch_size', 'lr', 'fresh', 'seed', 'device', 'practice')])
@@ -116,7 +119,7 @@ class TransferLab(Trainable):
             html_box('<h3>2 Carry over</h3>'), self.presets, self.parts.box, self.carried,
             html_box('<h3>3 Learn</h3>'), self.c['test'], self.args.box, self.c['steps'], self.c['control'], self.show_more, self.more,
             flex='1 1 330px', max_width='460px')
-        right = flex_column(self.chart, self.legend, self.chart_note, self.moment, self.look, self._after(), flex='2 1 440px')
+        right = flex_column(self.chart, self.legend, self.chart_note, self.scores, self.moment, self.look, self._after(), flex='2 1 440px')
         self._enter(head, flex_box(left, right, align_items='flex-start'))
         self._listen()
 
@@ -261,6 +264,9 @@ class TransferLab(Trainable):
         self.runs.append(run)
         return run.items()
 
+    def _watch(self):
+        if self.runs: self.runs[-1].watch()
+
     def _changed(self, runner):
         "After a change of state"
         run = self.runs[-1] if self.runs else None
@@ -275,9 +281,19 @@ class TransferLab(Trainable):
         steps = max([self.c['steps'].value, 1, *(r['step'] for r in rows)])
         at = self._frames()[self.moment.value].step if run and self._frames() and self.moment.value < self.moment.max else None
         self.chart.draw(rows, steps, self._rules(), at)
+        self._draw_scores(run, at)
         self.legend.value = legend(rows).markup
         self.chart_note.value = ''.join(map(note_html, self._notes()))
         if self.runs and self.runner.last: self._figures(self.runs[-1], self.runner.last)
+
+    def _draw_scores(self, run, at):
+        "What the heads did so far, under the accuracy"
+        scores = list(run.scores) if run else []
+        self.scores.layout.display = '' if scores else 'none'
+        if not scores: return
+        self.score_chart.draw(score_rows(scores), run.choices.steps, at=at)
+        if at is not None: scores = [s for s in scores if s[0] <= at]
+        self.score_table.value = score_table(scores).markup
 
     def _figures(self, run, rec):
         "Step, loss, accuracy, speed and the time that is left"
@@ -388,7 +404,18 @@ class TransferLab(Trainable):
         save_chart(curves(rows, run.task.name), self.out/'chart')
         write_atomic(self.out/'records.csv', lambda p: p.write_text('\n'.join(lines) + '\n', encoding='utf-8'))
         with turn_lock: save_model(run.model, self.out/'model.safetensors', task=run.task, steps=len(run.history), seed=run.choices.seed)
-        return note_html(f'Written to {esc(self.out)}: chart.png, chart.html, records.csv, model.safetensors')
+        self.replay().save(self.out/'replay.html')
+        return note_html(f'Written to {esc(self.out)}: chart.png, chart.html, replay.html, records.csv, model.safetensors')
+
+    def replay(self) -> Html: # A page that plays; `.save(path)` writes it to a file
+        "The last run beside its control, to be played back without Python"
+        run = self.runs[-1] if self.runs else None
+        if run is None or not run.frames: raise ValueError('There is nothing to replay yet: train first.')
+        lines = {run.choices.said(): run.frames['mine']}
+        for r in self.runs:
+            same = r.choices.control_key() == run.choices.control_key()
+            if same and 'control' in r.frames: lines.setdefault(CONTROL, r.frames['control'])
+        return replay(lines, max(run.task.guesses().values(), default=0))
 
     def static(self) -> Html: # The same view without widgets
         "The lab as a picture: the network, the curves, the last look at an example"
@@ -398,4 +425,4 @@ class TransferLab(Trainable):
         head += network(shape, self.parts.parts, self.c['embed'].value)
         chart = show(curves(rows, baseline=PAPER[CONTROL][0] if self._paper(self.choices()) else None), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
         heads = self.sight.picture() if getattr(self, 'sight', None) else Html('')
-        return head + chart + Html(self.status.value) + heads
+        return head + chart + Html(self.status.value + self.score_table.value) + heads

@@ -49,7 +49,8 @@ class Html:
         path:str # File to write
     ) -> Path: # The file written
         "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
-        page = f'<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">{self.markup}'
+        head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+        page = f'{head}<meta name="viewport" content="width=device-width">{self.markup}'
         path = Path(path)
         tmp = path.with_name(f'.{path.name}.{secrets.randbits(64)}')
         try:

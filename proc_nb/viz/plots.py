@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/viz.plots.html.md"""
 
 # %% auto #0
 __all__ = ['THEME', 'FIXED', 'SHAPES', 'DASHES', 'N_STYLES', 'N_ROWS', 'show', 'styles', 'one_line_each', 'curves', 'given_rows',
-           'thin', 'LiveChart', 'passed', 'legend', 'heat', 'save_chart']
+           'thin', 'LiveChart', 'line_key', 'passed', 'legend', 'heat', 'save_chart']
 
 # %% ../../nbs/06_viz.plots.ipynb #01d7e748
 import json, re
@@ -66,7 +66,7 @@ def styles(
 SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right triangle-left'.split()
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 N_STYLES = 24
-def _lines(base, looks, title):
+def _lines(base, looks, title, y='accuracy on held-out rows'):
     "Lines, symbols and, for the first seed of each setting, its last figure; `looks` as from `styles`, or None for rows that carry their own number"
     field = 'setting:N' if looks else 'style:O'
     numbers = list(looks.values()) if looks else list(range(N_STYLES))
@@ -76,7 +76,7 @@ def _lines(base, looks, title):
         scale = alt.Scale(domain=domain, range=[look(i) for i in numbers])
         return channel(field, scale=scale, sort=domain, title=title, legend=legend or None)
     x = alt.X('step:Q', title='training steps', axis=alt.Axis(tickCount=8))
-    percent = dict(title='accuracy on held-out rows', axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
+    percent = dict(title=y, axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
     tips = ['setting:N', 'seed:N', 'step:Q', alt.Tooltip('accuracy:Q', format='.1%')]
     drawn = base.encode(x=x, y=alt.Y('accuracy:Q', **percent), detail=['setting:N', 'seed:N'])
     marked = drawn.encode(color=by(alt.Color, color), shape=by(alt.Shape, lambda i: SHAPES[i % 8]), strokeDash=by(alt.StrokeDash, lambda i: DASHES[i % 8]))
@@ -102,6 +102,7 @@ def curves(
     rows, # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
     title:str='', # Title
     baseline:float=None, # The published accuracy of random weights to draw as a rule, 0 to 1
+    guess:float=None, # What a guess scores, drawn as a rule too
     width:int=460, # Pixels
     height:int=260, # Pixels
     legend:str='carried over' # Heading of the legend
@@ -110,12 +111,12 @@ def curves(
     rows = one_line_each(rows)
     looks = styles(dict.fromkeys(r['setting'] for r in rows))
     lines = _lines(alt.Chart(alt.Data(values=rows)), looks, legend)
-    return alt.layer(*_rule(baseline), *lines).properties(title=title, width=width, height=height)
+    return alt.layer(*_rule(baseline, guess), *lines).properties(title=title, width=width, height=height)
 
 # %% ../../nbs/06_viz.plots.ipynb #bdc8b4be
-def _rule(y):
-    if not y: return []
-    return _ruled(alt.Chart(alt.Data(values=_said_apart([(y, f'published for random weights: {y:.1%}')]))))
+def _rule(published, guess):
+    figures = [(y, f'{what}: {y:.1%}') for y,what in ((guess, 'a guess'), (published, 'published for random weights')) if y]
+    return _ruled(alt.Chart(alt.Data(values=_said_apart(figures)))) if figures else []
 
 def _said_apart(figures, gap=.06):
     "Rules with the height `at` which each is named: just above it, or above the name of the one below"
@@ -138,13 +139,14 @@ def given_rows(name, *fields, n=N_ROWS):
     data = alt.Chart(alt.sequence(0, n, as_='i')).transform_filter(f'datum.i < length({name})')
     return data.transform_calculate(**{k: f'{name}[datum.i].{k}' for k in fields})
 
-def _growing(width, height):
+def _growing(width, height, y, points):
     "A chart whose rows, published figures, length and marked step are parameters"
     rows = given_rows('rows', 'setting', 'seed', 'step', 'accuracy', 'style')
     paper = given_rows('paper', 'y', 'said', 'at', n=9)
     span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(x='datum.i * steps').mark_point(opacity=0).encode(x='x:Q')
     now = given_rows('at', 'step', n=1).mark_rule(color='#888', strokeWidth=1.5).encode(x='step:Q')
-    chart = alt.layer(*_ruled(paper), span, now, *_lines(rows, None, None))
+    lines,dots,figures = _lines(rows, None, None, y)
+    chart = alt.layer(*_ruled(paper), span, now, lines, *([dots] if points else []), figures)
     chart = chart.add_params(*(alt.param(name=k, value=v) for k,v in dict(rows=[], paper=[], steps=1000, at=[]).items()))
     return chart.properties(width=width, height=height)
 
@@ -164,10 +166,12 @@ class LiveChart(alt.JupyterChart):
     def __init__(self,
         width:int=420, # Pixels
         height:int=250, # Pixels
+        y:str='accuracy on held-out rows', # What is drawn, a share of 1
+        points:bool=True, # Mark every row? Without, many rows are drawn faster
         chart:alt.TopLevelMixin=None # Another chart that reads the parameters `rows`, `paper` and `steps`
     ):
         type(self).enable_offline()
-        chart = chart or _growing(width, height)
+        chart = chart or _growing(width, height, y, points)
         self.now = {p['name']: p['value'] for p in chart.to_dict()['params']}
         config = json.loads(json.dumps(THEME).replace(_INK, 'currentColor'))
         config['axis'] |= dict(labelFontSize=12, titleFontSize=12) # letters that can be read when the chart shrinks
@@ -205,11 +209,15 @@ class LiveChart(alt.JupyterChart):
 
 # %% ../../nbs/06_viz.plots.ipynb #5ea745c7
 _GLYPHS = '● ■ ▲ ◆ ✚ ▼ ▶ ◀'.split()
-def _key(i):
+def line_key(
+    i:int, # Number of the style, from `styles`
+    glyph:bool=True # With the symbol of its points?
+) -> str: # SVG
     "A line as it is drawn"
+    symbol = f'<text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text>' if glyph else ''
     dash = ' '.join(map(str, DASHES[i % 8])) if i % 8 else 'none'
-    return (f'<svg aria-hidden="true" width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" '
-        f'stroke-dasharray="{dash}"/><text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text></svg>')
+    return (f'<svg aria-hidden="true" width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" '
+        f'stroke="{color(i)}" stroke-width="2" stroke-dasharray="{dash}"/>{symbol}</svg>')
 
 def _dots(shares, i):
     "Every run a ring on a line from 0 to 100 %"
@@ -241,7 +249,7 @@ def legend(
         if len(runs) > 1: said = f'median of {len(runs)}; {passed(n_above, len(runs))}'
         else: said = f'above 95% at step {first[0]:,}' if n_above else ''
         what = esc(name) + (f'<br><span style="opacity:.8;font-size:.9em">{said}</span>' if said else '')
-        line = _key(i),what,_dots(ends, i),f'<b>{median(ends):.1%}</b>'
+        line = line_key(i),what,_dots(ends, i),f'<b>{median(ends):.1%}</b>'
         out += '<tr>' + ''.join(f'<td style="padding:0 .8em 0 0;text-align:left">{c}</td>' for c in line) + '</tr>'
     return Html(f'<table style="border:0;font-size:.95em">{out}</table>')
 

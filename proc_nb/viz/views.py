@@ -79,7 +79,7 @@ def network(
 def _share(x, y, p):
     "One cell of a strip; a difference can be negative, and is orange then"
     said = f'<text x="{x+SIZE/2:g}" y="{y+15}" font-size="11">{p*100:.0f}</text>' if abs(p) >= .095 else ''
-    return f'<rect x="{x+1:g}" y="{y+1}" width="{SIZE-2}" height="20" rx="3" fill="{color(0 if p >= 0 else 5)}" fill-opacity="{min(1, abs(p)*.75):.2f}"/>{said}'
+    return f'<rect x="{x+1:g}" y="{y+1}" width="{SIZE-2}" height="20" rx="3" fill="{color(0 if p >= 0 else 5)}" fill-opacity="{.6 * min(1, abs(p)):.2f}"/>{said}'
 
 def _on_answer(share, want):
     "A head's attention on the answer, bold if it is most of it"
@@ -153,12 +153,6 @@ def guesses(
     with eval_mode(model): p = model(tokens[None])[0, at].float().softmax(-1).topk(k)
     return list(zip(p.indices.tolist(), p.values.tolist()))
 
-def _verdict(names, found, right):
-    ok = found[0][0] == right
-    others = ', '.join(f'{esc(names[t])} {p:.0%}' for t,p in found[1:])
-    head = f'{"✓" if ok else "✗"} answers <b>{esc(names[found[0][0]])}</b> ({found[0][1]:.0%} sure), right is <b>{esc(names[right])}</b>'
-    return f'<p style="margin:.2em 0;color:inherit">{head} <span style="opacity:.7">next: {others}</span></p>'
-
 # %% ../../nbs/37_viz.views.ipynb #b3a0ca9e
 def heads_page(
     att:torch.Tensor, # float [n_layer, n_head, T]: where one position looks
@@ -197,7 +191,15 @@ class RowView:
     ) -> Html: # The row, the heads, the answer
         "Draw it"
         heads = heads_page(self.att, self.names, self.want, self.at, narrow)
-        return Task.picture(self.task, self.tokens, self.mask) + heads + _verdict(self.task.token_names, self.found, self.right)
+        return Task.picture(self.task, self.tokens, self.mask) + heads + Html(f'<p style="margin:.2em 0;color:inherit">{self.verdict()}</p>')
+
+    def verdict(self) -> str: # HTML
+        "What the network answers, how sure it is, and what is right"
+        names,found = self.task.token_names,self.found
+        ok = found[0][0] == self.right
+        others = ', '.join(f'{esc(names[t])} {p:.0%}' for t,p in found[1:])
+        said = f'answers <b>{esc(names[found[0][0]])}</b> ({found[0][1]:.0%} sure), right is <b>{esc(names[self.right])}</b>'
+        return f'{"✓" if ok else "✗"} {said} <span style="opacity:.7">next: {others}</span>'
 
 def look(
     model:GPT, # Any model that reads the task's rows
