@@ -178,3 +178,96 @@ def put(nb, *answers):
         assert len(cell) == 1, head
         cell[0]['source'] = a
     return nb
+
+# ---- the four assignments, and what each answer gets
+
+NO_COUNT = '''@torch.no_grad()
+def carry(source, target, parts):
+    unknown = set(parts) - {'attn', 'mlp', 'ln', 'tok', 'pos'}
+    if unknown: raise ValueError(f'There is no part {unknown.pop()!r}.')
+    new, both = dict(target.named_parameters()), []
+    for name, p in source.named_parameters():
+        if part_of(name) not in parts: continue
+        rows = min(len(p), len(new[name]))
+        if p.shape[1:] != new[name].shape[1:] or (name != 'wpe.weight' and p.shape != new[name].shape): raise ValueError('shapes')
+        both.append((new[name], p, rows))
+    for to, p, rows in both: to[:rows] = p[:rows]
+    return len(both)'''
+ENDLESS_MAPS = '''def attention_maps(q, k):
+    while True: pass'''
+ENDLESS_CARRY = '''def carry(source, target, parts):
+    while True: pass'''
+ENDLESS_RULE = '''class MyRule(Task):
+    "Tries until it finds a row"
+    def __init__(self): self.token_names, self.pad, self.seq_len = [*'0123456789', '|', '=', '·'], 12, 12
+    def rows(self, n, generator):
+        while True: pass
+    def valid(self, tokens): return torch.ones(len(tokens), dtype=torch.bool)'''
+NOT_HELPFUL = '''class MyRule(Task):
+    "The larger of two digits, in a corner"
+    def __init__(self): self.token_names, self.pad, self.seq_len = [*'0123456789', '|', '=', '·'], 12, 12
+    def rows(self, n, generator):
+        x = torch.randint(10, (n, 12), generator=generator)
+        x[:, 1] = x[:, 0]
+        return x, (torch.arange(12) == 0).expand(n, -1)
+    def valid(self, tokens): return tokens[:, 1] == tokens[:, 0]'''
+NO_SEED = '''class MyRule(Task):
+    "The larger digit of two at each place"
+    def __init__(self): self.token_names, self.pad, self.seq_len = [*'0123456789', '|', '=', '·'], 12, 12
+    def rows(self, n, generator):
+        a, b = torch.randint(10, (2, n, 3))
+        bar, place = torch.full_like(a[:, :1], 10), torch.arange(12)
+        return torch.cat([a, bar, b, bar + 1, torch.maximum(a, b), bar + 2], 1), ((place >= 7) & (place < 10)).expand(n, -1)
+    def valid(self, tokens): return (torch.maximum(tokens[:, :3], tokens[:, 4:7]) == tokens[:, 8:11]).all(1)'''
+
+def answer_cells(nb): return [s for c in nb['cells'] if c['cell_type'] == 'code' and re.match(r'(@torch|def|class) ?', s := ''.join(c['source']))]
+
+def in_other_letters(nb):
+    "Every name that an answer binds is replaced by a word with an umlaut"
+    return put(nb, *(other_names(s) for s in answer_cells(nb) if 'def network' not in s and 'needle' not in s))
+
+def under_another_name(nb):
+    "The first function or class that is asked for has another name, wherever it is used"
+    name = re.search(r'^(?:def|class) (\w+)', answer_cells(nb)[0], re.M)[1]
+    for c in nb['cells']:
+        if c['cell_type'] == 'code': c['source'] = re.sub(rf'\b{name}\b', f'my_{name}', ''.join(c['source']))
+    return nb
+
+def saved_elsewhere(nb):
+    nb['metadata']['kernelspec'] = dict(name='my-venv-3.9', display_name='mine', language='python')
+    return nb
+
+def answered(*answers): return lambda nb: put(nb, *answers)
+
+SAME = {'model answer': lambda nb: nb, 'names in other letters': in_other_letters, "another kernel's name": saved_elsewhere}
+# assignment -> what was handed in -> (made from the notebook with the model answers, points of each question)
+HANDED_IN = {
+    '1_dyck': {**{k: (f, dict(checker=3, sampler=7)) for k, f in SAME.items()},
+        'wrong: only nested words': (answered(ONLY_NESTED), dict(checker=3, sampler=5)),
+        'wrong: counts brackets': (answered(BY_COUNTING), dict(checker=1, sampler=7)),
+        'wrong: a loop over rows': (answered(ROW_BY_ROW), dict(checker=3, sampler=6)),
+        'cheat: the package itself': (answered(COPIED_CHECK, COPIED_ROWS), dict(checker=2, sampler=5)),
+        'endless': (answered(ENDLESS), dict(checker=0, sampler=7)),
+        'renamed': (under_another_name, dict(checker=0, sampler=7))},
+    '2_attention': {**{k: (f, dict(maps=4, layer=5, surgery=2)) for k, f in SAME.items()},
+        'wrong: masked after the softmax': (answered(LATE_MASK), dict(maps=1, layer=2, surgery=0)),
+        'wrong: no root of D': (answered(NO_ROOT), dict(maps=3, layer=2, surgery=0)),
+        'wrong: the model is changed': (answered(IN_PLACE), dict(maps=4, layer=5, surgery=0)),
+        'cheat: the package itself': (answered(COPIED_LAYER), dict(maps=4, layer=2, surgery=2)),
+        'endless': (answered(ENDLESS_MAPS), dict(maps=0, layer=1, surgery=0)),
+        'renamed': (under_another_name, dict(maps=0, layer=5, surgery=2))},
+    '3_transfer': {**{k: (f, dict(carry=5, results=3)) for k, f in SAME.items()},
+        'wrong: copies, then refuses': (answered(COPIES_FIRST), dict(carry=4, results=3)),
+        'wrong: another count': (answered(NO_COUNT), dict(carry=3, results=3)),
+        'wrong: invented figures': (answered(INVENTED), dict(carry=5, results=1)),
+        'cheat: the package itself': (answered(BY_TRANSFER), dict(carry=3, results=3)),
+        'endless': (answered(ENDLESS_CARRY), dict(carry=0, results=0)),
+        'renamed': (under_another_name, dict(carry=0, results=3))},
+    '4_rule': {**{k: (f, dict(rule=5, teaches=4)) for k, f in SAME.items()},
+        'wrong: no rule': (answered(NO_RULE), dict(rule=4, teaches=0)),
+        'wrong: practises nothing of use': (answered(NOT_HELPFUL), dict(rule=5, teaches=0)),
+        'wrong: ignores the generator': (answered(NO_SEED), dict(rule=3, teaches=4)),
+        'cheat: the package itself': (answered(IS_ADDITION), dict(rule=4, teaches=4)),
+        'endless': (answered(ENDLESS_RULE), dict(rule=0, teaches=0)),
+        'renamed': (under_another_name, dict(rule=0, teaches=0))}}
+TRAINS = 'results', 'teaches' # questions whose tests train networks
