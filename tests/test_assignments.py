@@ -1,5 +1,5 @@
 "The assignments: student notebooks show nothing they should not, model answers get full marks, wrong ones do not."
-import contextlib, csv, importlib.util, json, re, signal, sys, zipfile
+import contextlib, csv, importlib.util, json, re, signal, sys, time, zipfile
 from pathlib import Path
 import pytest
 
@@ -111,7 +111,7 @@ MORE = [('1_dyck', [NO_GENERATOR], dict(checker=3, sampler=4)), ('1_dyck', [HARD
 def test_more_wrong_answers(made, name, answers, points, tmp_path):
     assert without_a_kernel(put(answers_of(made, name), *answers), made/'autograder'/f'{name}.zip', tmp_path) == points
 
-@pytest.mark.parametrize('checker, sampler', zip(CHECKERS[1:], [*SAMPLERS[1:], SAMPLERS[0]]))
+@pytest.mark.parametrize('checker, sampler', list(zip(CHECKERS[1:], [*SAMPLERS[1:], SAMPLERS[0]])))
 def test_a_right_answer_in_other_words_loses_nothing(made, checker, sampler, tmp_path):
     assert without_a_kernel(put(answers_of(made, '1_dyck'), checker, sampler), made/'autograder'/'1_dyck.zip', tmp_path) == dict(checker=3, sampler=7)
 
@@ -209,6 +209,49 @@ def test_points_come_back_in_the_rosters_own_columns(tmp_path, capsys):
     (tmp_path/'moodle.csv').write_text('Identifier,Full name,Email address,Status\nParticipant 77,Ada Lovelace,ada@uni.example,x\n', encoding='utf-8')
     grader.upload([row('Ada Lovelace_77_assignsubmission_file', 8.)], tmp_path/'moodle.csv', tmp_path/'up.csv', '1_dyck')
     assert list(csv.reader((tmp_path/'up.csv').read_text(encoding='utf-8-sig').splitlines())) == [['Identifier', 'Full name', 'Email address', 'Grade'], ['Participant 77', 'Ada Lovelace', 'ada@uni.example', '8.0']]
+
+def test_points_for_written_answers_are_kept_and_added(tmp_path):
+    (tmp_path/'feedback').mkdir()
+    grader.report([row('Zo\u00eb'), row('Ada')], tmp_path)
+    file = tmp_path/'written.csv'
+    assert grader.written(tmp_path) == {'Zo\u00eb': '', 'Ada': ''}
+    file.write_text(file.read_text(encoding='utf-8-sig').replace('Ada,', 'Ada,1.5'), encoding='utf-8')
+    grader.report([row('Zo\u00eb'), row('Ada'), row('Bob')], tmp_path)
+    assert grader.written(tmp_path) == {'Zo\u00eb': '', 'Ada': '1.5', 'Bob': ''}
+    assert 'Written answers: 1.5 points' in (tmp_path/'feedback/Ada.txt').read_text(encoding='utf-8')
+    (tmp_path/'roster.csv').write_text('Student,ID\n"L, Ada",5\n', encoding='utf-8')
+    grader.upload([row('l_ada')], tmp_path/'roster.csv', tmp_path/'up.csv', 'one', {'l_ada': '1.5'})
+    assert '8.5' in (tmp_path/'up.csv').read_text(encoding='utf-8-sig')
+
+def test_two_of_one_name_are_refused(tmp_path):
+    (tmp_path/'Ada').mkdir()
+    (tmp_path/'Ada.ipynb').write_text('{}', encoding='utf-8')
+    with pytest.raises(ValueError, match='More than one of these was handed in.*Ada'): grader.handed_in(tmp_path)
+
+def test_ctrl_c_begins_nothing_new_and_reports_what_is_done(made, tmp_path, monkeypatch):
+    (tmp_path/'in').mkdir()
+    for n in 'abcdef': (tmp_path/'in'/f'{n}.ipynb').write_text(n, encoding='utf-8')
+    asked, real = [], grader.as_completed
+    def fake(name, read, bundle, limit):
+        asked.append(name)
+        time.sleep(.05)
+        return {**row(name), 'bundle': 'b', 'sha256': 's'}
+    def interrupted(jobs):
+        for i, job in enumerate(real(jobs)):
+            if i == 2: raise KeyboardInterrupt
+            yield job
+    monkeypatch.setattr(grader, '_graded', fake)
+    monkeypatch.setattr(grader, 'as_completed', interrupted)
+    with pytest.raises(KeyboardInterrupt): grader.grade(made/'autograder'/'1_dyck.zip', tmp_path/'in', tmp_path/'out', limit=9)
+    assert len(asked) < 6 and len(table(tmp_path/'out')) == 2
+
+def test_the_environment_is_pinned(made):
+    "A bundle names the version it was made with, and the container installs the versions that the project is tested with"
+    with zipfile.ZipFile(made/'autograder'/'1_dyck.zip') as z: assert f'proc-nb=={maker.version("proc-nb")}' in z.read('environment.yml').decode()
+    recipe = (HERE/'Containerfile').read_text(encoding='utf-8')
+    copied = [n for l in re.findall(r'^COPY (.+)$', recipe, re.M) for n in l.split()[:-1]]
+    assert '-c constraints-dev.txt' in recipe and all((HERE.parent.parent/n).exists() for n in copied) and 'USER grader' in recipe
+    assert {n for n in ('settings.ini', 'README.md', 'setup.py', 'pyproject.toml')} <= set(copied), 'setup.py reads them'
 
 def test_renamed_answers_are_alike():
     one = """def rows(n):
