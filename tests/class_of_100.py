@@ -66,8 +66,8 @@ def main(folder, workers=2):
     finally:
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         log = folder/'times.jsonl'
-        with open(log, 'a') as f: f.write(json.dumps([time.time() - begun, now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime, load, os.getloadavg()[0]]) + '\n')
-    calls = [json.loads(l) for l in log.read_text().splitlines()]
+        with open(log, 'a', encoding='utf-8') as f: f.write(json.dumps([time.time() - begun, now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime, load, os.getloadavg()[0]]) + '\n')
+    calls = [json.loads(l) for l in log.read_text(encoding='utf-8').splitlines()]
     odd, pairs = as_expected(rows), grade.alike(rows)
     copies = {n for n, kind, *_ in students() if kind == 'copy'}
     facts = dict(handed_in=len(rows), workers=workers, minutes=round(sum(c[0] for c in calls) / 60, 1), minutes_of_processor=round(sum(c[1] for c in calls) / 60, 1),
