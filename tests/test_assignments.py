@@ -1,5 +1,5 @@
 "The assignments: student notebooks show nothing they should not, model answers get full marks, wrong ones do not."
-import csv, importlib.util, json, re, sys, zipfile
+import contextlib, csv, importlib.util, json, re, signal, sys, time, zipfile
 from pathlib import Path
 import pytest
 
@@ -9,6 +9,8 @@ spec = importlib.util.spec_from_file_location('make_assignments', HERE/'make.py'
 maker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(maker)
 grader = sys.modules['grade']
+from otter.test_files import ExceptionTestFile
+from class_answers import (CHECKERS, DIES, ENDLESS, HANDED_IN, HARD_CODED, NO_GENERATOR, OVERFLOW, PLAIN_VIEW, RAISES, ROW_BY_ROW, SAMPLERS, TRAINS, put)
 def points(book, bundle, limit=120): return grader.points(book.read_bytes(), bundle, limit)[0]
 POINTS = {'1_dyck': 10, '2_attention': 11, '3_transfer': 8, '4_rule': 9}
 
@@ -21,15 +23,9 @@ def made(tmp_path_factory):
 def book(path): return json.loads(path.read_text(encoding='utf-8'))
 def text(path, kinds=('code', 'markdown', 'raw')): return '\n'.join(''.join(c['source']) for c in book(path)['cells'] if c['cell_type'] in kinds)
 
-def put(made, name, tmp_path, *answers, limit=120):
-    "The model answers with some cells replaced: each answer stands for the cell that begins as it does, up to the first bracket or ="
-    nb = book(made/'autograder'/f'{name}_answers.ipynb')
-    for a in answers:
-        head = re.match(r'[\w ]+', a[a.index('def '):] if a[0] == '@' else a)[0]
-        cell = [c for c in nb['cells'] if re.search(f'^{re.escape(head)}', ''.join(c['source']), re.M) and c['cell_type'] == 'code']
-        assert len(cell) == 1, head
-        cell[0]['source'] = a
-    (tmp_path/'answer.ipynb').write_text(json.dumps(nb), encoding='utf-8')
+def graded(made, name, tmp_path, *answers, limit=120):
+    "The model answers with some cells replaced, by the command's own way"
+    (tmp_path/'answer.ipynb').write_text(json.dumps(put(answers_of(made, name), *answers)), encoding='utf-8')
     return points(tmp_path/'answer.ipynb', made/'autograder'/f'{name}.zip', limit)
 
 @pytest.mark.parametrize('name', POINTS)
@@ -57,91 +53,67 @@ def test_masters_are_clean():
 
 FULL = pytest.mark.full
 @pytest.mark.parametrize('name', ['1_dyck', *(pytest.param(n, marks=FULL) for n in list(POINTS)[1:])])
-def test_model_answer(made, name, tmp_path): assert put(made, name, tmp_path)['total'] == (POINTS[name], POINTS[name])
+def test_model_answer(made, name, tmp_path): assert graded(made, name, tmp_path)['total'] == (POINTS[name], POINTS[name])
 
 @pytest.mark.parametrize('name', ['2_attention', *(pytest.param(n, marks=FULL) for n in POINTS if n != '2_attention')])
 def test_blank(made, name): assert points(made/'student'/f'{name}.ipynb', made/'autograder'/f'{name}.zip')['total'] == (0, POINTS[name])
 
-NO_GENERATOR = '''def dyck_rows(n, k, seq_len, generator):
-    return tasks['dyck'](k=k, seq_len=seq_len).rows(n, torch.Generator().manual_seed(int(torch.rand(1) * 1e6)))[0]'''
-ONLY_NESTED = '''def dyck_rows(n, k, seq_len, generator):
-    x = torch.randint(k, (n, seq_len // 2), generator=generator)
-    return torch.cat([x, x.flip(1) + k], 1)'''
-HARD_CODED = '''def dyck_rows(n, k, seq_len, generator): return torch.tensor([[0, k] * (seq_len // 2)] * n)'''
-ROW_BY_ROW = '''def dyck_rows(n, k, seq_len, generator):
-    coins, kinds = torch.rand(n, seq_len, generator=generator).tolist(), torch.randint(k, (n, seq_len), generator=generator).tolist()
-    out = []
-    for c, s in zip(coins, kinds):
-        held, row = [], []
-        for t in range(seq_len):
-            if not held or (c[t] < .5 and len(held) < seq_len - t):
-                held.append(s[t])
-                row.append(s[t])
-            else: row.append(held.pop() + k)
-        out.append(torch.tensor(row))
-    return torch.stack(out)'''
-BY_COUNTING = '''def is_dyck(rows, k): return (rows < k).sum(1) * 2 == rows.shape[1]'''
-LATE_MASK = '''def attention_maps(q, k): return (q @ k.mT / q.shape[-1] ** .5).softmax(-1).tril()'''
-NO_ROOT = '''def attention_maps(q, k):
-    T = q.shape[-2]
-    return (q @ k.mT).masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(-1)'''
-OVERFLOW = '''def attention_maps(q, k):
-    e = (q @ k.mT / q.shape[-1] ** .5).exp().tril()
-    return e / e.sum(-1, keepdim=True)'''
-PLAIN_VIEW = '''class MyAttention(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.n_head = cfg.n_head
-        self.c_attn, self.c_proj = nn.Linear(cfg.n_embd, 3 * cfg.n_embd), nn.Linear(cfg.n_embd, cfg.n_embd)
-    def forward(self, x, at=None):
-        B, T, C = x.shape
-        q, k, v = (o.reshape(B, self.n_head, T, -1) for o in self.c_attn(x).split(C, dim=-1))
-        return self.c_proj((attention_maps(q, k) @ v).reshape(B, T, C))'''
-IN_PLACE = '''def with_mine(model):
-    for block in model.h:
-        new = MyAttention(model.config)
-        new.load_state_dict(block.attn.state_dict())
-        block.attn = new
-    return model'''
-RAISES = '''def with_mine(model): raise NotImplementedError('later')'''
-COPIES_FIRST = '''@torch.no_grad()
-def carry(source, target, parts):
-    new, n = dict(target.named_parameters()), 0
-    for name, p in source.named_parameters():
-        if part_of(name) in parts:
-            rows = min(len(p), len(new[name])) if name == 'wpe.weight' else len(p)
-            if p[:rows].shape != new[name][:rows].shape: raise ValueError('shapes')
-            new[name][:rows] = p[:rows]
-            n += p[:rows].numel()
-    if set(parts) - {'attn', 'mlp', 'ln', 'tok', 'pos'}: raise ValueError('part')
-    return n'''
-BY_TRANSFER = '''def carry(source, target, parts): return sum(transfer(source, target, parts).moved.values())'''
-INVENTED = '''results = {'random weights': [.9, .9], 'attention and positions': [.95, .95], 'MLPs': [.2, .1]}'''
-NO_RULE = '''class MyRule(Task):
-    "Random tokens"
-    def __init__(self): self.token_names, self.pad, self.seq_len = [*'0123456789', '|', '=', '·'], 12, 12
-    def rows(self, n, generator):
-        x = torch.randint(10, (n, 12), generator=generator)
-        return x, (torch.arange(12) < 11).expand(n, -1)
-    def valid(self, tokens): return torch.ones(len(tokens), dtype=torch.bool)'''
-IS_ADDITION = '''class MyRule(type(tasks['reversed_addition'](digits=3))):
-    def __init__(self): super().__init__(3)'''
-COPIED_CHECK = '''def is_dyck(rows, k): return tasks['dyck'](k=k, seq_len=rows.shape[1]).check(rows)'''
-COPIED_ROWS = '''def dyck_rows(n, k, seq_len, generator): return words(k, seq_len).rows(n, generator)[0]
-def words(k, seq_len): return tasks['dyck'](k=k, seq_len=seq_len)'''
-COPIED_LAYER = '''class MyAttention(type(GPT(GPTConfig()).h[0].attn)): pass'''
-CASES = [('1_dyck', [NO_GENERATOR], {'sampler': 6}), ('1_dyck', [ONLY_NESTED], {'sampler': 5}), ('1_dyck', [HARD_CODED], {'sampler': 4}), ('1_dyck', [ROW_BY_ROW], {'sampler': 6}),
-    ('1_dyck', [BY_COUNTING], {'checker': 1}), ('2_attention', [LATE_MASK], {'maps': 3, 'layer': 4}), ('2_attention', [NO_ROOT], {'maps': 3, 'layer': 2}), ('2_attention', [OVERFLOW], {'maps': 3}),
-    ('2_attention', [PLAIN_VIEW], {'layer': 2, 'surgery': 1}), ('2_attention', [IN_PLACE], {'surgery': 0}), ('2_attention', [RAISES], {'surgery': 0}), ('3_transfer', [COPIES_FIRST], {'carry': 4}), ('3_transfer', [BY_TRANSFER], {'carry': 4}),
-    ('3_transfer', [INVENTED], {'results': 1}), ('4_rule', [NO_RULE], {'rule': 4, 'teaches': 0}), ('4_rule', [IS_ADDITION], {'rule': 4}),
-    ('1_dyck', [COPIED_CHECK, COPIED_ROWS], {'checker': 2, 'sampler': 5}), ('2_attention', [COPIED_LAYER], {'layer': 2})]
-NAMES = 'no_generator only_nested hard_coded row_by_row by_counting late_mask no_root overflow plain_view in_place raises copies_first by_transfer invented no_rule is_addition copied_functions copied_layer'.split()
+def answers_of(made, name): return book(made/'autograder'/f'{name}_answers.ipynb')
 
-@pytest.mark.parametrize('name, answers, most', [pytest.param(*c, id=n, marks=() if n == 'hard_coded' else FULL) for n, c in zip(NAMES, CASES)])
-def test_wrong_answer(made, name, answers, most, tmp_path):
-    got = put(made, name, tmp_path, *answers)
-    for question, limit in most.items(): assert got[question][0] <= limit < got[question][1], got
-    assert got['total'][0] < POINTS[name]
+def without_a_kernel(nb, bundle, folder, limit=1.):
+    "Points of the questions whose tests train nothing: the cells, then the bundle's own tests, in this process, each with `limit` seconds of the processor"
+    def give_up(*_): raise TimeoutError(f'given up after {limit:g} s')
+    old = signal.signal(signal.SIGPROF, give_up)
+    space, got = dict(__name__='handed_in'), {}
+    try:
+        for c in nb['cells']:
+            source = ''.join(c['source'])
+            if c['cell_type'] != 'code' or '%pip' in source or re.search(r'= learn|append\(learn|^(results|gain\()', source, re.M): continue
+            signal.setitimer(signal.ITIMER_PROF, 10 * limit)
+            with contextlib.suppress(Exception): exec(compile(source, 'handed in', 'exec'), space)
+        with zipfile.ZipFile(bundle) as z: z.extractall(folder)
+        for file in sorted((folder/'tests').glob('*.py')):
+            if file.stem in TRAINS: continue
+            tests = ExceptionTestFile.from_file(str(file))
+            signal.setitimer(signal.ITIMER_PROF, 4 * limit, limit)
+            tests.run(space)
+            got[file.stem] = sum(r.test_case.points for r in tests.test_case_results if r.passed)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
+    return got
+
+EVERY = [pytest.param(name, kind, id=f'{name} {kind}') for name, kinds in HANDED_IN.items() for kind in kinds]
+
+@pytest.mark.parametrize('name, kind', EVERY)
+def test_outcome(made, name, kind, tmp_path, capsys):
+    "What each answer of the table gets, by the bundle's own tests"
+    make_answer, points = HANDED_IN[name][kind]
+    got = without_a_kernel(make_answer(answers_of(made, name)), made/'autograder'/f'{name}.zip', tmp_path)
+    assert got == {q: n for q, n in points.items() if q not in TRAINS}
+
+@FULL
+@pytest.mark.parametrize('name', HANDED_IN)
+def test_a_class_is_graded(made, name, tmp_path):
+    "The same table by the command itself, with names of many alphabets: everything an answer can lose is lost there, and nothing else"
+    names = dict(zip(HANDED_IN[name], 'Ada,Zo\u00eb M\u00fcller,\u0141ucja,\u5c0f\u660e,\u0410\u0439\u0433\u0435\u0440\u0438\u043c,O\u2019Brien,Ng\u1ecdc,Ma\u00eft\u00e9,Se\u00e1n B.'.split(',')))
+    (tmp_path/'in').mkdir()
+    for kind, (make_answer, _) in HANDED_IN[name].items():
+        (tmp_path/'in'/f'{names[kind]}.ipynb').write_text(json.dumps(make_answer(answers_of(made, name))), encoding='utf-8')
+    rows = {r['name']: r for r in grader.grade(made/'autograder'/f'{name}.zip', tmp_path/'in', tmp_path/'out', workers=2)}
+    got = {kind: {q: p for q, (p, _) in rows[names[kind]]['points'].items() if q != 'total'} for kind in names}
+    assert got == {kind: points for kind, (_, points) in HANDED_IN[name].items()}
+
+MORE = [('1_dyck', [NO_GENERATOR], dict(checker=3, sampler=4)), ('1_dyck', [HARD_CODED], dict(checker=3, sampler=4)), ('2_attention', [OVERFLOW], dict(maps=3, layer=5, surgery=2)),
+    ('2_attention', [PLAIN_VIEW], dict(maps=4, layer=1, surgery=0)), ('2_attention', [RAISES], dict(maps=4, layer=5, surgery=0))]
+
+@pytest.mark.parametrize('name, answers, points', MORE, ids='no_generator hard_coded overflow plain_view raises'.split())
+def test_more_wrong_answers(made, name, answers, points, tmp_path):
+    assert without_a_kernel(put(answers_of(made, name), *answers), made/'autograder'/f'{name}.zip', tmp_path) == points
+
+@pytest.mark.parametrize('checker, sampler', list(zip(CHECKERS[1:], [*SAMPLERS[1:], SAMPLERS[0]])))
+def test_a_right_answer_in_other_words_loses_nothing(made, checker, sampler, tmp_path):
+    assert without_a_kernel(put(answers_of(made, '1_dyck'), checker, sampler), made/'autograder'/'1_dyck.zip', tmp_path) == dict(checker=3, sampler=7)
 
 def table(folder): return list(csv.DictReader((folder/'grades.csv').read_text(encoding='utf-8-sig').splitlines()))
 
@@ -168,12 +140,9 @@ def test_nothing_to_grade_is_an_error(what, made, tmp_path, capsys, monkeypatch)
     monkeypatch.setattr(sys, 'argv', ['make.py', 'grade', str(bundle), str(where), '--out', str(tmp_path/'out')])
     with pytest.raises(SystemExit, match='There is no|Nothing was handed in'): maker.main()
 
-ENDLESS = '''def is_dyck(rows, k):
-    while True: pass'''
-
 @FULL
 def test_an_endless_answer_costs_its_own_question(made, tmp_path):
-    got = put(made, '1_dyck', tmp_path, ENDLESS, limit=15)
+    got = graded(made, '1_dyck', tmp_path, ENDLESS, limit=15)
     assert got['checker'] == (0, 3) and got['sampler'] == (7, 7)
     wrong = grader.points((tmp_path/'answer.ipynb').read_bytes(), made/'autograder'/'1_dyck.zip', 15)[1]
     assert 'given up after 15 s' in wrong['checker'][0]
@@ -241,6 +210,49 @@ def test_points_come_back_in_the_rosters_own_columns(tmp_path, capsys):
     grader.upload([row('Ada Lovelace_77_assignsubmission_file', 8.)], tmp_path/'moodle.csv', tmp_path/'up.csv', '1_dyck')
     assert list(csv.reader((tmp_path/'up.csv').read_text(encoding='utf-8-sig').splitlines())) == [['Identifier', 'Full name', 'Email address', 'Grade'], ['Participant 77', 'Ada Lovelace', 'ada@uni.example', '8.0']]
 
+def test_points_for_written_answers_are_kept_and_added(tmp_path):
+    (tmp_path/'feedback').mkdir()
+    grader.report([row('Zo\u00eb'), row('Ada')], tmp_path)
+    file = tmp_path/'written.csv'
+    assert grader.written(tmp_path) == {'Zo\u00eb': '', 'Ada': ''}
+    file.write_text(file.read_text(encoding='utf-8-sig').replace('Ada,', 'Ada,1.5'), encoding='utf-8')
+    grader.report([row('Zo\u00eb'), row('Ada'), row('Bob')], tmp_path)
+    assert grader.written(tmp_path) == {'Zo\u00eb': '', 'Ada': '1.5', 'Bob': ''}
+    assert 'Written answers: 1.5 points' in (tmp_path/'feedback/Ada.txt').read_text(encoding='utf-8')
+    (tmp_path/'roster.csv').write_text('Student,ID\n"L, Ada",5\n', encoding='utf-8')
+    grader.upload([row('l_ada')], tmp_path/'roster.csv', tmp_path/'up.csv', 'one', {'l_ada': '1.5'})
+    assert '8.5' in (tmp_path/'up.csv').read_text(encoding='utf-8-sig')
+
+def test_two_of_one_name_are_refused(tmp_path):
+    (tmp_path/'Ada').mkdir()
+    (tmp_path/'Ada.ipynb').write_text('{}', encoding='utf-8')
+    with pytest.raises(ValueError, match='More than one of these was handed in.*Ada'): grader.handed_in(tmp_path)
+
+def test_ctrl_c_begins_nothing_new_and_reports_what_is_done(made, tmp_path, monkeypatch):
+    (tmp_path/'in').mkdir()
+    for n in 'abcdef': (tmp_path/'in'/f'{n}.ipynb').write_text(n, encoding='utf-8')
+    asked, real = [], grader.as_completed
+    def fake(name, read, bundle, limit):
+        asked.append(name)
+        time.sleep(.05)
+        return {**row(name), 'bundle': 'b', 'sha256': 's'}
+    def interrupted(jobs):
+        for i, job in enumerate(real(jobs)):
+            if i == 2: raise KeyboardInterrupt
+            yield job
+    monkeypatch.setattr(grader, '_graded', fake)
+    monkeypatch.setattr(grader, 'as_completed', interrupted)
+    with pytest.raises(KeyboardInterrupt): grader.grade(made/'autograder'/'1_dyck.zip', tmp_path/'in', tmp_path/'out', limit=9)
+    assert len(asked) < 6 and len(table(tmp_path/'out')) == 2
+
+def test_the_environment_is_pinned(made):
+    "A bundle names the version it was made with, and the container installs the versions that the project is tested with"
+    with zipfile.ZipFile(made/'autograder'/'1_dyck.zip') as z: assert f'proc-nb=={maker.version("proc-nb")}' in z.read('environment.yml').decode()
+    recipe = (HERE/'Containerfile').read_text(encoding='utf-8')
+    copied = [n for l in re.findall(r'^COPY (.+)$', recipe, re.M) for n in l.split()[:-1]]
+    assert '-c constraints-dev.txt' in recipe and all((HERE.parent.parent/n).exists() for n in copied) and 'USER grader' in recipe
+    assert {n for n in ('settings.ini', 'README.md', 'setup.py', 'pyproject.toml')} <= set(copied), 'setup.py reads them'
+
 def test_renamed_answers_are_alike():
     one = """def rows(n):
     held = [0] * n
@@ -257,15 +269,11 @@ def test_the_page_for_reading_and_the_feedback(tmp_path):
     assert page.count('The question') == 0 and 'I think Ada &lt;b&gt;' in page
     assert 'one: 7 of 10 points\n    it is 3' in grader.feedback(rows[0])
 
-DIES = '''def is_dyck(rows, k):
-    import os
-    os.kill(os.getpid(), 9)'''
-
 @FULL
 def test_a_process_that_dies(made, tmp_path):
     "An answer that takes the grader down with it is reported, and the next notebook is graded"
     (tmp_path/'in').mkdir()
-    with pytest.raises(ValueError, match='cannot be graded'): put(made, '1_dyck', tmp_path, DIES)
+    with pytest.raises(ValueError, match='cannot be graded'): graded(made, '1_dyck', tmp_path, DIES)
     (tmp_path/'answer.ipynb').rename(tmp_path/'in'/'a_dies.ipynb')
     (tmp_path/'in'/'b_blank.ipynb').write_bytes((made/'student'/'1_dyck.ipynb').read_bytes())
     grader.grade(made/'autograder'/'1_dyck.zip', tmp_path/'in', tmp_path/'out', limit=60)

@@ -1,11 +1,13 @@
 """Figures in prose: what a page claims in a sentence stands in what its cells say or show, or in the package's table of the papers' figures.
 
-A number that somebody typed grows stale without a word. Settings (*10 pairs*, *600 steps*) are in the code; results are printed by a cell;
+A number that somebody typed grows stale unnoticed. Settings (*10 pairs*, *600 steps*) are in the code; results are printed by a cell;
 the papers' figures come from `study.reference`."""
 import json, re
 from pathlib import Path
 import pytest
+from proc_nb.results import stored
 from proc_nb.study.reference import PUBLISHED
+from proc_nb.train.zoo import load_zoo
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT/'tutorials').glob('0*.ipynb')) + sorted((ROOT/'nbs/explain').glob('*.ipynb'))
@@ -36,6 +38,27 @@ def shown(nb):
             for kind, data in o.get('data', {}).items():
                 if kind.startswith('text/'): yield MARKUP.sub(' ', ''.join(data))
 
+COUNT = re.compile(r'(?<![\w.,])\d{1,3}(?:,\d{3})+(?!\w)|(?<![\w.,])\d+(?= (?:steps|seeds|rows|pairs|runs|documents|questions|files)\b)')
+PROPOSED = re.compile(r'^## (What to try next|Things to find out|What was not tried)\n.*?(?=^## |\Z)', re.M | re.S) # settings that no cell has tried
+DEFAULTS = {'07_influence': {64}, '02_lab': {1000}} # documents in a step of `read`; what was run once for the page
+
+def counts(text):
+    own = ' '.join(s for s in re.split(r'(?<=[.:;])\s+(?=[A-Z])', NOT_PROSE.sub('', PROPOSED.sub('', text))) if not QUOTED.search(s))
+    return [int(f.replace(',', '')) for f in COUNT.findall(own)]
+
+def whole(text): return {int(n.replace(',', '').replace('_', '')) for n in re.findall(r'\d[\d,_]*\d|\d', text)}
+
+def said_by_files(nb):
+    "What is stored about the results and the practised networks that the page reads"
+    code = '\n'.join(''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code')
+    about = [stored(n).get('about', {}) for n in set(re.findall(r"stored\('(\w+)'\)", code))] + [load_zoo(n).meta for n in set(re.findall(r"load_zoo\('(\w+)'\)", code))]
+    return whole(json.dumps(about, default=str))
+
+def uncounted(nb, known=frozenset()):
+    "Numbers of steps, seeds, rows in the prose that no cell sets or shows"
+    known = set(known).union(said_by_files(nb), *map(whole, shown(nb)))
+    return [(n, ''.join(c['source'])[:60]) for c in nb['cells'] if c['cell_type'] == 'markdown' for n in counts(''.join(c['source'])) if n not in known]
+
 def papers(): return {n for p in PUBLISHED for n in numbers(json.dumps(p, default=str))}
 
 def stale(nb):
@@ -46,6 +69,25 @@ def stale(nb):
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_figures_have_a_source(page):
     if page.stem not in HISTORY: assert not stale(json.loads(page.read_text(encoding='utf-8')))
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_counts_have_a_source(page):
+    "Steps, seeds, rows, pairs: what the prose says is what a cell sets or prints"
+    if page.stem not in HISTORY: assert not uncounted(json.loads(page.read_text(encoding='utf-8')), DEFAULTS.get(page.stem, ()))
+
+def test_a_typed_count_is_found():
+    page = dict(cells=[dict(cell_type='markdown', source=['After 2,000 steps of 200 rows, three of 5 seeds.']), dict(cell_type='code', source=['n = 200'], outputs=[])])
+    assert [n for n, _ in uncounted(page)] == [2000, 5]
+    page['cells'].append(dict(cell_type='code', source=['run(steps=2_000, seeds=5)'], outputs=[]))
+    assert not uncounted(page)
+
+MINUTES = re.compile(r'Minutes\*\* \|.*?([\d.]+) to ([\d.]+) on two CPU cores')
+
+@pytest.mark.parametrize('page', [p for p in PAGES if p.stem[:2] in ('03', '04', '08', '09')], ids=lambda p: p.stem)
+def test_minutes_are_a_range(page):
+    "On an idle machine and on a busy one"
+    quiet, busy = map(float, MINUTES.search(page.read_text(encoding='utf-8')).groups())
+    assert quiet < busy
 
 def test_a_typed_figure_is_found():
     page = dict(cells=[dict(cell_type='markdown', source=['It reaches 39 % after 12.5 seconds, `x=.77`.']), dict(cell_type='code', source=['n = 12.5'], outputs=[])])

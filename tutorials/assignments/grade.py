@@ -1,9 +1,10 @@
 """Grade what a class has handed in: notebooks, zips and folders, several at a time, going on where an earlier call was stopped.
 
 In the folder OUT: results.jsonl (a line for each, written as it is graded), grades.csv, feedback/NAME.txt for each student, reading.html with the written answers,
-alike.csv with answers that are nearly the same, and, with a roster from Canvas or Moodle, upload.csv with its columns in its order.
+written.csv where the points for those are put in by hand, alike.csv with answers that are nearly the same, and, with a roster from Canvas or Moodle,
+upload.csv with its columns in its order.
 """
-import csv, hashlib, html, io, json, keyword, os, re, resource, subprocess, sys, tempfile, tokenize, unicodedata, zipfile
+import csv, hashlib, html, io, json, keyword, os, re, subprocess, sys, tempfile, tokenize, unicodedata, zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def handed_in(where):
         paths = [where] if where.is_file() else sorted(filter(counts, where.iterdir()))
         found = [(p.name if p.is_dir() else p.stem, lambda p=p: _read(p)) for p in paths]
     if not found: raise ValueError(f'Nothing was handed in: {where} holds no notebook, no zip and no folder.')
+    twice = sorted({n for n, _ in found if [m for m, _ in found].count(n) > 1})
+    if twice: raise ValueError(f'More than one of these was handed in, as a notebook, a zip or a folder: {", ".join(twice)}. Keep one of each.')
     return found
 
 # ---- one notebook
@@ -123,9 +126,11 @@ def limit_of(bundle):
     answers = Path(bundle).with_name(f'{Path(bundle).stem}_answers.ipynb')
     if not answers.exists(): return 300.
     def spent():
+        import resource # Windows has none
         r = resource.getrusage(resource.RUSAGE_CHILDREN)
         return r.ru_utime + r.ru_stime
     begun = spent()
+    print('The model answer is graded first.', flush=True)
     got, wrong = points(answers.read_bytes(), bundle)
     if got['total'][0] < got['total'][1]: raise ValueError(f'The model answer itself gets {got["total"][0]:g} of {got["total"][1]:g} points here ({wrong}). Check the environment before you grade.')
     return round(max(30, 3 * (spent() - begun)))
@@ -146,15 +151,20 @@ def grade(bundle, where, out, limit=None, workers=1, roster=None):
     rows = {n: r for n, read in students if (r := known(n, read))}
     todo = [(n, read) for n, read in students if n not in rows]
     if todo and limit is None: limit = limit_of(bundle)
-    with open(out/'results.jsonl', 'a', encoding='utf-8') as log, ThreadPoolExecutor(workers) as pool:
-        for row in (job.result() for job in as_completed([pool.submit(_graded, *s, bundle, limit) for s in todo])):
-            log.write(json.dumps(row, ensure_ascii=False) + '\n')
-            log.flush()
-            rows[row['name']] = row
-            print(f"{row['name']}: {row['problem'] if 'problem' in row else '{:g} of {:g}'.format(*row['points']['total'])}", flush=True)
-    rows = [rows[n] for n, _ in students]
-    report(rows, out)
-    if roster: upload(rows, roster, out/'upload.csv', Path(bundle).stem)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        with open(out/'results.jsonl', 'a', encoding='utf-8') as log:
+            for row in (job.result() for job in as_completed([pool.submit(_graded, *s, bundle, limit) for s in todo])):
+                log.write(json.dumps(row, ensure_ascii=False) + '\n')
+                log.flush()
+                rows[row['name']] = row
+                said = row['problem'] if 'problem' in row else '{:g} of {:g}'.format(*row['points']['total'])
+                print(f"{len(rows)} of {len(students)}: {row['name']}: {said}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True) # Ctrl-C: what waits is not begun
+        rows = [rows[n] for n, _ in students if n in rows]
+        report(rows, out)
+    if roster: upload(rows, roster, out/'upload.csv', Path(bundle).stem, written(out))
     return rows
 
 # ---- what is written
@@ -167,15 +177,23 @@ def write_csv(path, lines):
 
 def report(rows, out):
     write_csv(out/'grades.csv', [dict(name=r['name'], **{k: got for k, (got, _) in r.get('points', {}).items()}, problem=r.get('problem', '')) for r in rows])
-    for r in rows: (out/'feedback'/f"{re.sub(r'[/:*?<>|]', '_', r['name'])}.txt").write_text(feedback(r), encoding='utf-8')
+    mine = written(out)
+    write_csv(out/'written.csv', [dict(name=n, points=mine.get(n, '')) for n in dict.fromkeys([*(r['name'] for r in rows), *mine])])
+    for r in rows: (out/'feedback'/f"{re.sub(r'[/:*?<>|]', '_', r['name'])}.txt").write_text(feedback(r, mine.get(r['name'], '')), encoding='utf-8')
     (out/'reading.html').write_text(reading(rows), encoding='utf-8')
     write_csv(out/'alike.csv', alike(rows) or [dict(a='', b='', alike='')])
 
-def feedback(r):
-    "What a student gets back"
+def written(out):
+    "Name -> the points that a person gave for the written answers, as they stand in written.csv; '' where none were given"
+    file = out/'written.csv'
+    if not file.exists(): return {}
+    return {l['name']: (l['points'] or '').strip() for l in csv.DictReader(file.read_text(encoding='utf-8-sig').splitlines())}
+
+def feedback(r, mine=''):
+    "What a student gets back; `mine` are the points for the written answers"
     if 'problem' in r: return f'Your notebook was not graded: {r["problem"]}.\n'
     lines = [f'{k}: {got:g} of {most:g} points' + ''.join(f'\n    {w}' for w in dict.fromkeys(r['wrong'].get(k, []))) for k, (got, most) in r['points'].items()]
-    return '\n'.join(lines) + '\n\nWritten answers are read by a person.\n'
+    return '\n'.join(lines) + '\n\n' + (f'Written answers: {mine} points\n' if mine else 'Written answers are read by a person.\n')
 
 def cells(data, kind): return [''.join(c['source']).strip() for c in json.loads(data)['cells'] if c['cell_type'] == kind]
 def words(data): return cells(data, 'markdown')
@@ -227,8 +245,9 @@ def keys(line):
     ids = [plain((line.get(k) or '').split('@')[0]) for k in IDS]
     return {plain(''.join(o)) for o in orders} - {''}, {i for i in ids if len(i) > 2}
 
-def upload(rows, roster, path, column):
-    "The roster with a column of points, in the order of columns that Canvas or Moodle takes; says who was not found"
+def upload(rows, roster, path, column, by_hand=None):
+    """The roster with a column of points, in the order of columns that Canvas or Moodle takes; says who was not found.
+    `by_hand` are the points for written answers, added to those by program"""
     with open(roster, newline='', encoding='utf-8-sig') as f: people = [l for l in csv.DictReader(f) if any((v or '').strip() for v in l.values())]
     if not people: raise ValueError(f'{roster} holds no students.')
     kind = CANVAS if 'Student' in people[0] else MOODLE
@@ -239,7 +258,7 @@ def upload(rows, roster, path, column):
         def called(r): return any(k in plain(r['name']) for k in names) or ids & {plain(r['name']), *map(plain, re.split(r'[\W_]+', r['name']))}
         mine = [r for r in rows if called(r)]
         found |= {r['name'] for r in mine}
-        total = mine[0]['points']['total'][0] if len(mine) == 1 and 'points' in mine[0] else ''
+        total = mine[0]['points']['total'][0] + float((by_hand or {}).get(mine[0]['name']) or 0) if len(mine) == 1 and 'points' in mine[0] else ''
         lines.append({**{k: line[k] for k in head}, **{column if kind is CANVAS else 'Grade': total}})
         if len(mine) > 1: print(f'{next(iter(names))}: {len(mine)} were handed in ({", ".join(r["name"] for r in mine)}); give the points by hand.')
     write_csv(path, lines)

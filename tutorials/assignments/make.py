@@ -45,10 +45,12 @@ def main():
     g.add_argument('--roster', help='csv of students from Canvas or Moodle')
     g.add_argument('--limit', type=float, help='seconds of the processor for one cell or test; three times what grading the model answer takes if left out')
     a = args.parse_args()
+    if a.verb == 'grade' and sys.platform == 'win32': sys.exit('Grading needs Linux or macOS: on Windows use WSL or the container (Containerfile).')
     if not find_spec('otter'): sys.exit("This needs otter-grader: pip install 'proc-nb[course]'")
     try:
         if a.verb == 'grade': return print(f'{len(grade(a.bundle, a.where, a.out, a.limit, a.workers, a.roster))} graded: see {a.out}') or 0
     except (ValueError, OSError) as e: sys.exit(f'grade: {e}')
+    except KeyboardInterrupt: sys.exit(f'Stopped. {a.out} holds what is graded; the same command goes on from there.')
     if not a.secret: print('No secret: the hidden tests are those that anybody can make from the public masters.')
     for name in make(a.out, a.secret): print(f'{a.out}/student/{name}.ipynb   {a.out}/autograder/{name}.zip')
 
