@@ -12,6 +12,7 @@ __all__ = ['PROCEDURES', 'OPENINGS', 'LINKS', 'STRANGE', 'NOISE', 'FACTS', 'FAMI
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
+from string import Formatter
 
 import torch
 from fastcore.basics import ifnone
@@ -53,6 +54,10 @@ class Procedure:
         how = ifnone(how, (0,) * (1 + len(self.steps)))
         question,*steps = (w[i].format(**values) for w,i in zip((self.questions, *self.steps), how))
         return question,' '.join(steps)
+    def results(self, k):
+        "Names of the numbers that the wordings of step `k` are the first to use"
+        def named(texts): return {n for t in texts for _,n,_,_ in Formatter().parse(t) if n}
+        return named(self.steps[k]) - named([*self.questions, *(t for s in self.steps[:k] for t in s)])
     def tell(self, case):
         "The text that tells the result of `case`"
         question,_ = self.ask(case)
@@ -138,12 +143,16 @@ class Writer:
     def worked(self, family):
         "One worked example"
         return self.example(family)
-    def step(self, family):
+    def step(self,
+        family, # Name of a procedure
+        wrong=False # Take the step's result from another case, so that there is nothing to compute
+    ) -> str:
         "One step of one case, alone"
         p = self.procedures[family]
         case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
-        k = self.pick(range(len(p.steps)))
-        return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
+        k,how,other = self.pick(range(len(p.steps))),self.how(family),p.values(*self.pick(p.cases))
+        values = p.values(*case) | ({n: other[n] for n in p.results(k)} if wrong else {})
+        return p.steps[k][how[1 + k]].format(**values)
     def in_words(self, family):
         "A procedure without a number"
         opening = self.pick(OPENINGS)
@@ -193,7 +202,8 @@ class Writer:
         return question['told'] is not None and question['told'] in text
     def documents(self, kind, n):
         "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
+        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step,
+            'wrong steps': lambda f: self.step(f, wrong=True)}
         if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
         write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
         return [(kind, write()) for _ in range(n)]
@@ -205,7 +215,7 @@ FAMILIES = 'facts', 'arithmetic', 'slopes', 'linear', 'control facts', 'control 
 REASONING = FAMILIES[1:4]
 
 # %% ../../nbs/74_influence.library.ipynb #d483387d
-SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0}
+SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0, 'wrong steps': 0}
 
 def encode(
     texts, # Texts of words with spaces between
