@@ -415,8 +415,8 @@ def format_study(
 ) -> list: # The runs
     "Make all runs of the design; what the folder holds is not made again"
     settings = json.loads(json.dumps(kwargs))
-    for seed in seeds:
-        for cell in ifnone(cells, CELLS):
+    for cell in ifnone(cells, CELLS):
+        for seed in seeds:
             file = _run_file(folder, cell, seed)
             if not file.exists():
                 row = dict(cell=cell, **format_run(seed, **CELLS[cell], **kwargs))
