@@ -7,14 +7,12 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.format.html.md"""
 # %% auto #0
 __all__ = ['ARITHMETIC', 'SLOPES', 'LINEAR', 'WORDED', 'RARE', 'UNIT', 'STEPS_FIRST', 'ASKED', 'SEEDS', 'CELLS', 'MAIN', 'STEPS',
            'WRONG', 'ONE', 'TWENTY', 'FOUR', 'LEARNT', 'REASONED', 'PLAIN', 'CROSS', 'APART', 'BETWEEN', 'SAME',
-           'QUESTIONS', 'LIKE', 'UNLIKE', 'worded_library', 'Dealt', 'read_worded', 'split_answers', 'part_scores',
-           'wordings_of', 'kind_of_pair', 'by_format', 'beyond_wording', 'own_and_other', 'right_words', 'format_run',
-           'Question', 'power', 'format_study', 'gather', 'verdict', 'format_answers', 'format_table']
+           'FORMAT_FINDINGS', 'LIKE', 'UNLIKE', 'worded_library', 'Dealt', 'read_worded', 'split_answers',
+           'part_scores', 'wordings_of', 'kind_of_pair', 'by_format', 'beyond_wording', 'own_and_other', 'right_words',
+           'format_run', 'format_study', 'gather', 'format_findings']
 
 # %% ../../nbs/77_influence.format.ipynb #a4b7f36f
 import json, re, time
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from scipy.stats import rankdata
 
 from ..checks import whole
 from ..files import sealed, unsealed, write_atomic
-from ..results import keep, machine, RESULTS, student
+from ..results import keep, machine, RESULTS
 from ..tasks.core import Batch
 from ..models.dropout import eval_mode
 from ..train.loop import fit
@@ -33,6 +31,7 @@ from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
 from .library import answered, FACTS, Facts, Library, Procedure, reader, READING
+from .findings import Finding, judge
 from .experiments import answer_rate, correlations, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
@@ -311,18 +310,6 @@ CELLS = {'once, 4 wordings': dict(), 'steps first': dict(first=2000), 'wrong ste
 MAIN,STEPS,WRONG,ONE,TWENTY,FOUR,LEARNT = CELLS # names; the last is read again in one wording
 REASONED = tuple(WORDED)
 
-@dataclass
-class Question:
-    "One question to the design: the number it reads off a seed's runs, and the border its answer turns on"
-    text:str # What is measured
-    paper:str # What 2411.12580 found
-    read:Callable # Function of a dict cell -> run that gives the number
-    above:float # Above this border the first meaning holds
-    below:float # Below this one the second
-    yes:str # The first meaning
-    no:str # The second
-    if_true:float # The number, if the first meaning holds
-
 # %% ../../nbs/77_influence.format.ipynb #fdc62064
 PLAIN,CROSS,APART,BETWEEN = 'same | other | all', 'same | same | none', 'same | other | none', 'other | other | none'
 
@@ -349,62 +336,55 @@ def _per_nat(run, how):
 
 # %% ../../nbs/77_influence.format.ipynb #e6a27f5d
 SAME = 'R about 0.9, format and procedure together'
-QUESTIONS = [
-    Question('R of the answer, same procedure and wordings', SAME, lambda r: _r(r[MAIN], 'answer', PLAIN),
+FORMAT_FINDINGS = [
+    Finding('R of the answer, same procedure and wordings', SAME, lambda r: _r(r[MAIN], 'answer', PLAIN),
         .3, .1, 'questions share teachers', 'they do not', .9),
-    Question('the same, words minus numbers', 'not taken apart', lambda r: _wording(r[MAIN]),
+    Finding('the same, words minus numbers', 'not taken apart', lambda r: _wording(r[MAIN]),
         .3, .1, 'shared format makes R', 'format alone does not', .6),
-    Question('the same after steps are learnt', 'not taken apart', lambda r: _wording(r[STEPS]),
+    Finding('the same after steps are learnt', 'not taken apart', lambda r: _wording(r[STEPS]),
         .3, .1, 'shared format makes R', 'format alone does not', .6),
-    Question('R of computed numbers, same numbers in other words', 'R 0.55 at another format', lambda r: _r(r[STEPS], 'computed', CROSS),
+    Finding('R of computed numbers, same numbers in other words', 'R 0.55 at another format', lambda r: _r(r[STEPS], 'computed', CROSS),
         .3, .1, 'shared computation is seen', 'the measure cannot see it', .55),
-    Question('R of the answer, once minus 20 times', 'read once only', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[TWENTY], 'answer', PLAIN),
+    Finding('R of the answer, once minus 20 times', 'read once only', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[TWENTY], 'answer', PLAIN),
         .1, -.1, 'reading again takes R away', 'reading again brings R', .3),
-    Question('R of the answer, 4 wordings minus 1', 'not varied', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[ONE], 'answer', PLAIN),
+    Finding('R of the answer, 4 wordings minus 1', 'not varied', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[ONE], 'answer', PLAIN),
         .1, -.1, 'variety brings R', 'variety is in the way', .3)]
 
 # %% ../../nbs/77_influence.format.ipynb #3994380e
-QUESTIONS += [
-    Question('computed numbers that are right, steps minus wrong steps', 'at least 80 % of questions answered',
+FORMAT_FINDINGS += [
+    Finding('computed numbers that are right, steps minus wrong steps', 'at least 80 % of questions answered',
         lambda r: r[STEPS]['right']['computed'] - r[WRONG]['right']['computed'],
         .2, .1, 'steps are learnt', 'they are not, so the next four say nothing', .5),
-    Question('R of numbers in other words, own minus other procedure', 'not taken apart', lambda r: _procedure(r[MAIN]),
+    Finding('R of numbers in other words, own minus other procedure', 'not taken apart', lambda r: _procedure(r[MAIN]),
         .1, .1, 'procedure beyond format', 'none beyond format', .25),
-    Question('the same after steps are learnt', 'not taken apart', lambda r: _procedure(r[STEPS]),
+    Finding('the same after steps are learnt', 'not taken apart', lambda r: _procedure(r[STEPS]),
         .1, .1, 'procedure beyond format', 'none beyond format', .25),
-    Question('steps minus wrong steps', 'not taken apart', lambda r: _procedure(r[STEPS]) - _procedure(r[WRONG]),
+    Finding('R of numbers in other words, steps minus wrong steps', 'not taken apart',
+        lambda r: _procedure(r[STEPS]) - _procedure(r[WRONG]),
         .05, .05, 'knowing steps brings it', 'knowing steps does not', .2),
-    Question('examples in other words: own above other procedure', 'own procedure, other numbers: most frequent',
+    Finding('examples in other words: own above other procedure', 'own procedure, other numbers: most frequent',
         lambda r: _documents(r[STEPS]), .55, .55, 'procedure beyond format', 'none beyond format', .65),
-    Question('steps minus wrong steps', 'not taken apart', lambda r: _documents(r[STEPS]) - _documents(r[WRONG]),
+    Finding('examples in other words, steps minus wrong steps', 'not taken apart',
+        lambda r: _documents(r[STEPS]) - _documents(r[WRONG]),
         .025, .025, 'knowing steps brings it', 'knowing steps does not', .1)]
 
 # %% ../../nbs/77_influence.format.ipynb #6abfa8ed
 LIKE,UNLIKE = 'as in the paper', 'not as in the paper'
 for how,said in (('raw', ''), ('equal', ', at equal length')):
-    QUESTIONS += [
-        Question(f'influence per nat, facts over procedures{said}', 'about 2', lambda r, how=how: _per_nat(r[MAIN], how),
+    FORMAT_FINDINGS += [
+        Finding(f'influence per nat, facts over procedures{said}', 'about 2', lambda r, how=how: _per_nat(r[MAIN], how),
             1., 1., LIKE, UNLIKE, 2.),
-        Question(f'own over other procedures in words, top 1 %{said}', 'formulas and code over-represented',
+        Finding(f'own over other procedures in words, top 1 %{said}', 'formulas and code over-represented',
             lambda r, how=how: _told(r[MAIN], how), 1.5, 1.5, LIKE, UNLIKE, 5.)]
-QUESTIONS += [
-    Question('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)', lambda r: _hit(r[MAIN], 'facts'),
+FORMAT_FINDINGS += [
+    Finding('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)', lambda r: _hit(r[MAIN], 'facts'),
         .1, .1, LIKE, UNLIKE, .3),
-    Question('a result told in the top 0.1 %, above chance', '7 % and 0 (top 0.01 %)',
+    Finding('a result told in the top 0.1 %, above chance', '7 % and 0 (top 0.01 %)',
         lambda r: sum(_hit(r[MAIN], f) for f in REASONED) / 3, .1, .1, UNLIKE, LIKE, .3)]
-QUESTIONS += [
-    Question(f'slope, facts minus procedures, {64_000 // CELLS[c].get("passes", 1):,} documents', '+0.02 and +0.04',
+FORMAT_FINDINGS += [
+    Finding(f'slope, facts minus procedures, {64_000 // CELLS[c].get("passes", 1):,} documents', '+0.02 and +0.04',
         lambda r, c=c: _steep(r[c], 'raw'), 0., 0., LIKE, UNLIKE, .03)
     for c in (MAIN, FOUR, TWENTY)]
-
-# %% ../../nbs/77_influence.format.ipynb #97210632
-def power(
-    distance:float, # How far the truth is from the border, in standard deviations between seeds
-    n:int=SEEDS # Seeds
-) -> float: # 0 to 1
-    "The chance that Student's 95 % interval lies beyond the border"
-    from scipy.stats import nct, t
-    return float(nct.sf(t.ppf(.975, whole('n', n, 2) - 1), n - 1, distance * n ** .5))
 
 # %% ../../nbs/77_influence.format.ipynb #d7928a69
 def format_study(
@@ -453,52 +433,10 @@ def gather(
     return runs
 
 # %% ../../nbs/77_influence.format.ipynb #8e322302
-def verdict(
-    lo, # Lower end of an interval; None with one number
-    hi, # Upper end
-    question:Question, # What was asked
-    n:int=SEEDS # Seeds that are finished
-) -> str: # One of its meanings, or 'cannot tell'
-    "What an interval says"
-    if n < SEEDS: return f'cannot tell yet, {n} of {SEEDS}'
-    return question.yes if lo > question.above else question.no if hi < question.below else 'cannot tell'
-
-def _read(question, runs):
-    "A question's number, or None where a cell has not been run or has no such pair"
-    try: return question.read(runs)
-    except KeyError: return None
-
-# %% ../../nbs/77_influence.format.ipynb #b4128fbf
-def format_answers(
-    runs:list # From `format_study` or `stored('influence_format')['rows']`
-) -> list: # Dicts: question, paper, values (one per seed), mean, lo, hi, n, power, verdict
-    "Every question, answered as far as these runs go"
-    by_seed,out = {},[]
+def format_findings(
+    runs:list # From `format_study`, or `stored('influence_format')['rows']`
+) -> list: # As `judge` gives them
+    "All findings of the design"
+    by_seed = {}
     for r in runs: by_seed.setdefault(r['seed'], {})[r['cell']] = r
-    for q in QUESTIONS:
-        values = [v for r in by_seed.values() if (v := _read(q, r)) is not None]
-        mean,lo,hi = student(values) if values else (None, None, None)
-        row = dict(question=q.text, paper=q.paper, values=values, mean=mean, lo=lo, hi=hi, n=len(values))
-        out.append(dict(row, power=_power(q, values), verdict=verdict(lo, hi, q, len(values))))
-    return out
-
-def _power(question, values):
-    "Power at all seeds, with the scatter of those that are there; None with fewer than two"
-    if len(values) < 2: return None
-    sd = max(torch.tensor(values).std().item(), 1e-6)
-    return power((question.if_true - question.above) / sd)
-
-# %% ../../nbs/77_influence.format.ipynb #73219d1c
-def format_table(
-    answers:list # From `format_answers`
-) -> str: # Markdown
-    "Finding, the paper's figure, ours with interval and number of seeds, power and verdict"
-    lines = [f'| {a["question"]} | {a["paper"]} | {_ours(a)} | {a["n"]} | {_share(a["power"])} | {a["verdict"]} |' for a in answers]
-    head = ['finding', 'paper', 'ours (95 %)', 'seeds', 'power', 'verdict']
-    return '\n'.join(['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|', *lines])
-
-def _share(x): return '' if x is None else f'{x:.0%}'
-def _ours(a):
-    "Mean and interval, as far as they are known"
-    if a['mean'] is None: return ''
-    return f'{a["mean"]:.2f}' + ('' if a['lo'] is None else f' ({a["lo"]:.2f} to {a["hi"]:.2f})')
+    return judge(FORMAT_FINDINGS, list(by_seed.values()), SEEDS)
