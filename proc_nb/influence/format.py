@@ -9,7 +9,7 @@ __all__ = ['ARITHMETIC', 'SLOPES', 'LINEAR', 'WORDED', 'RARE', 'UNIT', 'STEPS_FI
            'WRONG', 'ONE', 'TWENTY', 'FOUR', 'LEARNT', 'REASONED', 'PLAIN', 'CROSS', 'APART', 'BETWEEN', 'SAME',
            'FORMAT_FINDINGS', 'LIKE', 'UNLIKE', 'worded_library', 'Dealt', 'read_worded', 'split_answers',
            'part_scores', 'wordings_of', 'kind_of_pair', 'by_format', 'beyond_wording', 'own_and_other', 'right_words',
-           'format_run', 'format_study', 'gather', 'format_findings']
+           'format_run', 'format_study', 'format_findings']
 
 # %% ../../nbs/77_influence.format.ipynb #a4b7f36f
 import json, re, time
@@ -21,8 +21,7 @@ from fastcore.basics import ifnone
 from scipy.stats import rankdata
 
 from ..checks import whole
-from ..files import sealed, unsealed, write_atomic
-from ..results import keep, machine, RESULTS
+from ..results import keep, machine
 from ..tasks.core import Batch
 from ..models.dropout import eval_mode
 from ..train.loop import fit
@@ -31,7 +30,7 @@ from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
 from .library import answered, FACTS, Facts, Library, Procedure, reader, READING
-from .findings import Finding, judge
+from .findings import Finding, gather, judge
 from .experiments import answer_rate, correlations, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
@@ -401,7 +400,7 @@ def format_study(
             if not file.exists():
                 row = dict(cell=cell, **format_run(seed, **CELLS[cell], **kwargs))
                 keep(file, [row], settings=settings, command=_command(seeds, cells, settings), **machine())
-            runs = gather(folder, folder, settings)
+            runs = gather(folder, 'influence_format', 'run-*.json', folder, settings)
             print(f'seed {seed}, {cell}: {len(runs)} runs are finished', flush=True)
     return runs
 
@@ -411,26 +410,6 @@ def _command(seeds, cells, settings):
     "What has to be typed to make a study again"
     given = dict(dict(cells=list(cells)) if cells else {}, **settings)
     return f'format_study(folder, seeds={list(seeds)}' + ''.join(f', {k}={v!r}' for k,v in given.items()) + ')'
-
-# %% ../../nbs/77_influence.format.ipynb #04c9d7f2
-def gather(
-    folder, # Where `format_study` writes its runs
-    out=RESULTS, # Where `influence_format.json` goes
-    settings=None # Refuse runs with other settings
-) -> list: # The finished runs
-    "Put all finished runs into one file; raises ValueError if they were not made with the same settings"
-    found = [(f, unsealed(f.read_bytes(), f)) for f in sorted(Path(folder).glob('run-*.json'))]
-    if not found: raise ValueError(f'There are no finished runs in {folder}.')
-    settings = ifnone(settings, found[0][1]['about']['settings'])
-    for f,kept in found:
-        was = kept['about']['settings']
-        if was != settings: raise ValueError(f'{f} was made with {was}, not with {settings}. Use another folder.')
-    runs = [r for _,kept in found for r in kept['rows']]
-    about = {k: v for k,v in found[-1][1]['about'].items() if k != 'rows'}
-    about |= dict(runs=len(runs), core_seconds=round(sum(r['seconds'] for r in runs)))
-    text = json.dumps(sealed(dict(about=about, rows=runs)))
-    write_atomic(Path(out)/'influence_format.json', lambda p: p.write_text(text + '\n', encoding='utf-8'))
-    return runs
 
 # %% ../../nbs/77_influence.format.ipynb #8e322302
 def format_findings(
