@@ -69,8 +69,10 @@ def judge(
         values = [v for s in seeds if (v := _reading(f, s)) is not None]
         mean,lo,hi = student(values) if values else (None, None, None)
         sd = max(torch.tensor(values).std().item(), 1e-6) if lo is not None else None
-        out.append(dict(finding=f.text, paper=f.paper, values=values, mean=mean, lo=lo, hi=hi, n=len(values), planned=planned,
-            power=None if sd is None else power((f.if_true - f.above) / sd, planned), verdict=verdict(f, values, planned)))
+        out.append(dict(finding=f.text, paper=f.paper, values=values, mean=mean, lo=lo, hi=hi, n=len(values),
+            planned=planned,
+            power=None if sd is None else power((f.if_true - f.above) / sd, planned),
+            verdict=verdict(f, values, planned)))
     return out
 
 # %% ../../nbs/74_influence.findings.ipynb #a1f00012
@@ -83,7 +85,8 @@ def findings_table(
         return f'{a["mean"]:.2f}' + ('' if a['lo'] is None else f' ({a["lo"]:.2f} to {a["hi"]:.2f})')
     def share(x): return '' if x is None else f'{x:.0%}'
     head = ['finding', 'paper', 'ours (95 %)', 'n', 'power', 'verdict']
-    rows = [[a['finding'], a['paper'], ours(a), f'{a["n"]} of {a["planned"]}', share(a['power']), a['verdict']] for a in found]
+    rows = [[a['finding'], a['paper'], ours(a), f'{a["n"]} of {a["planned"]}', share(a['power']), a['verdict']]
+        for a in found]
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [head, ['---'] * len(head), *rows])
 
 # %% ../../nbs/74_influence.findings.ipynb #a1f00015

@@ -1,4 +1,4 @@
-"""Is it the format or the computation that questions share? Documents in several wordings, questions asked for their numbers or their words alone, and a design that can come out either way
+"""Do questions share the format or the computation? Many wordings, parts of answers, and findings that can fail
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/influence.format.html.md"""
 
@@ -37,41 +37,58 @@ from .experiments import answer_rate, correlations, members, per_nat, power_law
 def _arithmetic(a, b, c): return dict(a=a, b=b, c=c, s=a + b, p=(a + b) * c)
 
 ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), _arithmetic,
-    questions=('calculate ( {a} + {b} ) * {c} ?', 'what is ( {a} + {b} ) times {c} ?', 'add {a} and {b} , then multiply by {c} . what do you get ?',
+    questions=('calculate ( {a} + {b} ) * {c} ?', 'what is ( {a} + {b} ) times {c} ?',
+    'add {a} and {b} , then multiply by {c} . what do you get ?',
         'how much is {c} times the sum of {a} and {b} ?'),
-    steps=(('{a} + {b} = {s} .', 'first add : {a} and {b} make {s} .', 'the sum of {a} and {b} is {s} .', 'inside the brackets we add {a} to {b} , which gives {s} .'),
-        ('{s} * {c} = {p} .', 'then multiply : {s} times {c} makes {p} .', 'the product of {s} and {c} is {p} .', 'outside the brackets stands {c} , and {c} times {s} gives {p} .')),
+    steps=(('{a} + {b} = {s} .', 'first add : {a} and {b} make {s} .', 'the sum of {a} and {b} is {s} .',
+    'inside the brackets we add {a} to {b} , which gives {s} .'),
+        ('{s} * {c} = {p} .', 'then multiply : {s} times {c} makes {p} .', 'the product of {s} and {c} is {p} .',
+        'outside the brackets stands {c} , and {c} times {s} gives {p} .')),
     in_words=('first add what is inside the brackets {b} then multiply the sum by what stands outside the brackets .',
-        'to calculate {a} find the sum {b} then the product of the sum and what stands outside .', 'add inside the brackets {b} multiply by what is outside {b} that is what you get .'),
+        'to calculate {a} find the sum {b} then the product of the sum and what stands outside .',
+        'add inside the brackets {b} multiply by what is outside {b} that is what you get .'),
     told='the brackets with {a} and {b} and the factor {c} come to {p} .')
 
 # %% ../../nbs/77_influence.format.ipynb #d746135c
 def _slope(x, y, run, m): return dict(x=x, y=y, u=x + run, v=y + m * run, dy=m * run, dx=run, m=m)
 
 SLOPES = Procedure(product(range(10), range(10), range(1, 9), range(1, 10)), _slope,
-    questions=('slope of ( {x} , {y} ) ( {u} , {v} ) ?', 'what is the slope of the line through ( {x} , {y} ) and ( {u} , {v} ) ?',
-        'a line goes through ( {x} , {y} ) and ( {u} , {v} ) . how steep is it ?', 'from ( {x} , {y} ) to ( {u} , {v} ) how much does y grow for each x ?'),
-    steps=(('{v} - {y} = {dy} .', 'first subtract : {v} minus {y} leaves {dy} .', 'the change of y is {v} minus {y} , which is {dy} .', 'y goes from {y} to {v} , so it grows by {dy} .'),
-        ('{u} - {x} = {dx} .', 'then subtract : {u} minus {x} leaves {dx} .', 'the change of x is {u} minus {x} , which is {dx} .', 'x goes from {x} to {u} , so it grows by {dx} .'),
-        ('{dy} / {dx} = {m} .', 'last divide : {dy} by {dx} makes {m} .', 'the slope is {dy} over {dx} , which is {m} .', 'y grows by {dy} for {dx} of x , that is {m} for each .')),
-    in_words=('first subtract one y from the other {b} then subtract one x from the other {b} last divide the change of y by the change of x .',
-        'the slope of a line is the change of y over the change of x .', 'how steep a line is {a} that is how much y grows for each x .'),
+    questions=('slope of ( {x} , {y} ) ( {u} , {v} ) ?',
+    'what is the slope of the line through ( {x} , {y} ) and ( {u} , {v} ) ?',
+        'a line goes through ( {x} , {y} ) and ( {u} , {v} ) . how steep is it ?',
+        'from ( {x} , {y} ) to ( {u} , {v} ) how much does y grow for each x ?'),
+    steps=(('{v} - {y} = {dy} .', 'first subtract : {v} minus {y} leaves {dy} .',
+    'the change of y is {v} minus {y} , which is {dy} .', 'y goes from {y} to {v} , so it grows by {dy} .'),
+        ('{u} - {x} = {dx} .', 'then subtract : {u} minus {x} leaves {dx} .',
+        'the change of x is {u} minus {x} , which is {dx} .', 'x goes from {x} to {u} , so it grows by {dx} .'),
+        ('{dy} / {dx} = {m} .', 'last divide : {dy} by {dx} makes {m} .',
+        'the slope is {dy} over {dx} , which is {m} .', 'y grows by {dy} for {dx} of x , that is {m} for each .')),
+    in_words=('first subtract one y from the other {b} then subtract one x from the other {b} last divide the change '
+        'of y by the change of x .',
+        'the slope of a line is the change of y over the change of x .',
+        'how steep a line is {a} that is how much y grows for each x .'),
     told='the line from ( {x} , {y} ) on to ( {u} , {v} ) has the slope {m} .')
 
 # %% ../../nbs/77_influence.format.ipynb #404d2ca6
 def _linear(a, x, b): return dict(a=a, x=x, b=b, c=a * x + b, ax=a * x)
 
 LINEAR = Procedure(product(range(2, 10), range(1, 25), range(1, 25)), _linear,
-    questions=('solve {a} x + {b} = {c} ?', 'what is x if {a} times x plus {b} is {c} ?', '{a} x and {b} make {c} . how much is x ?', 'find the x with {a} x + {b} = {c} ?'),
-    steps=(('{c} - {b} = {ax} .', 'first subtract : {c} minus {b} leaves {ax} .', 'the lonely number is {b} , and {c} without it is {ax} .', 'take {b} away from {c} , then {ax} is left for {a} x .'),
-        ('{ax} / {a} = {x} .', 'then divide : {ax} by {a} makes {x} .', 'x is {ax} over {a} , which is {x} .', 'share {ax} among {a} , so each x is {x} .')),
-    in_words=('first subtract the lonely number {b} then divide by the number before x .', 'to find x {a} take the lonely number away {b} divide what is left by the number before x .',
+    questions=('solve {a} x + {b} = {c} ?', 'what is x if {a} times x plus {b} is {c} ?',
+    '{a} x and {b} make {c} . how much is x ?', 'find the x with {a} x + {b} = {c} ?'),
+    steps=(('{c} - {b} = {ax} .', 'first subtract : {c} minus {b} leaves {ax} .',
+    'the lonely number is {b} , and {c} without it is {ax} .',
+    'take {b} away from {c} , then {ax} is left for {a} x .'),
+        ('{ax} / {a} = {x} .', 'then divide : {ax} by {a} makes {x} .', 'x is {ax} over {a} , which is {x} .',
+        'share {ax} among {a} , so each x is {x} .')),
+    in_words=('first subtract the lonely number {b} then divide by the number before x .',
+    'to find x {a} take the lonely number away {b} divide what is left by the number before x .',
         'what is left without the lonely number {a} over the number before x {a} is x .'),
     told='the equation with {a} , {b} and {c} is solved by {x} .')
 WORDED = dict(arithmetic=ARITHMETIC, slopes=SLOPES, linear=LINEAR)
 
 # %% ../../nbs/77_influence.format.ipynb #bcff93da
-RARE = Facts([a + b + c for a,b,c in product('bdgklmnprstvz', 'aeiou', ('la', 'no', 'ri', 'tu'))][:240], FACTS.relations, FACTS.values, FACTS.stated)
+RARE = Facts([a + b + c for a,b,c in product('bdgklmnprstvz', 'aeiou', ('la', 'no', 'ri', 'tu'))][:240],
+    FACTS.relations, FACTS.values, FACTS.stated)
 UNIT = {'facts': 540, 'in words': 105, 'worked': 410, 'reading': 300} # in 3,200 documents; what is left over is noise
 
 def worded_library(
@@ -88,7 +105,8 @@ def worded_library(
     answers = round(2 * unit / formats)
     shares = {k: round(n * unit) for k,n in UNIT.items()}
     told = 3 * n_questions * answers
-    shares['noise'] = max(0, documents - shares['facts'] - 3 * (shares['in words'] + shares['worked']) - shares['reading'] - told)
+    procedures = 3 * (shares['in words'] + shares['worked'])
+    shares['noise'] = max(0, documents - shares['facts'] - procedures - shares['reading'] - told)
     shares['wrong steps' if wrong else 'steps'] = steps
     return Library(seed, 1., n_questions, WORDED, RARE, shares, wordings, formats, answers, True)
 
@@ -151,7 +169,7 @@ def split_answers(
 def part_scores(
     tracer:GradDot, # A tracer, fitted
     library:Library # Whose questions
-) -> tuple: # Part in `ASKED` -> scores [questions, documents], 0 where a question has nothing of a part; and the documents' gradient lengths
+) -> tuple: # Part -> scores [questions, documents], 0 where there is nothing of it; the documents' gradient lengths
     "Scores of every document for every question and part of an answer"
     asked,parts = split_answers(library),{}
     has = {k: b.loss_mask.any(1) for k,b in asked.items()}
@@ -197,7 +215,7 @@ def beyond_wording(
     scores:torch.Tensor, # [questions, documents]
     library:Library # Whose they are
 ) -> dict: # Procedure -> chance, 0 to 1, mean over its questions; none where every document shares a wording
-    "How often a worked example of the question's own procedure stands above one of another, none sharing a wording with it"
+    "How often an example of the question's procedure stands above one of another, none sharing a wording with it"
     whose = [k.removesuffix(' worked') if k.endswith(' worked') else None for k in library.kinds]
     said = [_sentences(t) if w else set() for w,t in zip(whose, library.texts)]
     types = sorted(set.union(*said))
@@ -290,7 +308,8 @@ def format_run(
 ) -> dict: # Settings, what the reader can do, and the analyses
     "Write a library, read it, trace every part of every answer"
     begun = time.process_time()
-    library = worded_library(seed, documents // whole('passes', passes, 1), wordings, 8000 if first else 0, n_questions, wrong)
+    library = worded_library(seed, documents // whole('passes', passes, 1), wordings, 8000 if first else 0, n_questions,
+        wrong)
     model = read_worded(library, seed, documents // 64, first, **sizes)
     some = torch.randperm(len(library.data), generator=torch.Generator().manual_seed(seed))[:fit_rows]
     parts,lengths = part_scores(EKFAC(model).fit(library.data[some], seed=seed), library)
@@ -342,11 +361,14 @@ FORMAT_FINDINGS = [
         .3, .1, 'shared format makes R', 'format alone does not', .6),
     Finding('the same after steps are learnt', 'not taken apart', lambda r: _wording(r[STEPS]),
         .3, .1, 'shared format makes R', 'format alone does not', .6),
-    Finding('R of computed numbers, same numbers in other words', 'R 0.55 at another format', lambda r: _r(r[STEPS], 'computed', CROSS),
+    Finding('R of computed numbers, same numbers in other words', 'R 0.55 at another format',
+    lambda r: _r(r[STEPS], 'computed', CROSS),
         .3, .1, 'shared computation is seen', 'the measure cannot see it', .55),
-    Finding('R of the answer, once minus 20 times', 'read once only', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[TWENTY], 'answer', PLAIN),
+    Finding('R of the answer, once minus 20 times', 'read once only',
+    lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[TWENTY], 'answer', PLAIN),
         .1, -.1, 'reading again takes R away', 'reading again brings R', .3),
-    Finding('R of the answer, 4 wordings minus 1', 'not varied', lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[ONE], 'answer', PLAIN),
+    Finding('R of the answer, 4 wordings minus 1', 'not varied',
+    lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[ONE], 'answer', PLAIN),
         .1, -.1, 'variety brings R', 'variety is in the way', .3)]
 
 # %% ../../nbs/77_influence.format.ipynb #3994380e
@@ -376,7 +398,8 @@ for how,said in (('raw', ''), ('equal', ', at equal length')):
         Finding(f'own over other procedures in words, top 1 %{said}', 'formulas and code over-represented',
             lambda r, how=how: _told(r[MAIN], how), 1.5, 1.5, LIKE, UNLIKE, 5.)]
 FORMAT_FINDINGS += [
-    Finding('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)', lambda r: _hit(r[MAIN], 'facts'),
+    Finding('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)',
+    lambda r: _hit(r[MAIN], 'facts'),
         .1, .1, LIKE, UNLIKE, .3),
     Finding('a result told in the top 0.1 %, above chance', '7 % and 0 (top 0.01 %)',
         lambda r: sum(_hit(r[MAIN], f) for f in REASONED) / 3, .1, .1, UNLIKE, LIKE, .3)]

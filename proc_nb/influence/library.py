@@ -39,8 +39,11 @@ class Procedure:
         self.cases = [tuple(c) for c in self.cases]
         if not self.cases: raise ValueError('A procedure needs at least one case.')
         try: self.ask(self.cases[0], self.last), self.tell(self.cases[0])
-        except (KeyError, IndexError, TypeError) as e: raise ValueError(f'A wording of this procedure cannot be filled with the case {self.cases[0]}: {e!r}.') from None
-    def __repr__(self): return f'Procedure({len(self.cases)} cases, {len(self.steps)} steps, {self.last[0] + 1} wordings)'
+        except (KeyError, IndexError, TypeError) as e:
+            case = self.cases[0]
+            raise ValueError(f'A wording of this procedure cannot be filled with the case {case}: {e!r}.') from None
+    def __repr__(self):
+        return f'Procedure({len(self.cases)} cases, {len(self.steps)} steps, {self.last[0] + 1} wordings)'
     @property
     def last(self):
         "The last wording of the question and of each step"
@@ -69,13 +72,19 @@ def _slope(x, y, run, m): return dict(x=x, y=y, u=x + run, v=y + m * run, dy=m *
 def _linear(a, x, b): return dict(a=a, x=x, b=b, c=a * x + b, ax=a * x)
 
 PROCEDURES = dict(
-    arithmetic=Procedure(product(range(1, 7), range(1, 7), range(2, 5)), _arithmetic, ('calculate ( {a} + {b} ) * {c} ?',), (('{a} + {b} = {s} .',), ('{s} * {c} = {p} .',)),
-        ('to calculate {a} add what is inside the brackets {b} then multiply by what is outside .', 'the brackets come first {b} after that multiply .'), '{question} gives {p} .'),
-    slopes=Procedure(product(range(6), range(6), range(1, 5), range(1, 5)), _slope, ('slope of ( {x} , {y} ) ( {u} , {v} ) ?',),
+    arithmetic=Procedure(product(range(1, 7), range(1, 7), range(2, 5)), _arithmetic,
+        ('calculate ( {a} + {b} ) * {c} ?',), (('{a} + {b} = {s} .',), ('{s} * {c} = {p} .',)),
+        ('to calculate {a} add what is inside the brackets {b} then multiply by what is outside .',
+            'the brackets come first {b} after that multiply .'), '{question} gives {p} .'),
+    slopes=Procedure(product(range(6), range(6), range(1, 5), range(1, 5)), _slope,
+        ('slope of ( {x} , {y} ) ( {u} , {v} ) ?',),
         (('{v} - {y} = {dy} .',), ('{u} - {x} = {dx} .',), ('{dy} / {dx} = {m} .',)),
-        ('for the slope {a} subtract the first y from the second {b} then the first x from the second {b} then divide .', 'slope is change of y by change of x .'), '{question} gives {m} .'),
-    linear=Procedure(product(range(2, 6), range(1, 7), range(1, 7)), _linear, ('solve {a} x + {b} = {c} ?',), (('{c} - {b} = {ax} .',), ('{ax} / {a} = {x} .',)),
-        ('to solve for x {a} subtract the lonely number {b} divide by the number before x .', 'move the lonely number over {b} divide what is left .'), '{question} gives {x} .'))
+        ('for the slope {a} subtract the first y from the second {b} then the first x from the second '
+            '{b} then divide .', 'slope is change of y by change of x .'), '{question} gives {m} .'),
+    linear=Procedure(product(range(2, 6), range(1, 7), range(1, 7)), _linear, ('solve {a} x + {b} = {c} ?',),
+        (('{c} - {b} = {ax} .',), ('{ax} / {a} = {x} .',)),
+        ('to solve for x {a} subtract the lonely number {b} divide by the number before x .',
+            'move the lonely number over {b} divide what is left .'), '{question} gives {x} .'))
 OPENINGS = ['', 'remember :', 'a teacher said :', 'rule :', 'note :']
 LINKS = ['.', ',', 'and']
 
@@ -91,7 +100,8 @@ class Facts:
     values:list # What it may be
     stated:tuple # Wordings with {p}, {r} and {v}; the first asks: it ends in {v} and a full stop
     def __post_init__(self):
-        if not self.stated[0].endswith(' {v} .'): raise ValueError(f"The first wording must end in ' {{v}} .', not {self.stated[0]!r}.")
+        if not self.stated[0].endswith(' {v} .'):
+            raise ValueError(f"The first wording must end in ' {{v}} .', not {self.stated[0]!r}.")
     def __repr__(self): return f'Facts({len(self.places)} places x {len(self.relations)} relations)'
 
 FACTS = Facts(_names(['la', 'no'], 40), ('capital', 'colour', 'dish'), _names(['k', 'm'], 30),
@@ -115,7 +125,8 @@ class Writer:
         self.cases = {f: self.shuffled(p.cases) for f,p in self.procedures.items()}
         self.decks = {}
         for f,c in self.cases.items():
-            if len(c) <= held: raise ValueError(f'{f} has {len(c)} cases; {held} are kept for questions, so there must be more.')
+            if len(c) <= held:
+                raise ValueError(f'{f} has {len(c)} cases; {held} are kept for questions, so there must be more.')
     def pick(self, options):
         "One of `options`"
         return options[int(torch.randint(len(options), (), generator=self.g))]
@@ -170,19 +181,21 @@ class Writer:
         return ' '.join(word() for _ in range(n)) + ' .'
     def reading(self, kind=None):
         "A text that states something, and its answer"
-        p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1, 31))
+        p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1,
+            31))
         told = f'far away the {r} of {p} is {v} . the {r} of {p} is',f'{v} .'
         given = f'a line has slope {n} . its slope is',f'{n} .'
         return dict(facts=told, reasoning=given)[kind or self.pick(['facts', 'reasoning'])]
     def questions(self,
         n:int=20, # Questions of each family; half as many of each control
         formats:int=1 # Wordings in which each case of a procedure is asked, 1 or 2
-    ) -> list: # Dicts: family, prompt, answer, and `told`: a text that says the answer outright; `case` and `how` of procedures
+    ) -> list: # Dicts: family, prompt, answer, `told`: a text that says the answer; `case` and `how` of procedures
         "The questions, which the library does not work out"
         ask = self.world.stated[0].removesuffix(' {v} .')
         out = [dict(family='facts', prompt=ask.format(p=p, r=r), answer=f'{self.truth[p, r]} .', told=None, fact=(p, r))
             for p,r in self.shuffled(self.truth)[:n]]
-        for f in self.procedures: out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
+        for f in self.procedures:
+            out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
         return out + [dict(zip(('prompt', 'answer'), self.reading(k)), family=f'control {k}', told=None)
             for k in ('facts', 'reasoning') for _ in range(n // 2)]
     def _asked(self, family, case, formats):
@@ -190,7 +203,8 @@ class Writer:
         how = self.how(family)
         for h in [how] if formats == 1 else [how, self.how(family, how)]:
             prompt,answer = self.procedures[family].ask(case, h)
-            yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case, how=h)
+            yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case,
+                how=h)
     def holds(self,
         question:dict, # From `questions`
         text:str # A document
@@ -245,14 +259,16 @@ class Library(Rows):
         between('scale', scale, 0, float('inf'))
         for k in ifnone(shares, {}): choose('kind of document', k, SHARES)
         w = Writer(seed, procedures, facts, wordings, evenly, max(20, n_questions))
-        self.writer,self.questions = w,w.questions(whole('n_questions', n_questions, 1), whole('formats', formats, 1, 2))
+        self.writer,self.questions = w,w.questions(whole('n_questions', n_questions, 1),
+            whole('formats', formats, 1, 2))
         docs = [d for k,n in {**SHARES, **ifnone(shares, {})}.items() for d in w.documents(k, int(n * scale))]
         docs += [('answer', f'{w.noise(6)} {q["told"]}') for q in self.questions if q['told'] for _ in range(answers)]
         self.kinds,self.texts = map(list, zip(*w.shuffled(docs)))
         self._tokens()
     def _tokens(self):
         full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
-        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
+        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()},
+            key=lambda x: (not x.isdigit(), x.zfill(3)))
         data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
         super(Library, self).__init__(data, asked)
         self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
@@ -268,7 +284,8 @@ def reader(
     n_embd:int=48 # Width
 ) -> GPT: # An untrained network
     "A small GPT that fits `library`"
-    return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd), seed=seed)
+    return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd),
+        seed=seed)
 
 # %% ../../nbs/74_influence.library.ipynb #33759dc1
 READING = dict(batch_size=64, lr=8e-3, warmup=100, schedule='cosine', weight_decay=.01)
@@ -282,7 +299,8 @@ def read(
     "Train a reader on `library`"
     model,kept = reader(library, seed, **sizes),[]
     for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
-        if rec.step in {steps * (i + 1) // (keep + 1) for i in range(keep)}: kept.append(({k: v.clone() for k,v in model.state_dict().items()}, rec.lr))
+        if rec.step in {steps * (i + 1) // (keep + 1) for i in range(keep)}:
+            kept.append(({k: v.clone() for k,v in model.state_dict().items()}, rec.lr))
     model.eval().checkpoints,model.accuracy = kept,answered(model, library)
     return model
 
@@ -296,4 +314,5 @@ def answered(
     b = library.held
     with eval_mode(model): wrong = model(b.tokens, at=b.loss_mask).argmax(-1) != b.targets[b.loss_mask]
     bad = torch.zeros(len(b)).index_add(0, b.loss_mask.nonzero()[:, 0], wrong.float()) > 0
-    return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean()) for f in dict.fromkeys(library.families)}
+    return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean())
+        for f in dict.fromkeys(library.families)}

@@ -44,7 +44,7 @@ def lds_study(
     subsets:int=12, # Random halves, one training each
     starts:int=2, # Starts; each is trained on all halves and on everything
     **kwargs # Arguments of `retrain`
-) -> dict: # 'own', 'other', 'averaged': method -> family -> score; 'retraining': family -> the same; 'accuracy', and the settings
+) -> dict: # 'own', 'other', 'averaged': method -> family -> score; 'retraining': family -> score; and the settings
     "Do scores predict the losses of networks trained on random halves? One library"
     whole('subsets', subsets, 3)
     whole('starts', starts, 2)
@@ -53,7 +53,8 @@ def lds_study(
     first = 100 * seed # starts of their own for each library
     nets = [retrain(library, torch.cat([everything, half]), first + s, **kwargs) for s in range(starts)]
     losses = torch.stack([torch.stack([row_losses(m, library.held) for m in n[1:]]) for n in nets])
-    about = dict(library=seed, subsets=subsets, starts=[first + s for s in range(starts)], accuracy=answered(nets[0][0], library))
+    about = dict(library=seed, subsets=subsets, starts=[first + s for s in range(starts)],
+        accuracy=answered(nets[0][0], library))
     return about | _compared([scorers(n[0], library) for n in nets], half, losses, library)
 
 # %% ../../nbs/75_influence.validation.ipynb #cea3f2a3
@@ -63,8 +64,10 @@ def _compared(found, half, losses, library):
     def mean(xs): return _by_family(torch.stack(xs).mean(0), library)
     own = {m: mean([lds(f[m], half, l) for f,l in zip(found, losses)]) for m in found[0]}
     other = {m: mean([lds(found[i][m], half, losses[j]) for i,j in pairs]) for m in found[0]}
-    averaged = {m: _by_family(lds(sum(f[m] / f[m].abs().mean() for f in found), half, losses.mean(0)), library) for m in found[0]}
-    return dict(own=own, other=other, averaged=averaged, retraining=mean([spearman(losses[i].T, losses[j].T) for i,j in pairs]))
+    averaged = {m: _by_family(lds(sum(f[m] / f[m].abs().mean() for f in found), half, losses.mean(0)), library)
+        for m in found[0]}
+    return dict(own=own, other=other, averaged=averaged,
+        retraining=mean([spearman(losses[i].T, losses[j].T) for i,j in pairs]))
 
 def _by_family(x, library):
     "Means of numbers [questions], by family and over all"
@@ -104,13 +107,14 @@ def removal_study(
         for family in families:
             i = members(library.families)[family]
             ranked = {m: found[m][i].sum(0) for m in methods}
-            for r in removal(ranked, library.data, library.held[i], train, k, [s]): yield dict(r, family=family, library=seed)
+            for r in removal(ranked, library.data, library.held[i], train, k, [s]):
+                yield dict(r, family=family, library=seed)
 
 # %% ../../nbs/75_influence.validation.ipynb #5e6acf07
 def damage(
     rows:list, # What `removal_study` yields; rows that do not name their library are of the first
     against:str='random' # The method whose damage is taken off
-) -> list: # Dicts: family, method, mean, lo, hi, n and unit ('library' or 'start'); nats per question more than without `against`'s documents
+) -> list: # Dicts: family, method, mean, lo, hi (nats per question more than for `against`), n, unit
     "Rise of the loss beyond that of another removal, with intervals over what was drawn by chance"
     at = {}
     for r in rows: at[r['family'], r['method'], r.get('library', 0), r['seed']] = sum(r['losses']) / len(r['losses'])
@@ -163,14 +167,17 @@ CHECK_FINDINGS = [
         .1, .1, 'scores forecast retraining', 'they hardly do', .3),
     Finding('LDS, EK-FAC minus gradient product', '0.44 against 0.12', lambda r: _lds(r, 'EK-FAC', 'gradient product'),
         0., 0., *GREATER, .1),
-    Finding('LDS, EK-FAC minus token overlap', 'not measured', lambda r: _lds(r, 'EK-FAC', 'token overlap'), 0., 0., *GREATER, .1),
-    Finding('LDS, EK-FAC of all layers minus MLPs only', 'not measured', lambda r: _lds(r, 'EK-FAC, all layers', 'EK-FAC'),
+    Finding('LDS, EK-FAC minus token overlap', 'not measured', lambda r: _lds(r, 'EK-FAC', 'token overlap'), 0., 0.,
+    *GREATER, .1),
+    Finding('LDS, EK-FAC of all layers minus MLPs only', 'not measured',
+    lambda r: _lds(r, 'EK-FAC, all layers', 'EK-FAC'),
         0., 0., 'all layers are better', 'MLPs alone are better', .05)]
 
 # %% ../../nbs/75_influence.validation.ipynb #f25adc14
 PROCEDURES_ASKED = 'arithmetic', 'slopes', 'linear'
 CHECK_FINDINGS += [
-    Finding('removal, EK-FAC beyond random', 'more damage (GPT-2; second-hand)', lambda r: _removal(r, 'EK-FAC', 'random'),
+    Finding('removal, EK-FAC beyond random', 'more damage (GPT-2; second-hand)',
+    lambda r: _removal(r, 'EK-FAC', 'random'),
         0., 0., 'its documents matter', 'they matter less than others', .5),
     Finding('removal, EK-FAC minus gradient product', 'more than TracIn (second-hand)',
         lambda r: _removal(r, 'EK-FAC', 'gradient product'), 0., 0., *GREATER, .3),
