@@ -436,7 +436,7 @@ def _command(seeds, cells, settings):
 
 # %% ../../nbs/77_influence.format.ipynb #8e322302
 def format_findings(
-    runs:list # From `format_study`, or `stored('influence_format')['rows']`
+    runs:list # From `format_study`, or `finished('influence_format')`
 ) -> list: # As `judge` gives them
     "All findings of the design"
     by_seed = {}
