@@ -149,8 +149,8 @@ def test_a_stored_repair_made_again():
     run, about = next(r for r in kept['runs'] if (r['test'], r['finder_seed']) == ('needle', 1)), kept['about']
     source, test, parts = zoo[about['source']], tasks['haystack'](n_pairs=10), [p for p in run['carried'] if p in ('attn', 'mlp')]
     assert task_label(to_spec(test)) == about['tests'][run['test']]
-    model, accuracy = influence_study.finder(source, test, run['carried'], about['steps'], run['finder_seed'])
-    found = influence_study.repairs(source, model, test, parts, n=about['rows_per_rule'], questions=about['questions'], seed=run['seed'])
+    model, accuracy = repair.finder(source, test, run['carried'], about['steps'], run['finder_seed'])
+    found = repair.repairs(source, model, test, parts, n=about['rows_per_rule'], questions=about['questions'], seed=run['seed'])
     assert near([accuracy], [run['accuracy']]) and found['nats'] == pytest.approx(run['nats'], rel=.1)
     assert found['layers'] == pytest.approx(run['layers'], abs=.02) and found['agreement'] == pytest.approx(run['agreement'], abs=.05)
 

@@ -59,11 +59,13 @@ def pick_layers(
 ) -> dict: # Name -> layer
     "The layers that `modules` names; ValueError if there are none or a weight is shared, KeyError for an unknown name"
     found = linear_layers(model)
-    if not found: raise ValueError(f'{type(model).__name__} has no linear layers (nn.Linear or Conv1D): nothing to trace.')
+    if not found:
+        raise ValueError(f'{type(model).__name__} has no linear layers (nn.Linear or Conv1D): nothing to trace.')
     if isinstance(modules, str): choose('linear layer', modules, ['mlp', 'attn', 'all', *found])
     names = _named(found, modules, _head_of(model))
     if not names:
-        raise ValueError(f"No linear layer belongs to {modules!r}. There is: {', '.join(found)}. modules='all' takes them all.")
+        raise ValueError(f"No linear layer belongs to {modules!r}. There is: {', '.join(found)}. modules='all' takes "
+            "them all.")
     _refuse_shared(model, names, found)
     return {n: found[n] for n in names}
 
@@ -75,7 +77,8 @@ def _refuse_shared(model, names, found):
     for n in names:
         owners = where[id(found[n].weight)]
         if len(owners) > 1:
-            raise ValueError(f'The weight of {n} is shared by {" and ".join(owners)} (tied weights). Leave it out of modules.')
+            raise ValueError(f'The weight of {n} is shared by {" and ".join(owners)} (tied weights). Leave it out of '
+                'modules.')
 
 # %% ../../nbs/70_influence.capture.ipynb #f8931854
 @contextmanager
@@ -107,7 +110,7 @@ def _note(calls, layer, args, kwargs, out):
 @contextmanager
 def record_layers(
     layers:dict # Name -> layer
-): # Gives a dict: name -> list of calls, with `x`, what went in, and `grads`, a gradient of what went out per backward pass
+): # Gives a dict: name -> list of calls, with `x`, what went in, and `grads`, one for each backward pass
     "Note what goes into each layer and what gradient comes back"
     calls = {n: [] for n in layers}
     hooks = [m.register_forward_hook(partial(_note, calls[n]), with_kwargs=True) for n,m in layers.items()]
@@ -142,7 +145,7 @@ def _weights(n, device):
     return (2. ** -powers).to(device)
 
 def _reads(call, mask, way, weights):
-    "Do the gradients of `call` belong to rows as `way` says? They came back from weighted losses first, then from plain ones"
+    "Do the gradients of `call`, of weighted losses first, then of plain ones, belong to rows as `way` says?"
     weighted,plain = (_by_row(g.float(), mask, way) for g in call.grads)
     off = (weighted - plain * weights[:, None, None]).abs().amax()
     return bool(off <= 1e-3 * plain.abs().amax())
@@ -158,8 +161,10 @@ def _way(name, call, mask, weights):
 
 # %% ../../nbs/70_influence.capture.ipynb #7ded91ec
 def _refuse_layout(name, call, mask):
-    raise ValueError(f'{name} was called with values of shape {list(call.x.shape)} for {len(mask)} rows, and no way to read them gives each '
-        'position one row of its own: it may serve all rows at once, or rows may see one another. Leave it out of modules.')
+    raise ValueError(f'{name} was called with values of shape {list(call.x.shape)} for {len(mask)} rows, and no way '
+        'to read them gives each '
+        'position one row of its own: it may serve all rows at once, or rows may see one another. Leave it out of '
+        'modules.')
 
 # %% ../../nbs/70_influence.capture.ipynb #d310c23b
 def _ways_of(name, calls, mask, weights, known):
@@ -183,7 +188,8 @@ def _layer_rows(layer, call, mask, way, by_token):
 def _layer_pass(name, layer, calls, mask, ways, by_token):
     "Inputs, gradients and counted positions of a layer over all its calls"
     for c in calls:
-        if c.x._version != c.version: raise ValueError(f'What goes into {name} is changed in place afterwards, so it cannot be traced.')
+        if c.x._version != c.version:
+            raise ValueError(f'What goes into {name} is changed in place afterwards, so it cannot be traced.')
     pairs = [_layer_rows(layer, c, mask, w, by_token) for c,w in zip(calls, ways)]
     if by_token: pairs = [[_on_tokens(name, mask, v) for v in pair] for pair in pairs]
     a,g = (torch.cat(v, 1) for v in zip(*pairs))
@@ -195,7 +201,8 @@ def _on_tokens(name, mask, v):
     n,p,_ = v.shape
     if mask.dim() == 2 and p == mask.shape[1]: return v
     if mask.dim() != 2 or p != 1 or not (mask.sum(1) == 1).all():
-        raise ValueError(f"{name} sees {p} positions of rows of {mask.shape[-1]} tokens, so its scores cannot be told by token.")
+        raise ValueError(f"{name} sees {p} positions of rows of {mask.shape[-1]} tokens, so its scores cannot be told "
+            "by token.")
     out = v.new_zeros(n, mask.shape[1], v.shape[2])
     out[mask] = v[:, 0]
     return out
@@ -218,7 +225,8 @@ def answer_outputs(
     if not isinstance(out, torch.Tensor) or out.shape[:mask.dim()] != mask.shape:
         seen = list(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ValueError(f'{type(model).__name__} gives {seen} for rows asked at {list(mask.shape)}: '
-            'forward(x) must give a tensor with an output for each of them. A module of a few lines around it can do that.')
+            'forward(x) must give a tensor with an output for each of them. A module of a few lines around it can do '
+            'that.')
     return out[mask]
 
 # %% ../../nbs/70_influence.capture.ipynb #0c1e0fee
@@ -240,7 +248,8 @@ def each_loss(loss, outputs, targets):
     "The loss of each answer, [answers]"
     each = loss(outputs, targets)
     if each.shape[:1] != outputs.shape[:1]:
-        raise ValueError(f"The loss gives {list(each.shape)} for {len(outputs)} answers; it must give one for each (reduction='none').")
+        raise ValueError(f"The loss gives {list(each.shape)} for {len(outputs)} answers; it must give one for each "
+            "(reduction='none').")
     return each.flatten(1).sum(1) if each.dim() > 1 else each
 
 # %% ../../nbs/70_influence.capture.ipynb #5770abaf
@@ -253,7 +262,7 @@ def layer_pass(
     known:dict=None, # How layers see rows, kept from group to group; found out anew if None
     by_token:bool=False # Give a position to every token
 ) -> dict: # Name -> inputs [n, P, in], gradients [n, P, out], counted positions [n, P]
-    "One forward pass and its gradients; ValueError for a layer that cannot be read, FloatingPointError if one is not finite"
+    "One pass and its gradients; ValueError for a layer that cannot be read, FloatingPointError if one is not finite"
     known,mask = ifnone(known, {}),batch.loss_mask
     with _frozen(model), record_layers(layers) as calls, torch.enable_grad():
         outputs = answer_outputs(model, batch)
@@ -271,12 +280,16 @@ def layer_pass(
 def _refuse_untraced(layers, calls, each):
     "Raise ValueError for layers that are never called, and for outputs that no gradient leads back from"
     for n in layers:
-        if not calls[n]: raise ValueError(f'{n} is never called in the forward pass (its weight may be used directly), so it cannot be traced.')
-    if not each.requires_grad: raise ValueError('No gradient leads from the outputs to the layers. Does forward run without gradients?')
+        if not calls[n]:
+            raise ValueError(f'{n} is never called in the forward pass (its weight may be used directly), so it '
+                'cannot be traced.')
+    if not each.requires_grad:
+        raise ValueError('No gradient leads from the outputs to the layers. Does forward run without gradients?')
 
 def _refuse_infinite(calls):
     for n,cs in calls.items():
-        if not all(g.isfinite().all() for c in cs for g in c.grads): raise FloatingPointError(f'The gradients at {n} are not finite.')
+        if not all(g.isfinite().all() for c in cs for g in c.grads):
+            raise FloatingPointError(f'The gradients at {n} are not finite.')
 
 def _all_known(calls, mask, known):
     "Is it known for each call how to read it, and does its shape agree?"

@@ -1,4 +1,4 @@
-"""`proc-nb-influence`: trace answers to documents from files, for our networks and for causal language models in Hugging Face folders
+"""`proc-nb-influence`: trace answers to documents from files, for our networks and Hugging Face folders
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/influence.cli.html.md"""
 
@@ -43,13 +43,16 @@ def open_model(
 
 # %% ../../nbs/78_influence.cli.ipynb #8b5f05cf
 def _by_name(text, task):
-    if task is None: raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of "text", or a --tokenizer.')
+    if task is None:
+        raise ValueError('This network does not know its task, so texts cannot be read: give "tokens" instead of '
+            '"text", or a --tokenizer.')
     at = {n: i for i,n in enumerate(task.token_names)}
     return [at[choose('token', w, at)] for w in text.split()]
 
 def _foreign(path):
     try: from transformers import AutoModelForCausalLM
-    except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install "proc-nb[hf]".') from None
+    except ImportError: raise ImportError('Reading a Hugging Face folder needs transformers: pip install '
+        '"proc-nb[hf]".') from None
     return HFCausalLM(safe_pretrained(AutoModelForCausalLM, path, local_files_only=True).float()).eval()
 
 def _tokenizer(path):
@@ -61,7 +64,8 @@ def _tokenizer(path):
     if not path.is_file(): raise FileNotFoundError(f'There is no tokenizer {path}.')
     from tokenizers import Tokenizer
     try: own = Tokenizer.from_file(str(path))
-    except Exception as e: raise ValueError(f'{path} holds no tokenizer: {e}') from None # tokenizers raises a bare Exception
+    except Exception as e: # tokenizers raises a bare one
+        raise ValueError(f'{path} holds no tokenizer: {e}') from None
     return lambda text: own.encode(text, add_special_tokens=False).ids
 
 # %% ../../nbs/78_influence.cli.ipynb #1a631d37
@@ -84,12 +88,13 @@ class Lines:
         return sha256(self.path)
     @cached_property
     def survey(self):
-        "`places`: the line of each row, from 1; `empty`, `cut` and `bad`: how many lines are left out, shortened, and wrong"
+        "`places`: the line of each row, from 1; `empty`, `cut`, `bad`: how many lines are left out, shortened, wrong"
         return _survey(self)
     def __len__(self): return len(self.survey['places'])
     def part(self, start, stop):
         "The same file from row `start` up to `stop`"
-        out = Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size, self.truncate, self.skip)
+        out = Lines(self.path, self.encode, self.longest, self.size, start, stop, self.vocab_size, self.truncate,
+            self.skip)
         out.survey = self.survey
         return out
     def __iter__(self):
@@ -127,7 +132,8 @@ def _json(line):
 def _fits(tokens, given, longest):
     if 1 <= given < len(tokens) and (longest is None or len(tokens) <= longest): return
     most = 'more' if longest is None else longest
-    raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {most}, and at least one must be asked for')
+    raise ValueError(f'{len(tokens)} tokens, {given} of them given; the model reads 2 to {most}, and at least one '
+        'must be asked for')
 
 # %% ../../nbs/78_influence.cli.ipynb #58a99c53
 def _survey(lines):
@@ -187,16 +193,19 @@ def score_parts(
     equal_length:bool=False # Divide by the length of each document's gradient
 ): # Yields (first document, scores [queries, part]) in order
     "Scores part by part, from `out` where they are there"
-    about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model), rank=rank,
+    about = dict(tracer.about, damping=tracer.damping, layers=list(tracer.layers), model=fingerprint(tracer.model),
+        rank=rank,
         queries=rows_sha256(queries), documents=documents.sum, truncate=documents.truncate, equal_length=equal_length)
     for k,start in enumerate(range(0, count, part)):
         file,stop = Path(out)/f'scores-{k:05d}.safetensors',min(start + part, count)
         if not file.exists():
-            scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows, equal_length=equal_length)
+            scores = tracer.scores(queries, documents.part(start, stop), rank=rank, rows=rows,
+                equal_length=equal_length)
             save_tensors(file, dict(scores=scores), **about, start=start, stop=stop)
         tensors,was = load_tensors(file)
         if was != dict(about, start=start, stop=stop):
-            raise ValueError(f'{file} holds scores of other weights, queries, documents or settings. Use another folder.')
+            raise ValueError(f'{file} holds scores of other weights, queries, documents or settings. Use another '
+                'folder.')
         yield start,tensors['scores']
 
 # %% ../../nbs/78_influence.cli.ipynb #d0a39d9c
@@ -218,7 +227,7 @@ def _keep(top, s, at, k):
 
 # %% ../../nbs/78_influence.cli.ipynb #a0fd4ea3
 def _same(out, about, names=None):
-    "Write what a folder belongs to, with file `names` for information; raises ValueError if it belongs to something else"
+    "Write what a folder belongs to, with file `names` for information; ValueError if it belongs to something else"
     file = Path(out)/'about.json'
     if file.exists():
         was = load_json(file)
@@ -255,12 +264,17 @@ def run_influence(
     lines,asked = _files(net, encode, o.docs, o.queries, o.truncate, o.skip)
     questions,count = next(iter(asked)),len(lines)
     tracer = _tracer(net, o.modules, o.damping, o.factors)
-    print(estimate(tracer, next(iter(lines)), count, len(questions), o.rank, o.rows, fitted=0 if o.factors else min(o.fit_rows, count)))
+    print(estimate(tracer, next(iter(lines)), count, len(questions), o.rank, o.rows,
+        fitted=0 if o.factors else min(o.fit_rows, count)))
     if o.estimate: return
-    _same(o.out, dict(model=fingerprint(net), documents=count, docs_sha256=lines.sum, queries_sha256=rows_sha256(questions), layers=list(tracer.layers),
-        fit_rows=None if o.factors else o.fit_rows, factors=o.factors and sha256(o.factors), rank=o.rank, part=o.part, seed=o.seed, damping=o.damping,
+    _same(o.out, dict(model=fingerprint(net), documents=count, docs_sha256=lines.sum,
+        queries_sha256=rows_sha256(questions), layers=list(tracer.layers),
+        fit_rows=None if o.factors else o.fit_rows, factors=o.factors and sha256(o.factors), rank=o.rank, part=o.part,
+        seed=o.seed, damping=o.damping,
         truncate=o.truncate, skip=o.skip, equal_length=o.equal_length), dict(docs=str(o.docs), queries=str(o.queries)))
-    if not o.factors: tracer.fit(lines.part(0, min(o.fit_rows, count)), seed=o.seed, rows=o.rows, path=Path(o.out)/'factors.safetensors')
+    if not o.factors:
+        tracer.fit(lines.part(0, min(o.fit_rows, count)), seed=o.seed, rows=o.rows,
+            path=Path(o.out)/'factors.safetensors')
     _finish(tracer, questions, lines, asked, o.out, o.part, o.rank, o.rows, o.top, o.equal_length)
 
 # %% ../../nbs/78_influence.cli.ipynb #f26a0504
@@ -283,7 +297,9 @@ def _files(net, encode, docs, queries, truncate=False, skip=False):
 def _tell(lines):
     "Say which lines are left out or cut"
     s = lines.survey
-    said = [f'{s[k]} {words}' for k,words in (('empty', 'blank or without text'), ('bad', 'that cannot be used'), ('cut', 'cut to the longest the model reads')) if s[k]]
+    said = [f'{s[k]} {words}'
+        for k,words in (('empty', 'blank or without text'), ('bad', 'that cannot be used'),
+        ('cut', 'cut to the longest the model reads')) if s[k]]
     if said: print(f'{lines.path}: {len(lines)} rows; lines: {", ".join(said)}')
 
 def _tracer(net, modules, damping, factors):

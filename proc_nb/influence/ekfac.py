@@ -50,7 +50,8 @@ def rows_sha256(
 # %% ../../nbs/71_influence.ekfac.ipynb #ab740cc0
 def _again(batches):
     if batches is not None and not isinstance(batches, Batch) and iter(batches) is batches:
-        raise ValueError('Rows must be a Batch, a list of them or something else that can be gone through twice, not a generator.')
+        raise ValueError('Rows must be a Batch, a list of them or something else that can be gone through twice, not '
+            'a generator.')
     return batches
 
 def seconds_of(
@@ -72,7 +73,8 @@ class EKFAC(GradDot):
         **kwargs # `loss` and `draw` of `GradDot`
     ):
         super().__init__(model, modules, **kwargs)
-        if damping is not None: damping = between('damping (None is a tenth of the mean eigenvalue)', damping, 0, ends=True)
+        if damping is not None:
+            damping = between('damping (None is a tenth of the mean eigenvalue)', damping, 0, ends=True)
         self.damping,self.state,self.about = damping,{},dict(stage='covariance', done=0)
     def _add(self, key, value): self.state[key] = self.state[key] + value if key in self.state else value
     def _covariance(self, name, a, g, keep):
@@ -82,7 +84,8 @@ class EKFAC(GradDot):
         self._add(f'{name}.n', torch.tensor(float(len(a))))
     def _basis(self, name):
         if not self.state[f'{name}.n']:
-            raise ValueError(f'No gradient ever reached {name} while fitting. Do the rows ask for anything? Otherwise leave it out of modules.')
+            raise ValueError(f'No gradient ever reached {name} while fitting. Do the rows ask for anything? Otherwise '
+                'leave it out of modules.')
         for key in 'AS':
             m = self.state.pop(f'{name}.{key}') / float(self.state[f'{name}.n'])
             wide = m.double()
@@ -93,9 +96,10 @@ class EKFAC(GradDot):
         self._add(f'{name}.rows', torch.tensor(float(len(a))))
     def _mean(self, name):
         self.state[f'{name}.L'] /= float(self.state.pop(f'{name}.rows'))
-        if not self.state[f'{name}.L'].any(): raise ValueError(f'No gradient ever reached {name} while fitting. Leave it out of modules.')
+        if not self.state[f'{name}.L'].any():
+            raise ValueError(f'No gradient ever reached {name} while fitting. Leave it out of modules.')
     def fit(self,
-        batches, # A `Batch`, or something that gives batches each time it is gone through; rows the model was trained on
+        batches, # A `Batch`, or what gives batches each time it is gone through; rows the model was trained on
         fisher:str='true', # 'true': labels drawn from the model; 'empirical': the rows' own
         seed:int=0, # Seed of the labels
         rows:int=64, # Rows at a time
@@ -105,7 +109,8 @@ class EKFAC(GradDot):
         "Estimate the curvature from `batches`, in two rounds"
         choose('Fisher matrix', fisher, ['true', 'empirical'])
         if fisher == 'true' and self.draw is None:
-            raise ValueError("With a loss of your own, labels can be drawn only by your own `draw`: give one, or fisher='empirical'.")
+            raise ValueError("With a loss of your own, labels can be drawn only by your own `draw`: give one, or "
+                "fisher='empirical'.")
         self._begin(dict(fisher=fisher, seed=seed, rows=rows, rows_sha256=rows_sha256(_again(batches))), path)
         while (stage := self.about['stage']) != 'fitted':
             for k,(_,b) in enumerate(chunks(batches, rows, self.causal)):
@@ -120,19 +125,22 @@ class EKFAC(GradDot):
         return self
     def _labels(self, stage, k, seed):
         "A function that draws labels for group `k`"
-        g = torch.Generator(device_of(self.model)).manual_seed(((seed * 2 + (stage == 'covariance')) * 1_000_003 + k) % 2**63)
+        number = (seed * 2 + (stage == 'covariance')) * 1_000_003 + k
+        g = torch.Generator(device_of(self.model)).manual_seed(number % 2**63)
         return partial(self.draw, generator=g)
     def _round(self, stage, batch, labels):
         add = self._covariance if stage == 'covariance' else self._eigenvalues
         for n,got in self.layer_pass(batch, labels=labels).items(): add(n, *got)
     def save(self, path):
         "Write the factors, finished or not, to one safetensors file"
-        save_tensors(path, self.state, ekfac=dict(self.about, damping=self.damping, layers=self.shapes, model=fingerprint(self.model)))
+        save_tensors(path, self.state,
+            ekfac=dict(self.about, damping=self.damping, layers=self.shapes, model=fingerprint(self.model)))
     def _take_file(self, path):
         "Read factors; the damping stays this tracer's own"
         state,meta = load_tensors(path)
         about = _ekfac(path, meta)
-        if about.pop('model') != fingerprint(self.model): raise ValueError(f'{path} holds factors of another model: its weights are not these.')
+        if about.pop('model') != fingerprint(self.model):
+            raise ValueError(f'{path} holds factors of another model: its weights are not these.')
         layers = {n: tuple(s) for n,s in about.pop('layers').items()}
         if layers != self.shapes: raise ValueError(f'{path} holds factors of other layers: {", ".join(layers)}.')
         about.pop('damping')
@@ -165,16 +173,22 @@ class EKFAC(GradDot):
         grads:torch.Tensor # [n, out, in]
     ) -> torch.Tensor: # [n, out, in]
         "Gradients divided by the damped curvature; raises ValueError before `fit`"
-        if self.about['stage'] != 'fitted': raise ValueError('The curvature is not fitted yet: call fit(batches) first.')
+        if self.about['stage'] != 'fitted':
+            raise ValueError('The curvature is not fitted yet: call fit(batches) first.')
         qa,qs,eig = (self.state[f'{name}.{k}'].to(grads) for k in ('QA', 'QS', 'L'))
         damped = eig + self.damping_of(name)
-        if not (damped > 0).all(): raise ValueError(f'The curvature of {name} is zero in some direction, and cannot be inverted with a damping of {self.damping!r}.')
+        if not (damped > 0).all():
+            raise ValueError(f'The curvature of {name} is zero in some direction, and cannot be inverted with a '
+                f'damping of {self.damping!r}.')
         return qs @ ((qs.T @ grads @ qa) / damped) @ qa.T
     def _repr_html_(self):
         fitted = self.about['stage'] == 'fitted'
-        cells = [(n, f'{o} × {i}', *((f'{self.state[f"{n}.L"].mean():.3g}', f'{self.damping_of(n):.3g}') if fitted else '--')) for n,(o,i) in self.shapes.items()]
+        cells = [(n, f'{o} × {i}',
+            *((f'{self.state[f"{n}.L"].mean():.3g}', f'{self.damping_of(n):.3g}') if fitted else '--'))
+            for n,(o,i) in self.shapes.items()]
         rows = ''.join('<tr>' + ''.join(f'<td>{esc(c)}</td>' for c in r) + '</tr>' for r in cells)
-        return f'<table><tr><th>layer</th><th>outputs × inputs</th><th>mean eigenvalue</th><th>damping</th></tr>{rows}</table>'
+        head = ''.join(f'<th>{h}</th>' for h in ('layer', 'outputs × inputs', 'mean eigenvalue', 'damping'))
+        return f'<table><tr>{head}</tr>{rows}</table>'
     def fit_cost(self, batch):
         "As in `GradDot`: a fit on a few rows, with the rows' own labels"
         small = EKFAC(self.model, list(self.layers), self.damping, loss=self.loss, draw=self.draw)
@@ -192,7 +206,8 @@ ROUNDS = dict(covariance='eigenvalues', eigenvalues='fitted')
 def _ekfac(path, meta):
     "What a file's header says of its factors; raises ValueError if there are none"
     about = meta.get('ekfac')
-    if not (isinstance(about, dict) and {'model', 'layers', 'damping', 'stage', 'done'} <= set(about) and isinstance(about['layers'], dict) and all(isinstance(s, list) for s in about['layers'].values())):
+    if not (isinstance(about, dict) and {'model', 'layers', 'damping', 'stage', 'done'} <= set(about)
+            and isinstance(about['layers'], dict) and all(isinstance(s, list) for s in about['layers'].values())):
         raise ValueError(f'{path} does not hold EK-FAC factors.')
     return about
 

@@ -1,4 +1,4 @@
-"""Procedural knowledge in miniature: a library whose truth we know, a small GPT that read it, and the analyses of Ruis et al. (2411.12580)
+"""Procedural knowledge in miniature: a library whose truth we know, and the analyses of Ruis et al. (2411.12580)
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/influence.experiments.html.md"""
 
@@ -30,8 +30,10 @@ def scorers(
 ) -> dict: # Method -> scores [questions, documents]
     "Scores of every document for every question, by EK-FAC and by simpler means"
     ask,docs,plain = library.held,library.data,GradDot(model)
-    lengths,(one,every) = plain.norms(docs).clamp(min=1e-12),(EKFAC(model, m).fit(docs).scores(ask, docs) for m in ('mlp', 'all'))
-    out = {'EK-FAC': one, 'EK-FAC, all layers': every, 'EK-FAC / length': one / lengths, 'gradient product': plain.scores(ask, docs)}
+    lengths,(one,every) = plain.norms(docs).clamp(min=1e-12),(EKFAC(model, m).fit(docs).scores(ask, docs)
+        for m in ('mlp', 'all'))
+    out = {'EK-FAC': one, 'EK-FAC, all layers': every, 'EK-FAC / length': one / lengths,
+        'gradient product': plain.scores(ask, docs)}
     out['cosine'] = out['gradient product'] / lengths / plain.norms(ask)[:, None]
     if getattr(model, 'checkpoints', None): out['TracIn'] = tracin(model, model.checkpoints, ask, docs)
     return out | {'token overlap': overlap(ask, docs)}
@@ -47,7 +49,8 @@ def correlations(
 ) -> dict: # (family, family) -> mean Pearson R between different questions; nan where there is none
     "Correlation of score vectors within and between families (2411.12580, finding 1)"
     r = torch.corrcoef(scores).fill_diagonal_(torch.nan)
-    return {(f, h): float(r[i][:, j].nanmean()) for f,i in members(families).items() for h,j in members(families).items()}
+    return {(f, h): float(r[i][:, j].nanmean()) for f,i in members(families).items()
+        for h,j in members(families).items()}
 
 # %% ../../nbs/75_influence.experiments.ipynb #3f887fc5
 def heat_table(
@@ -57,8 +60,10 @@ def heat_table(
     "A table of correlations as a heat map with its numbers"
     names = list(dict.fromkeys(f for f,_ in table))
     values = [dict(a=a, b=b, r=r, text=f'{r:.2f}') for (a,b),r in table.items()]
-    base = alt.Chart(alt.Data(values=values)).encode(x=alt.X('b:N', sort=names, title=None, axis=alt.Axis(labelAngle=-40)), y=alt.Y('a:N', sort=names, title=None))
-    cells = base.mark_rect(opacity=.55).encode(color=alt.Color('r:Q', scale=alt.Scale(scheme='blueorange', domain=[-1, 1]), title='mean R'))
+    base = alt.Chart(alt.Data(values=values)).encode(x=alt.X('b:N', sort=names, title=None,
+        axis=alt.Axis(labelAngle=-40)), y=alt.Y('a:N', sort=names, title=None))
+    cells = base.mark_rect(opacity=.55).encode(color=alt.Color('r:Q',
+        scale=alt.Scale(scheme='blueorange', domain=[-1, 1]), title='mean R'))
     return alt.layer(cells, base.mark_text().encode(text='text:N')).properties(title=title, width=300, height=230)
 
 # %% ../../nbs/75_influence.experiments.ipynb #562acec2
@@ -75,7 +80,8 @@ def by_shared_steps(
     "Correlation of score vectors by how many steps two questions have in common"
     r,found,worked = torch.corrcoef(scores),{},[i for i,q in enumerate(questions) if moves(q)]
     for i,j in combinations(worked, 2):
-        key = 'same' if questions[i]['family'] == questions[j]['family'] else 'other',str(len(moves(questions[i]) & moves(questions[j])))
+        a,b = questions[i],questions[j]
+        key = 'same' if a['family'] == b['family'] else 'other',str(len(moves(a) & moves(b)))
         found.setdefault(key, []).append(float(r[i, j]))
     return {k: (sum(v) / len(v), len(v)) for k,v in sorted(found.items())}
 
@@ -88,7 +94,8 @@ def per_nat(
     "Positive influence per nat of the question's loss (2411.12580, finding 2)"
     up = scores.clamp(min=0).sort(descending=True).values
     each,top = up.sum(1) / nats,up[:, :up.shape[1] // 5].sum(1) / up.sum(1).clamp(min=1e-12)
-    return {f: dict(mean=float(each[i].mean()), sd=float(each[i].std()), top_fifth=float(top[i].mean())) for f,i in members(families).items()}
+    return {f: dict(mean=float(each[i].mean()), sd=float(each[i].std()), top_fifth=float(top[i].mean()))
+        for f,i in members(families).items()}
 
 # %% ../../nbs/75_influence.experiments.ipynb #e59ba399
 def power_law(
@@ -140,7 +147,8 @@ def analyse(
     n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
     shared = {' | '.join(k): v for k,v in by_shared_steps(scores, library.questions).items()}
     return dict(correlation=_json(correlations(scores, fam)), steps=shared, per_nat=per_nat(scores, nats, fam),
-        power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())] for f,i in members(fam).items()},
+        power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())]
+        for f,i in members(fam).items()},
         answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
         kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
 
@@ -173,8 +181,10 @@ def on_the_way(
     model = reader(library, seed, **sizes)
     for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
         if rec.step not in at: continue
-        a = analyse(EKFAC(model).fit(library.data).scores(library.held, library.data), row_losses(model, library.held), library)
-        yield dict(seed=seed, step=rec.step, accuracy=answered(model, library), correlation=a['correlation'], steps=a['steps'])
+        a = analyse(EKFAC(model).fit(library.data).scores(library.held, library.data), row_losses(model, library.held),
+            library)
+        yield dict(seed=seed, step=rec.step, accuracy=answered(model, library), correlation=a['correlation'],
+            steps=a['steps'])
         if rec.step == max(at): return
 
 # %% ../../nbs/75_influence.experiments.ipynb #789233a6
@@ -186,28 +196,40 @@ def _nat(a, what, families): return sum(a['per_nat'][f][what] for f in families)
 
 # %% ../../nbs/75_influence.experiments.ipynb #42f10254
 FINDINGS = (('R between facts', lambda a: _mean(a['correlation'], ['facts']), '0.06 and 0.03', 'author-made'),
-    ('R inside one procedure', lambda a: _mean(a['correlation'], REASONING), 'about 0.9 at the same format; linear equations 0.16', 'author-made'),
+    ('R inside one procedure', lambda a: _mean(a['correlation'], REASONING),
+    'about 0.9 at the same format; linear equations 0.16', 'author-made'),
     ('same procedure, no step in common', lambda a: a['steps']['same | 0'][0], '', ''),
     ('same procedure, one step in common', lambda a: a['steps']['same | 1'][0], '', ''),
     ('other procedure, one step in common', lambda a: a['steps']['other | 1'][0], '', ''),
-    ('R between two procedures', lambda a: _mean(a['correlation'], REASONING, REASONING), 'no figure; high only inside a task', 'author-made'),
+    ('R between two procedures', lambda a: _mean(a['correlation'], REASONING, REASONING),
+    'no figure; high only inside a task', 'author-made'),
     ('R of facts with procedures', lambda a: _mean(a['correlation'], ['facts'], REASONING), 'about 0', 'author-made'),
-    ('R of procedures with their control', lambda a: _mean(a['correlation'], REASONING, ['control reasoning']), '0.2', 'author-made'),
-    ('influence per nat, facts over procedures', lambda a: _nat(a, 'mean', ['facts']) / _nat(a, 'mean', REASONING), 'about 2', 'read off a figure'),
-    ('its spread (sd / mean), facts', lambda a: _nat(a, 'sd', ['facts']) / _nat(a, 'mean', ['facts']), 'far wider than procedures', 'author-made'),
-    ('its spread (sd / mean), procedures', lambda a: sum(_nat(a, 'sd', [f]) / _nat(a, 'mean', [f]) for f in REASONING) / 3, '', ''),
+    ('R of procedures with their control', lambda a: _mean(a['correlation'], REASONING, ['control reasoning']), '0.2',
+    'author-made'),
+    ('influence per nat, facts over procedures', lambda a: _nat(a, 'mean', ['facts']) / _nat(a, 'mean', REASONING),
+    'about 2', 'read off a figure'),
+    ('its spread (sd / mean), facts', lambda a: _nat(a, 'sd', ['facts']) / _nat(a, 'mean', ['facts']),
+    'far wider than procedures', 'author-made'),
+    ('its spread (sd / mean), procedures',
+    lambda a: sum(_nat(a, 'sd', [f]) / _nat(a, 'mean', [f]) for f in REASONING) / 3, '', ''),
     ('power-law slope, facts', lambda a: a['power_law']['facts'][0], '-0.34 and -0.32', 'author-made'),
     ('power-law slope, procedures', lambda a: sum(a['power_law'][f][0] for f in REASONING) / 3, '-0.36', 'author-made'))
 
 # %% ../../nbs/75_influence.experiments.ipynb #12bfc92b
-HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)', 'author-made'),
+HITS = (('answer in the top 1 %, facts', lambda a: a['answer']['1%']['facts'][0], '55 % and 30 % (top 0.01 %)',
+    'author-made'),
     ('by chance', lambda a: a['answer']['1%']['facts'][1], '', ''),
-    ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3, '7 % and 0 % (top 0.01 %)', 'author-made'),
+    ('answer in the top 1 %, procedures', lambda a: sum(a['answer']['1%'][f][0] for f in REASONING) / 3,
+    '7 % and 0 % (top 0.01 %)', 'author-made'),
     ('by chance', lambda a: sum(a['answer']['1%'][f][1] for f in REASONING) / 3, '', ''),
-    ('facts for facts, top 1 %', lambda a: a['kinds']['1%']['facts | facts'], 'wiki about 6 x, trivia 16 to 24 x', 'read off a figure'),
-    ('facts for procedures, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | facts'] for f in REASONING) / 3, 'wiki about 0.1 x', 'read off a figure'),
-    ('own worked examples, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} worked'] for f in REASONING) / 3, 'other numbers, same steps: most frequent', 'author-made'),
-    ('own procedure in words, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} in words'] for f in REASONING) / 3, 'slope formula or code in the top 100 for 36 of 40', 'author-made'))
+    ('facts for facts, top 1 %', lambda a: a['kinds']['1%']['facts | facts'], 'wiki about 6 x, trivia 16 to 24 x',
+    'read off a figure'),
+    ('facts for procedures, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | facts'] for f in REASONING) / 3,
+    'wiki about 0.1 x', 'read off a figure'),
+    ('own worked examples, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} worked'] for f in REASONING) / 3,
+    'other numbers, same steps: most frequent', 'author-made'),
+    ('own procedure in words, top 1 %', lambda a: sum(a['kinds']['1%'][f'{f} | {f} in words'] for f in REASONING) / 3,
+    'slope formula or code in the top 100 for 36 of 40', 'author-made'))
 
 # %% ../../nbs/75_influence.experiments.ipynb #3a0c1575
 def beside(
@@ -222,4 +244,5 @@ def beside(
         out.append(f'| {what} | ' + ' | '.join(map(_spread, each)) + f' | {paper} | {grade} |')
     return '\n'.join(out)
 
-def _spread(x): return f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' if len(x) > 1 else f'{x[0]:.2f} (one run)'
+def _spread(x):
+    return f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' if len(x) > 1 else f'{x[0]:.2f} (one run)'

@@ -37,7 +37,8 @@ def each_batch(batches):
         pair = isinstance(b, (list, tuple)) and len(b) == 2 and all(isinstance(v, torch.Tensor) for v in b)
         if pair: b = example_rows(*b)
         if not isinstance(b, Batch):
-            raise ValueError(f'Rows come as a Batch or several, not as {type(b).__name__}: `task.sample(n, generator)`, '
+            raise ValueError(f'Rows come as a Batch or several, not as {type(b).__name__}: `task.sample(n, '
+                'generator)`, '
                 '`padded_rows(lists)` and `example_rows(x, y)` make one.')
         yield b
 
@@ -90,7 +91,7 @@ class GradDot:
         model, # Any model with linear layers, asked as by `answer_outputs`
         modules='mlp', # 'mlp', 'attn', 'all', or names of linear layers
         loss=answer_cross_entropy, # Function of outputs [answers, ...] and targets that gives a loss for each answer
-        draw=None # Function of outputs and a generator that draws targets as the model says; known for `answer_cross_entropy`
+        draw=None # Function of outputs and a generator that draws targets; known for `answer_cross_entropy`
     ):
         if not callable(loss): raise ValueError(f'loss must be a function of outputs and targets, not {loss!r}.')
         self.model,self.loss = model,loss
@@ -117,7 +118,8 @@ class GradDot:
         if model is None: return self.model,self.layers
         theirs = linear_layers(model)
         for n,s in self.shapes.items():
-            if n not in theirs or layer_shape(theirs[n]) != s: raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
+            if n not in theirs or layer_shape(theirs[n]) != s:
+                raise ValueError(f'The model of the queries has no layer {n} of shape {s}.')
         return model,{n: theirs[n] for n in self.layers}
     def directions(self,
         queries, # A `Batch`, one query per row
@@ -152,7 +154,7 @@ class GradDot:
         rows:int=64, # Documents at a time
         memory:int=2**31, # Most bytes for the queries' directions
         equal_length:bool=False # Divide by the length of each document's gradient
-    ): # [queries, documents]; with 'token' [queries, documents, positions]; with 'layer' a dict of layer -> [queries, documents]
+    ): # [queries, documents]; 'token': [queries, documents, positions]; 'layer': layer -> [queries, documents]
         "Influence of each document on each query; positive lowers the query's loss"
         got,long = self.scores_and_norms(queries, documents, by, rank, model, rows, memory)
         if not equal_length: return got
@@ -186,15 +188,18 @@ class GradDot:
         def lengths(b): return sum(squared_norms(a, g) for a,g,_ in self.layer_pass(b).values()).sqrt().cpu()
         return in_document_order([(i, lengths(b)[None]) for i,b in chunks(documents, rows, self.causal)])[0]
     def fit_cost(self, batch):
-        "A tracer that is ready to score, seconds a row of its fit takes, and seconds it takes whatever the rows: nothing here"
+        "A tracer that is ready to score, seconds a row of its fit takes, and seconds whatever the rows: nothing here"
         return self,0.,0.
 
 # %% ../../nbs/70_influence.gradients.ipynb #ceba132b
 def _refuse_silent(queries):
-    if not isinstance(queries, Batch): raise ValueError(f'Queries are one Batch, a query per row, not {type(queries).__name__}.')
+    if not isinstance(queries, Batch):
+        raise ValueError(f'Queries are one Batch, a query per row, not {type(queries).__name__}.')
     if not len(queries): raise ValueError('There are no queries: they ask for nothing.')
     empty = (~asking_rows(queries)).nonzero().flatten().tolist()
-    if empty: raise ValueError(f'Queries {", ".join(map(str, empty[:9]))} (from 0) ask for nothing: their loss_mask is empty.')
+    if empty:
+        raise ValueError(f'Queries {", ".join(map(str, empty[:9]))} (from 0) ask for nothing: their loss_mask is '
+            'empty.')
 
 def _take(parts, back):
     "Parts of directions, whole or thin, put together in the order `back`"

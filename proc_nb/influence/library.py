@@ -12,6 +12,7 @@ __all__ = ['PROCEDURES', 'OPENINGS', 'LINKS', 'STRANGE', 'NOISE', 'FACTS', 'FAMI
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
+from string import Formatter
 
 import torch
 from fastcore.basics import ifnone
@@ -38,8 +39,11 @@ class Procedure:
         self.cases = [tuple(c) for c in self.cases]
         if not self.cases: raise ValueError('A procedure needs at least one case.')
         try: self.ask(self.cases[0], self.last), self.tell(self.cases[0])
-        except (KeyError, IndexError, TypeError) as e: raise ValueError(f'A wording of this procedure cannot be filled with the case {self.cases[0]}: {e!r}.') from None
-    def __repr__(self): return f'Procedure({len(self.cases)} cases, {len(self.steps)} steps, {self.last[0] + 1} wordings)'
+        except (KeyError, IndexError, TypeError) as e:
+            case = self.cases[0]
+            raise ValueError(f'A wording of this procedure cannot be filled with the case {case}: {e!r}.') from None
+    def __repr__(self):
+        return f'Procedure({len(self.cases)} cases, {len(self.steps)} steps, {self.last[0] + 1} wordings)'
     @property
     def last(self):
         "The last wording of the question and of each step"
@@ -53,6 +57,10 @@ class Procedure:
         how = ifnone(how, (0,) * (1 + len(self.steps)))
         question,*steps = (w[i].format(**values) for w,i in zip((self.questions, *self.steps), how))
         return question,' '.join(steps)
+    def results(self, k):
+        "Names of the numbers that the wordings of step `k` are the first to use"
+        def named(texts): return {n for t in texts for _,n,_,_ in Formatter().parse(t) if n}
+        return named(self.steps[k]) - named([*self.questions, *(t for s in self.steps[:k] for t in s)])
     def tell(self, case):
         "The text that tells the result of `case`"
         question,_ = self.ask(case)
@@ -64,13 +72,19 @@ def _slope(x, y, run, m): return dict(x=x, y=y, u=x + run, v=y + m * run, dy=m *
 def _linear(a, x, b): return dict(a=a, x=x, b=b, c=a * x + b, ax=a * x)
 
 PROCEDURES = dict(
-    arithmetic=Procedure(product(range(1, 7), range(1, 7), range(2, 5)), _arithmetic, ('calculate ( {a} + {b} ) * {c} ?',), (('{a} + {b} = {s} .',), ('{s} * {c} = {p} .',)),
-        ('to calculate {a} add what is inside the brackets {b} then multiply by what is outside .', 'the brackets come first {b} after that multiply .'), '{question} gives {p} .'),
-    slopes=Procedure(product(range(6), range(6), range(1, 5), range(1, 5)), _slope, ('slope of ( {x} , {y} ) ( {u} , {v} ) ?',),
+    arithmetic=Procedure(product(range(1, 7), range(1, 7), range(2, 5)), _arithmetic,
+        ('calculate ( {a} + {b} ) * {c} ?',), (('{a} + {b} = {s} .',), ('{s} * {c} = {p} .',)),
+        ('to calculate {a} add what is inside the brackets {b} then multiply by what is outside .',
+            'the brackets come first {b} after that multiply .'), '{question} gives {p} .'),
+    slopes=Procedure(product(range(6), range(6), range(1, 5), range(1, 5)), _slope,
+        ('slope of ( {x} , {y} ) ( {u} , {v} ) ?',),
         (('{v} - {y} = {dy} .',), ('{u} - {x} = {dx} .',), ('{dy} / {dx} = {m} .',)),
-        ('for the slope {a} subtract the first y from the second {b} then the first x from the second {b} then divide .', 'slope is change of y by change of x .'), '{question} gives {m} .'),
-    linear=Procedure(product(range(2, 6), range(1, 7), range(1, 7)), _linear, ('solve {a} x + {b} = {c} ?',), (('{c} - {b} = {ax} .',), ('{ax} / {a} = {x} .',)),
-        ('to solve for x {a} subtract the lonely number {b} divide by the number before x .', 'move the lonely number over {b} divide what is left .'), '{question} gives {x} .'))
+        ('for the slope {a} subtract the first y from the second {b} then the first x from the second '
+            '{b} then divide .', 'slope is change of y by change of x .'), '{question} gives {m} .'),
+    linear=Procedure(product(range(2, 6), range(1, 7), range(1, 7)), _linear, ('solve {a} x + {b} = {c} ?',),
+        (('{c} - {b} = {ax} .',), ('{ax} / {a} = {x} .',)),
+        ('to solve for x {a} subtract the lonely number {b} divide by the number before x .',
+            'move the lonely number over {b} divide what is left .'), '{question} gives {x} .'))
 OPENINGS = ['', 'remember :', 'a teacher said :', 'rule :', 'note :']
 LINKS = ['.', ',', 'and']
 
@@ -86,7 +100,8 @@ class Facts:
     values:list # What it may be
     stated:tuple # Wordings with {p}, {r} and {v}; the first asks: it ends in {v} and a full stop
     def __post_init__(self):
-        if not self.stated[0].endswith(' {v} .'): raise ValueError(f"The first wording must end in ' {{v}} .', not {self.stated[0]!r}.")
+        if not self.stated[0].endswith(' {v} .'):
+            raise ValueError(f"The first wording must end in ' {{v}} .', not {self.stated[0]!r}.")
     def __repr__(self): return f'Facts({len(self.places)} places x {len(self.relations)} relations)'
 
 FACTS = Facts(_names(['la', 'no'], 40), ('capital', 'colour', 'dish'), _names(['k', 'm'], 30),
@@ -110,7 +125,8 @@ class Writer:
         self.cases = {f: self.shuffled(p.cases) for f,p in self.procedures.items()}
         self.decks = {}
         for f,c in self.cases.items():
-            if len(c) <= held: raise ValueError(f'{f} has {len(c)} cases; {held} are kept for questions, so there must be more.')
+            if len(c) <= held:
+                raise ValueError(f'{f} has {len(c)} cases; {held} are kept for questions, so there must be more.')
     def pick(self, options):
         "One of `options`"
         return options[int(torch.randint(len(options), (), generator=self.g))]
@@ -138,12 +154,16 @@ class Writer:
     def worked(self, family):
         "One worked example"
         return self.example(family)
-    def step(self, family):
+    def step(self,
+        family, # Name of a procedure
+        wrong=False # Take the step's result from another case, so that there is nothing to compute
+    ) -> str:
         "One step of one case, alone"
         p = self.procedures[family]
         case = self.dealt(f'{family} steps', p.cases) if self.evenly else self.pick(p.cases)
-        k = self.pick(range(len(p.steps)))
-        return p.steps[k][self.how(family)[1 + k]].format(**p.values(*case))
+        k,how,other = self.pick(range(len(p.steps))),self.how(family),p.values(*self.pick(p.cases))
+        values = p.values(*case) | ({n: other[n] for n in p.results(k)} if wrong else {})
+        return p.steps[k][how[1 + k]].format(**values)
     def in_words(self, family):
         "A procedure without a number"
         opening = self.pick(OPENINGS)
@@ -161,19 +181,21 @@ class Writer:
         return ' '.join(word() for _ in range(n)) + ' .'
     def reading(self, kind=None):
         "A text that states something, and its answer"
-        p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1, 31))
+        p,r,v,n = self.pick(STRANGE),self.pick(self.world.relations),self.pick(self.world.values),self.pick(range(1,
+            31))
         told = f'far away the {r} of {p} is {v} . the {r} of {p} is',f'{v} .'
         given = f'a line has slope {n} . its slope is',f'{n} .'
         return dict(facts=told, reasoning=given)[kind or self.pick(['facts', 'reasoning'])]
     def questions(self,
         n:int=20, # Questions of each family; half as many of each control
         formats:int=1 # Wordings in which each case of a procedure is asked, 1 or 2
-    ) -> list: # Dicts: family, prompt, answer, and `told`: a text that says the answer outright; `case` and `how` of procedures
+    ) -> list: # Dicts: family, prompt, answer, `told`: a text that says the answer; `case` and `how` of procedures
         "The questions, which the library does not work out"
         ask = self.world.stated[0].removesuffix(' {v} .')
         out = [dict(family='facts', prompt=ask.format(p=p, r=r), answer=f'{self.truth[p, r]} .', told=None, fact=(p, r))
             for p,r in self.shuffled(self.truth)[:n]]
-        for f in self.procedures: out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
+        for f in self.procedures:
+            out += [q for case in self.cases[f][:n // formats] for q in self._asked(f, case, formats)]
         return out + [dict(zip(('prompt', 'answer'), self.reading(k)), family=f'control {k}', told=None)
             for k in ('facts', 'reasoning') for _ in range(n // 2)]
     def _asked(self, family, case, formats):
@@ -181,7 +203,8 @@ class Writer:
         how = self.how(family)
         for h in [how] if formats == 1 else [how, self.how(family, how)]:
             prompt,answer = self.procedures[family].ask(case, h)
-            yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case, how=h)
+            yield dict(family=family, prompt=prompt, answer=answer, told=self.procedures[family].tell(case), case=case,
+                how=h)
     def holds(self,
         question:dict, # From `questions`
         text:str # A document
@@ -193,7 +216,8 @@ class Writer:
         return question['told'] is not None and question['told'] in text
     def documents(self, kind, n):
         "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step}
+        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step,
+            'wrong steps': lambda f: self.step(f, wrong=True)}
         if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
         write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]
         return [(kind, write()) for _ in range(n)]
@@ -205,7 +229,7 @@ FAMILIES = 'facts', 'arithmetic', 'slopes', 'linear', 'control facts', 'control 
 REASONING = FAMILIES[1:4]
 
 # %% ../../nbs/74_influence.library.ipynb #d483387d
-SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0}
+SHARES = {'facts': 600, 'in words': 100, 'worked': 400, 'reading': 300, 'noise': 480, 'steps': 0, 'wrong steps': 0}
 
 def encode(
     texts, # Texts of words with spaces between
@@ -235,14 +259,16 @@ class Library(Rows):
         between('scale', scale, 0, float('inf'))
         for k in ifnone(shares, {}): choose('kind of document', k, SHARES)
         w = Writer(seed, procedures, facts, wordings, evenly, max(20, n_questions))
-        self.writer,self.questions = w,w.questions(whole('n_questions', n_questions, 1), whole('formats', formats, 1, 2))
+        self.writer,self.questions = w,w.questions(whole('n_questions', n_questions, 1),
+            whole('formats', formats, 1, 2))
         docs = [d for k,n in {**SHARES, **ifnone(shares, {})}.items() for d in w.documents(k, int(n * scale))]
         docs += [('answer', f'{w.noise(6)} {q["told"]}') for q in self.questions if q['told'] for _ in range(answers)]
         self.kinds,self.texts = map(list, zip(*w.shuffled(docs)))
         self._tokens()
     def _tokens(self):
         full = [f'{q["prompt"]} {q["answer"]}' for q in self.questions]
-        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()}, key=lambda x: (not x.isdigit(), x.zfill(3)))
+        names = ['·'] + sorted({x for t in self.texts + full for x in t.split()},
+            key=lambda x: (not x.isdigit(), x.zfill(3)))
         data,asked = encode(self.texts, names),encode(full, names, [len(q['prompt'].split()) for q in self.questions])
         super(Library, self).__init__(data, asked)
         self.token_names,self.seq_len = names,max(data.tokens.shape[1], asked.tokens.shape[1])
@@ -258,7 +284,8 @@ def reader(
     n_embd:int=48 # Width
 ) -> GPT: # An untrained network
     "A small GPT that fits `library`"
-    return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd), seed=seed)
+    return GPT(GPTConfig(vocab_size=library.vocab_size, block_size=library.seq_len, n_layer=n_layer, n_embd=n_embd),
+        seed=seed)
 
 # %% ../../nbs/74_influence.library.ipynb #33759dc1
 READING = dict(batch_size=64, lr=8e-3, warmup=100, schedule='cosine', weight_decay=.01)
@@ -272,7 +299,8 @@ def read(
     "Train a reader on `library`"
     model,kept = reader(library, seed, **sizes),[]
     for rec in fit(model, library, steps, seed=seed, decay_steps=steps, eval_every=steps, eval_rows=1, **READING):
-        if rec.step in {steps * (i + 1) // (keep + 1) for i in range(keep)}: kept.append(({k: v.clone() for k,v in model.state_dict().items()}, rec.lr))
+        if rec.step in {steps * (i + 1) // (keep + 1) for i in range(keep)}:
+            kept.append(({k: v.clone() for k,v in model.state_dict().items()}, rec.lr))
     model.eval().checkpoints,model.accuracy = kept,answered(model, library)
     return model
 
@@ -286,4 +314,5 @@ def answered(
     b = library.held
     with eval_mode(model): wrong = model(b.tokens, at=b.loss_mask).argmax(-1) != b.targets[b.loss_mask]
     bad = torch.zeros(len(b)).index_add(0, b.loss_mask.nonzero()[:, 0], wrong.float()) > 0
-    return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean()) for f in dict.fromkeys(library.families)}
+    return {f: 1 - float(bad[[i for i,q in enumerate(library.families) if q == f]].float().mean())
+        for f in dict.fromkeys(library.families)}

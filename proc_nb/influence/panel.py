@@ -32,11 +32,13 @@ def tinted(
         help_ = s > 0
         line = f'border-bottom:2px {"solid" if help_ else "dotted"} currentColor;' if a > .25 else ''
         rgb = '0,114,178' if help_ else '213,94,0'
-        return f'<span title="{s:.3g}" style="background:rgba({rgb},{.55 * a:.2f});{line}padding:0 .15em">{esc(w)}</span>'
+        style = f'background:rgba({rgb},{.55 * a:.2f});{line}padding:0 .15em'
+        return f'<span title="{s:.3g}" style="{style}">{esc(w)}</span>'
     return ' '.join(one(w, s) for w,s in zip(words, scores))
 
 # %% ../../nbs/76_influence.panel.ipynb #c381d7b2
-UNIT = "Score: by how many nats the question's loss would fall, to first order, after a step of length 1 along the document's gradient. Negative: it would rise."
+UNIT = ("Score: by how many nats the question's loss would fall, to first order, after a step of length 1 along the "
+    "document's gradient. Negative: it would rise.")
 
 class Traced:
     "Scores of documents for questions, with everything needed to show them"
@@ -56,7 +58,8 @@ class Traced:
         self.lengths = tracer.norms(documents).clamp(min=1e-12) # of every document's gradient
 
     def __len__(self): return len(self.questions)
-    def __repr__(self): return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
+    def __repr__(self):
+        return f'Traced({len(self)} questions, {len(self.documents):,} documents, {len(self.tracer.layers)} layers)'
     def _repr_html_(self): return self.picture(0)._repr_html_()
 
     def ranking(self,
@@ -75,19 +78,24 @@ class Traced:
     def documents_html(self, q, n=4, by_length=False):
         "The `n` most helpful and the `n` most harmful documents of question `q`"
         order = self.ranking(q, by_length)
-        sides = ''.join(self._side(q, title, at) for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
+        sides = ''.join(self._side(q, title, at)
+            for title,at in (('helps most', order[:n]), ('hurts most', order.flip(0)[:n])))
         return f'<p style="margin:.2em 0;opacity:.8;font-size:.9em">{UNIT}</p><table style="width:100%">{sides}</table>'
 
     def _side(self, q, title, at):
         # a position's score counts for the word it learns to say, which is the next one
-        per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0], (1, 0))
+        per = torch.nn.functional.pad(self.tracer.scores(self.questions[q:q+1], self.documents[at], by='token')[0],
+            (1, 0))
         rows = ''.join(self._line(q, int(i), s.tolist(), float(per.abs().max())) for i,s in zip(at, per))
-        return f'<tr><th style="text-align:right">score (nats)</th><th style="text-align:left">kind</th><th style="text-align:left">{title}</th></tr>{rows}'
+        left,score = 'style="text-align:left"','<th style="text-align:right">score (nats)</th>'
+        return f'<tr>{score}<th {left}>kind</th><th {left}>{title}</th></tr>{rows}'
 
     def _line(self, q, i, s, most):
         words,_ = self.words(self.documents, i)
         cell = '<td style="text-align:left;overflow-wrap:anywhere">'
-        return f'<tr><td style="text-align:right">{self.scores[q, i]:.3g}</td>{cell}{esc(self.kinds[i])}</td>{cell}{tinted(words, s[:len(words)], most)}</td></tr>'
+        text = tinted(words, s[:len(words)], most)
+        score = f'<td style="text-align:right">{self.scores[q, i]:.3g}</td>'
+        return f'<tr>{score}{cell}{esc(self.kinds[i])}</td>{cell}{text}</td></tr>'
 
     def curve(self, q, width=300, height=170):
         "Scores against rank, helpful and harmful, on logarithmic axes"
@@ -97,7 +105,8 @@ class Traced:
         def at(n): return sorted({min(n - 1, int(round(1.15 ** j))) for j in range(120)} | {0}) if n else []
         values = [dict(side=k, rank=i + 1, score=float(v[i])) for k,v in sides.items() for i in at(len(v))]
         chart = alt.Chart(alt.Data(values=values)).mark_line().encode(
-            x=alt.X('rank:Q', scale=alt.Scale(type='log')), y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score| (nats)'),
+            x=alt.X('rank:Q', scale=alt.Scale(type='log')),
+            y=alt.Y('score:Q', scale=alt.Scale(type='log'), title='|score| (nats)'),
             color=alt.Color('side:N', scale=alt.Scale(domain=list(sides), range=[COLORS[0], COLORS[5]]), title=None),
             strokeDash=alt.StrokeDash('side:N', scale=alt.Scale(domain=list(sides)), title=None))
         return chart.properties(width=width, height=height, title='ranking')
@@ -105,17 +114,21 @@ class Traced:
     def mixture(self, q, top=30, by_length=False, width=220):
         "Which kinds stand among the `top` most helpful documents"
         best,n = [self.kinds[i] for i in self.ranking(q, by_length)[:top].tolist()],len(self.kinds)
-        values = [dict(kind=k, top=best.count(k) / len(best), all=self.kinds.count(k) / n) for k in dict.fromkeys(self.kinds)]
+        values = [dict(kind=k, top=best.count(k) / len(best), all=self.kinds.count(k) / n)
+            for k in dict.fromkeys(self.kinds)]
         base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y('kind:N', sort='-x', title=None))
-        bars = base.mark_bar(color=COLORS[4]).encode(x=alt.X('top:Q', axis=alt.Axis(format='%'), title=f'share of the top {len(best)} (tick: of all)'))
-        return alt.layer(bars, base.mark_tick(color=COLORS[7], thickness=3).encode(x='all:Q')).properties(width=width, title='kinds')
+        bars = base.mark_bar(color=COLORS[4]).encode(x=alt.X('top:Q', axis=alt.Axis(format='%'),
+            title=f'share of the top {len(best)} (tick: of all)'))
+        return alt.layer(bars, base.mark_tick(color=COLORS[7], thickness=3).encode(x='all:Q')).properties(width=width,
+            title='kinds')
 
     def by_layer(self, q, top=30, by_length=False, width=220):
         "How much each layer adds to the score of the `top` most helpful documents"
         per = self.tracer.scores(self.questions[q:q+1], self.documents[self.ranking(q, by_length)[:top]], by='layer')
         values = [dict(layer=n, score=float(s.sum())) for n,s in per.items()]
         bars = alt.Chart(alt.Data(values=values)).mark_bar(color=COLORS[2])
-        bars = bars.encode(x=alt.X('score:Q', title='added to the score (nats)'), y=alt.Y('layer:N', sort=None, title=None))
+        bars = bars.encode(x=alt.X('score:Q', title='added to the score (nats)'),
+            y=alt.Y('layer:N', sort=None, title=None))
         return bars.properties(width=width, title='layer by layer')
 
     def picture(self,
@@ -125,10 +138,14 @@ class Traced:
     ) -> Html: # The whole panel, without script
         "Everything about one question as one picture"
         words,given = self.words(self.questions, q)
-        head = f'<p><b>{esc(self.families[q])}</b>: {esc(" ".join(words[:given]))} <b>{esc(" ".join(words[given:]))}</b></p>'
-        charts = {'ranking': self.curve(q), 'kinds': self.mixture(q, by_length=by_length), 'layers': self.by_layer(q, by_length=by_length)}
-        row = ''.join(f'<div style="flex:0 1 auto;min-width:0;max-width:100%">{show(c, t).markup}</div>' for t,c in charts.items())
-        return Html(f'{head}<div>{self.documents_html(q, n, by_length)}</div><div style="display:flex;flex-wrap:wrap;gap:1em">{row}</div>')
+        asked,answer = (esc(' '.join(w)) for w in (words[:given], words[given:]))
+        head = f'<p><b>{esc(self.families[q])}</b>: {asked} <b>{answer}</b></p>'
+        charts = {'ranking': self.curve(q), 'kinds': self.mixture(q, by_length=by_length),
+            'layers': self.by_layer(q, by_length=by_length)}
+        row = ''.join(f'<div style="flex:0 1 auto;min-width:0;max-width:100%">{show(c, t).markup}</div>'
+            for t,c in charts.items())
+        return Html(f'{head}<div>{self.documents_html(q, n, by_length)}</div><div '
+            f'style="display:flex;flex-wrap:wrap;gap:1em">{row}</div>')
 
 # %% ../../nbs/76_influence.panel.ipynb #b34238ef
 class Explorer(Panel):

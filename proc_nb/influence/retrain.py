@@ -59,13 +59,15 @@ def train_without(
     schedule:str='cosine' # As in `fit`
 ) -> list: # One trained `GPT` per line of `keep`
     "Train networks that differ only in the rows they are without; raises ValueError unless each of them reads some"
-    if keep.shape[1:] != (len(rows),) or not keep.any(1).all(): raise ValueError(f'Each network needs rows to read, out of {len(rows)}; keep has the shape {list(keep.shape)}.')
+    if keep.shape[1:] != (len(rows),) or not keep.any(1).all():
+        raise ValueError(f'Each network needs rows to read, out of {len(rows)}; keep has the shape {list(keep.shape)}.')
     task,models = Rows(rows),[GPT(config, seed=seed) for _ in keep]
     task.keep = keep.bool()
     run = LeaveOutRun(models, task, [seed] * len(models), batch_size=batch_size, lr=lr, weight_decay=weight_decay,
         warmup=warmup, schedule=schedule, decay_steps=steps)
     for _ in range(steps): run.step()
-    if not run.alive.all(): raise FloatingPointError(f'{int((~run.alive).sum())} of {len(models)} networks diverged. Try a lower lr.')
+    if not run.alive.all():
+        raise FloatingPointError(f'{int((~run.alive).sum())} of {len(models)} networks diverged. Try a lower lr.')
     return [m.eval() for m in models]
 
 # %% ../../nbs/73_influence.retrain.ipynb #4add3138
@@ -93,10 +95,12 @@ def removal(
     whole('k', k, 1, len(documents) - 1)
     for seed in seeds:
         ranked = {'random': torch.rand(len(documents), generator=seeded(seed)), **rankings}
-        keep = torch.stack([torch.ones(len(documents), dtype=torch.bool), *(_without_best(s, k) for s in ranked.values())])
+        keep = torch.stack([torch.ones(len(documents), dtype=torch.bool),
+            *(_without_best(s, k) for s in ranked.values())])
         for how,net in zip(['nothing', *ranked], train(keep, seed)):
             losses = row_losses(net, queries)
-            yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()), losses=losses.tolist())
+            yield dict(method=how, k=0 if how == 'nothing' else k, seed=seed, loss=float(losses.mean()),
+                losses=losses.tolist())
 
 # %% ../../nbs/73_influence.retrain.ipynb #a99a5dd1
 def _without_best(scores, k):
@@ -119,7 +123,8 @@ def random_subsets(
 def _ranks(x):
     "Ranks within each row, from 0 on; equal values get their mean rank"
     s = x.sort(-1).values.contiguous()
-    return ((torch.searchsorted(s, x := x.contiguous()) + torch.searchsorted(s, x, right=True) - 1) / 2).masked_fill(x.isnan(), torch.nan)
+    return ((torch.searchsorted(s, x := x.contiguous()) + torch.searchsorted(s, x,
+        right=True) - 1) / 2).masked_fill(x.isnan(), torch.nan)
 
 def spearman(
     a:torch.Tensor, # [n, m]
