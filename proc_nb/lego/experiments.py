@@ -8,8 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego.experiments.html.md"""
 __all__ = ['STUDIES', 'SIZES', 'KINDS_OF_READER', 'SHAPES', 'heads_and_places', 'links', 'mean_flips', 'Setting', 'one_chain',
            'watch_beyond', 'keep_study', 'make_study', 'runs_of', 'table_of', 'place', 'passed', 'places_columns',
            'links_beyond', 'readers_study', 'watch_mimic', 'kl_to_targets', 'mimic_study', 'carried_heads',
-           'rules_study', 'shortcut_look', 'shortcuts_study', 'wired_study', 'flops_per_row', 'time_lengths',
-           'chart_speed']
+           'wired_study', 'flops_per_row', 'time_lengths', 'chart_speed']
 
 # %% ../../nbs/54_lego.experiments.ipynb #b4e6a4e0
 import json, re, time
@@ -270,38 +269,6 @@ def carried_heads(
             perturb(model, 'shuffle', seeded(seed), 'attn')
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
-
-# %% ../../nbs/54_lego.experiments.ipynb #a4381f4a
-def rules_study():
-    "Two-layer readers that start from every practised network, from random weights, with mimicked heads, and from shuffled attention"
-    task = Lego('Z2', 4, 2)
-    def make(start, std=.02): return lambda seed: start_reader(start, task, False, seed, 300, std, n_layer=2, n_head=4, n_embd=16)
-    def shuffled(rule): return lambda seed: _shuffled(make(rule)(seed), seed)
-    makes = {s: make(s) for s in ('random', 'mimicked', *zoo)} | {f'{s}, shuffled': shuffled(s) for s in ('eca', 'sort', 'union')}
-    return {k: Setting(task, m, steps=300, lr=2e-3, lr_scale=dict(tok=2, pos=2)) for k,m in {'random, larger weights': make('random', None), **makes}.items()}
-
-# %% ../../nbs/54_lego.experiments.ipynb #41d2a694
-def _shuffled(model, seed):
-    perturb(model, 'shuffle', seeded(seed), 'attn')
-    return model
-
-# %% ../../nbs/54_lego.experiments.ipynb #7357c5b0
-STUDIES['lego_rules'] = rules_study
-
-# %% ../../nbs/54_lego.experiments.ipynb #1eef356b
-def shortcut_look(model, task):
-    "`links`, and whether the answer at the end of a chain follows it or counts, where there is something to count"
-    return {**links(model, task), **(count_or_follow(model, task) if task.group.abelian else {})}
-
-# %% ../../nbs/54_lego.experiments.ipynb #59b60b04
-def shortcuts_study():
-    "The unprotected chain of four signs and the ways to protect it"
-    def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    def steps(task): return 1500 if len(task.group) > 2 else 600
-    return {k: Setting(t, make(t), look=shortcut_look, steps=steps(t), lr=2e-3) for k,t in blocks_of_shortcut(4).items()}
-
-# %% ../../nbs/54_lego.experiments.ipynb #51eff9bd
-STUDIES['lego_shortcuts'] = shortcuts_study
 
 # %% ../../nbs/54_lego.experiments.ipynb #26de118d
 def wired_study():

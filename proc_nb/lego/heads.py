@@ -244,6 +244,17 @@ def _beside(task):
     if task.n_chains > 1 or task.n_distractors: return task
     return Lego(task.group, task.n_vars - 1, task.n_vars - 1, n_distractors=1)
 
+def _turned(rows, b):
+    "The tokens of `b`, once per element of the group: it turns the operator of a clause that is not on the first chain"
+    first = b.score_mask & (rows.chains(b.tokens) == 0)
+    asked = torch.zeros_like(first)
+    asked[:, rows.asked()] = True
+    at = torch.arange(len(first), device=first.device),(asked & ~first).long().argmax(1) + 2
+    for turn in rows.group.table.to(first.device):
+        tokens = b.tokens.clone()
+        tokens[at] = turn[tokens[at]]
+        yield tokens
+
 def _product(task, tokens):
     "The product of all operators of a row, [n]"
     ops,table = tokens[:, 3:task.text_len - 1:5],task.group.table.to(tokens.device)
@@ -256,23 +267,27 @@ def _product(task, tokens):
 def count_or_follow(
     model, # A reader
     task:Lego, # What it has learnt
-    n:int=2000, # Rows
+    n:int=1000, # Rows; each is asked once for every element of the group
     seed:int=0 # Seed of the rows
 ) -> dict: # 'follows', 'counts': 1 is always, 0 a guess; 'right': share of right answers; 'place': the place asked for, from 1
     """Is the answer at the end of a chain the value along it, or the product of all operators in the row?
 
-    Shows the share of either beyond guessing, to within 2 / sqrt(n). Cannot show counting where order matters (it is refused), nor what a reader does that does neither. Raises ValueError if there is no room for a clause beside the chain"""
+    A clause beside the chain is turned by every element of the group. The product then takes every value once and the
+    value along the chain stays, so that a reader which follows counts in exactly none of its answers beyond guessing,
+    and one which counts follows in exactly none. Other readers are told to within 2 / sqrt(n). Cannot show counting
+    where order matters (it is refused), nor what a reader does that does neither. Raises ValueError if there is no room
+    for a clause beside the chain"""
     if not task.group.abelian: raise ValueError('In this group the order of operations matters, so there is no product to count.')
     if task.n_clauses < 2: raise ValueError('A clause beside the chain needs rows of at least two clauses.')
     if task.ask != 'inside': raise ValueError("count_or_follow needs rows that ask inside the clauses (ask='inside').")
     rows = _beside(task)
     b = rows.sample(n, torch.Generator(device_of(model)).manual_seed(seed), 'validation')
-    end = b.score_mask & (rows.places(b.tokens) == rows.n_vars - 1)
-    with eval_mode(model): said = model(b.tokens, at=end).argmax(-1)
-    row = end.nonzero()[:, 0]
-    chance = 1 / len(task.group)
-    def share(x): return float((said == x).float().mean())
-    right,counted = share(b.targets[end]),share(_product(rows, b.tokens)[row])
+    end = b.score_mask & (rows.places(b.tokens) == rows.n_vars - 1) & (rows.chains(b.tokens) == 0)
+    chance,hits = 1 / len(task.group),[]
+    for tokens in _turned(rows, b):
+        with eval_mode(model): said = model(tokens, at=end).argmax(-1)
+        hits.append([said == b.targets[end], said == _product(rows, tokens)])
+    right,counted = (float(torch.stack(x).double().mean()) for x in zip(*hits))
     follows,counts = ((x - chance) / (1 - chance) for x in (right, counted))
     return dict(follows=follows, counts=counts, right=right, place=rows.n_vars)
 
