@@ -9,7 +9,8 @@ __all__ = ['EXPERIMENTS', 'PROTOCOL', 'CHAIN', 'MOST', 'MIMIC', 'LENGTH_LINES', 
            'BRIDGE_LINES', 'HERE', 'ANSWERS', 'fisher', 'power', 'told', 'told_alone', 'told_mean', 'Experiment',
            'curriculum', 'learn_in_stages', 'length_run', 'learnt', 'beyond', 'shortcut_run', 'counting', 'equal_norm',
            'bridge_run', 'finished', 'add_row', 'run_experiment', 'rounded', 'keep_rows', 'rows_of', 'run_findings',
-           'length_findings', 'shortcut_findings', 'bridge_differences', 'bridge_findings', 'Findings', 'findings']
+           'length_findings', 'shortcut_findings', 'bridge_differences', 'bridge_findings', 'paired_power', 'Findings',
+           'findings']
 
 # %% ../../nbs/54_lego.findings.ipynb #b5c60807
 import json, time
@@ -146,7 +147,8 @@ def length_run(
 
 LENGTH_LINES = {f'{k}, {s}': dict(shared=v, start=s)
     for k,v in {'BERT-like': False, 'ALBERT-like': True}.items() for s in ('random', 'mimicked')}
-EXPERIMENTS['length'] = Experiment('Which network is right beyond the places it was trained on?', length_run, LENGTH_LINES, 9,
+EXPERIMENTS['length'] = Experiment('Which network is right beyond the places it was trained on?',
+    length_run, LENGTH_LINES, 9,
     dict(task=repr(CHAIN), steps=MOST, mimic_steps=MIMIC, batch_size=32, lr=2e-3, **PROTOCOL))
 
 def learnt(
@@ -206,19 +208,22 @@ def bridge_run(
 ) -> dict: # 'places', 'curve' (accuracy at the second place as it learns), 'sooner' (its mean)
     "Learn to follow a link from a given start"
     task = SHORT
-    model = start_reader(start, task, False, seed, MIMIC, None if start in ('random', 'mimicked') else .02, n_layer=2, n_head=4, n_embd=16)
+    std = None if start in ('random', 'mimicked') else .02
+    model = start_reader(start, task, False, seed, MIMIC, std, n_layer=2, n_head=4, n_embd=16)
     if control == 'shuffled': perturb(model, 'shuffle', seeded(seed), 'attn')
     if control == 'equal norm': equal_norm(model, seeded(seed))
     rates = {**LEGO_RATES, 'batch_size': 32, 'lr': 5e-3, 'lr_scale': dict(tok=2, pos=2)}
     curve = []
     for r in fit(model, task, steps, eval_every=steps, eval_rows=10, seed=seed, **rates):
         if r.step % 100 == 0: curve.append(accuracy_by_place(model, task, 500)[1])
-    return dict(places=accuracy_by_place(model, task, 2000, 'test'), curve=curve, sooner=sum(curve) / max(1, len(curve)))
+    sooner = sum(curve) / max(1, len(curve))
+    return dict(places=accuracy_by_place(model, task, 2000, 'test'), curve=curve, sooner=sooner)
 
 RULES = 'delete', 'dyck', 'dyck_shuffle', 'eca', 'identity', 'reverse', 'set', 'sort', 'stack', 'union'
 BRIDGE_LINES = {s: dict(start=s) for s in ('random', 'mimicked')} | {
     f'{r}, {c}': dict(start=r, control=c) for r in RULES for c in CONTROLS}
-EXPERIMENTS['bridge'] = Experiment('Do practised rules help beyond the size of their weights?', bridge_run, BRIDGE_LINES, 8,
+EXPERIMENTS['bridge'] = Experiment('Do practised rules help beyond the size of their weights?',
+    bridge_run, BRIDGE_LINES, 8,
     dict(task=repr(SHORT), steps=600, mimic_steps=MIMIC, batch_size=32, lr=5e-3, n_layer=2, n_head=4, n_embd=16))
 
 # %% ../../nbs/54_lego.findings.ipynb #63a2bb37
@@ -226,11 +231,12 @@ def finished(
     name:str, # A name in `EXPERIMENTS`
     folder # Where the rows are
 ) -> list: # Rows of runs that were made as the study says now
-    "The runs that are done; a torn last line is none"
+    "The runs that are done, each once; a torn last line is none"
     file,study = Path(folder)/f'lego_{name}.jsonl',EXPERIMENTS[choose('study', name, EXPERIMENTS)]
     lines = file.read_text(encoding='utf-8').split('\n')[:-1] if file.exists() else []
     rows = [unsealed(l, f'{file}, line {i},') for i,l in enumerate(lines, 1) if l.endswith('}')]
-    return [r for r in rows if r['setting'] in study.lines and study.made_with(r['setting']) == r['made_with']]
+    mine = [r for r in rows if r['setting'] in study.lines and study.made_with(r['setting']) == r['made_with']]
+    return list({(r['setting'], r['seed']): r for r in reversed(mine)}.values())[::-1]
 
 def add_row(
     file, # A .jsonl file
@@ -253,8 +259,8 @@ def run_experiment(
     out.mkdir(parents=True, exist_ok=True)
     end,seeds = time.time() + seconds(budget),range(study.seeds) if seeds is None else seeds
     lines = [choose('line', k, study.lines) for k in (study.lines if lines is None else lines)]
-    done = {(r['setting'], r['seed']) for r in finished(name, out)}
     for seed,k in product(seeds, lines):
+        done = {(r['setting'], r['seed']) for r in finished(name, out)} # others may write here too
         if (k, seed) in done or time.time() > end: continue
         begun = time.process_time()
         row = study.run(seed, **study.lines[k])
@@ -282,8 +288,10 @@ def keep_rows(
     rows = sorted(rows, key=lambda r: (order.index(r['setting']), r['seed']))
     where = {k: ', '.join(sorted({str(r[k]) for r in rows})) for k in HERE}
     plain = [{k: v for k,v in r.items() if k not in (*HERE, 'made_with')} for r in rows]
-    keep(Path(folder if to is None else to)/f'lego_{name}.json', plain, command=f'proc-nb-lego {name} --out FOLDER', asks=study.asks,
-        settings=study.lines, fixed=study.fixed, seeds=sorted({r['seed'] for r in rows}), finished=len(rows), planned=len(study),
+    said = dict(command=f'proc-nb-lego {name} --out FOLDER', asks=study.asks, settings=study.lines, fixed=study.fixed)
+    file = Path(folder if to is None else to)/f'lego_{name}.json'
+    seeds = sorted({r['seed'] for r in rows})
+    keep(file, plain, **said, seeds=seeds, finished=len(rows), planned=len(study),
         core_seconds=round(sum(r['seconds'] for r in rows)), proc_nb=version('proc-nb'), **where)
 
 def rows_of(
@@ -332,10 +340,12 @@ def length_findings(
     def both(start): return [f'{k}, {start}' for k in ('BERT-like', 'ALBERT-like')]
     for k in ('BERT-like', 'ALBERT-like'):
         did = _of(rows, learnt, f'{k}, mimicked')
-        out.append(dict(finding=f'{k} networks learn the trained places (more than half of all runs)', paper='yes (second-hand)',
-            ours=f'mimicked: {_share(*did)}; random: {_share(*_of(rows, learnt, f"{k}, random"))}', power='', verdict=told_alone(*did, n)))
-    for start,paper in dict(mimicked='yes (abstract; in detail second-hand)', random='yes (abstract; in detail second-hand)').items():
-        out.append(_two(f'shared weights get further than they were trained, {start}', paper, rows, beyond,
+        ours = f'mimicked: {_share(*did)}; random: {_share(*_of(rows, learnt, f"{k}, random"))}'
+        out.append(dict(finding=f'{k} networks learn the trained places (more than half of all runs)',
+            paper='yes (second-hand)', ours=ours, power='', verdict=told_alone(*did, n)))
+    for start in ('mimicked', 'random'):
+        out.append(_two(f'shared weights get further than they were trained, {start}',
+            'yes (abstract; in detail second-hand)', rows, beyond,
             ('ALBERT-like', [f'ALBERT-like, {start}']), ('BERT-like', [f'BERT-like, {start}']), n))
     out.append(_two('mimicked heads help to learn the trained places', 'yes (abstract, released code)', rows, learnt,
         ('mimicked', both('mimicked')), ('random', both('random')), 2 * n))
@@ -350,8 +360,11 @@ def shortcut_findings(
     study,first = EXPERIMENTS['shortcuts'],'all places trained'
     did = _of(rows, counting, first)
     alone = dict(finding='readers count signs if all places are trained (more than half of all runs)',
-        paper='some shortcut (abstract); which, is not known', ours=_share(*did), power='', verdict=told_alone(*did, study.seeds))
-    return [alone] + [_two(f'prevented by: {k}', 'data can prevent it (abstract)', rows, counting, ('unprotected', [first]), ('so prevented', [k]), study.seeds)
+        paper='some shortcut (abstract); which, is not known', ours=_share(*did), power='',
+        verdict=told_alone(*did, study.seeds))
+    def against(k): return ('unprotected', [first]),('so prevented', [k])
+    paper = 'data can prevent it (abstract)'
+    return [alone] + [_two(f'prevented by: {k}', paper, rows, counting, *against(k), study.seeds)
         for k in study.lines if k != first]
 
 # %% ../../nbs/54_lego.findings.ipynb #ea5dc5ad
@@ -370,18 +383,33 @@ def bridge_findings(
     rows # Runs of `bridge`
 ) -> list: # Dicts of texts
     "The answers of the bridge"
-    out,n = [],EXPERIMENTS['bridge'].seeds
+    def line(finding, paper, xs, planned, what):
+        power = f'{paired_power(planned):.2f} for one standard deviation'
+        ours = _mean(xs, what)
+        return dict(finding=finding, paper=paper, ours=ours, power=power, verdict=told_mean(xs, planned))
+    out = []
     for c in ('random', 'shuffled', 'equal norm'):
         xs = list(bridge_differences(rows, c).values())
-        mean,low,high = student(xs) if xs else (None, None, None)
-        ours = 'no network yet' if not xs else f'{mean:+.1%} points' if low is None else f'{mean:+.1%} points ({low:+.1%} to {high:+.1%}), {len(xs)} networks'
-        out.append(dict(finding=f'a practised rule makes a reader sooner right, against {c}', paper='not asked', ours=ours,
-            power=f'.8 for {1.0:.0f} standard deviation' * (len(xs) == len(RULES)), verdict=told_mean(xs, len(RULES))))
+        claim = f'a practised rule makes a reader right sooner, against {c}'
+        out.append(line(claim, 'not asked', xs, len(RULES), 'networks'))
     by = {s: {r['seed']: r['sooner'] for r in rows if r['setting'] == s} for s in ('mimicked', 'random')}
     xs = [x - by['random'][s] for s,x in by['mimicked'].items() if s in by['random']]
-    mean,low,high = student(xs) if len(xs) > 1 else (None, None, None)
-    ours = 'no pair of runs yet' if low is None else f'{mean:+.1%} points ({low:+.1%} to {high:+.1%}), {len(xs)} seeds'
-    return out + [dict(finding='positive control: mimicked heads make it sooner right, against random', paper='yes (abstract)', ours=ours, power='', verdict=told_mean(xs, n))]
+    control = 'positive control: mimicked heads make it right sooner, against random'
+    return out + [line(control, 'yes (abstract)', xs, EXPERIMENTS['bridge'].seeds, 'seeds')]
+
+def _mean(xs, what):
+    if len(xs) < 2: return f'{len(xs)} {what} yet'
+    mean,low,high = (100 * x for x in student(xs))
+    return f'{mean:+.1f} points ({low:+.1f} to {high:+.1f}), {len(xs)} {what}'
+
+def paired_power(
+    n:int, # Differences
+    d:float=1. # Their mean, in standard deviations
+) -> float: # How often Student's test finds it, 0 to 1
+    "The power of a comparison of pairs"
+    from scipy.stats import nct, t
+    edge,shift = t.ppf(.975, n - 1),d * n ** .5
+    return float(nct.sf(edge, n - 1, shift) + nct.cdf(-edge, n - 1, shift))
 
 # %% ../../nbs/54_lego.findings.ipynb #5d5a7e21
 ANSWERS = dict(length=length_findings, shortcuts=shortcut_findings, bridge=bridge_findings)
@@ -389,7 +417,8 @@ class Findings(list):
     "Lines of texts; shows itself as a table"
     def _repr_html_(self):
         head = 'finding', 'the paper', 'ours', 'power, 90 against 20 %', 'verdict'
-        def line(tag, xs): return '<tr>' + ''.join(f'<{tag} style="text-align:left">{esc(x)}</{tag}>' for x in xs) + '</tr>'
+        def cells(tag, xs): return ''.join(f'<{tag} style="text-align:left">{esc(x)}</{tag}>' for x in xs)
+        def line(*args): return f'<tr>{cells(*args)}</tr>'
         return f'<table>{line("th", head)}{"".join(line("td", f.values()) for f in self)}</table>'
 
 def findings(
@@ -397,4 +426,5 @@ def findings(
     names=None # Names in `EXPERIMENTS`; all if None
 ) -> Findings: # One dict of texts per finding
     "Every finding beside the paper, from the stored runs, finished or not"
-    return Findings(f for k in (ANSWERS if names is None else names) for f in ANSWERS[choose('study', k, ANSWERS)](rows_of(k, path)))
+    names = [choose('study', k, ANSWERS) for k in (ANSWERS if names is None else names)]
+    return Findings(f for k in names for f in ANSWERS[k](rows_of(k, path)))
