@@ -8,8 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lego.experiments.html.md"""
 __all__ = ['STUDIES', 'SIZES', 'KINDS_OF_READER', 'SHAPES', 'heads_and_places', 'links', 'mean_flips', 'Setting', 'one_chain',
            'watch_beyond', 'keep_study', 'make_study', 'runs_of', 'table_of', 'place', 'passed', 'places_columns',
            'links_beyond', 'readers_study', 'watch_mimic', 'kl_to_targets', 'mimic_study', 'carried_heads',
-           'rules_study', 'shortcut_look', 'shortcuts_study', 'wired_study', 'flops_per_row', 'time_lengths',
-           'chart_speed']
+           'wired_study', 'flops_per_row', 'time_lengths', 'chart_speed']
 
 # %% ../../nbs/54_lego.experiments.ipynb #b4e6a4e0
 import json, re, time
@@ -20,10 +19,10 @@ from pathlib import Path
 
 import altair as alt
 import torch
-from fastcore.basics import ifnone, patch, store_attr
+from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose, whole
-from ..files import load_json, write_atomic
+from ..files import sealed, unsealed, write_atomic
 from ..results import machine
 from ..viz.draw import Html, esc
 from ..tasks.core import Task, seeded
@@ -42,13 +41,14 @@ def heads_and_places(
 ) -> dict: # 'places' (accuracies), and the highest score of any head as 'association' and 'local'
     "What is looked at before and after training"
     s = head_scores(model, task.sample(100, torch.Generator(device_of(model)).manual_seed(1), 'validation'))
-    return dict(places=accuracy_by_place(model, task, 500), association=float(s.association.max()), local=float(s.local.max()))
+    best = dict(association=float(s.association.max()), local=float(s.local.max()))
+    return dict(places=accuracy_by_place(model, task, 500), **best)
 
 # %% ../../nbs/54_lego.experiments.ipynb #b05f3fd4
 def links(
     model, # A reader
     task:Lego # What it is asked about
-) -> dict: # As `heads_and_places`, and 'flips': how often each answer changes with each operator of its chain; 'across': of another chain
+) -> dict: # As `heads_and_places`; 'flips': how often answers change with operators of the chain; 'across': of another
     "Accuracy, heads, and what each answer depends on"
     found = dict(heads_and_places(model, task), flips=flip_effect(model, task, 300).tolist())
     return found if task.n_chains == 1 else dict(found, across=flip_effect(model, task, 300, across=True).tolist())
@@ -71,13 +71,12 @@ class Setting:
         **rates # Arguments of `watch`
     ): store_attr(rates=rates)
 
-# %% ../../nbs/54_lego.experiments.ipynb #a5f679ae
-@patch
-def run(self:Setting, seed, **kwargs):
-    "Train with one seed; returns dicts with 'step' and what was seen, the last with 'seconds' of processor time"
-    start,model = time.process_time(),self.make(seed)
-    out = [dict(step=0, **self.look(model, self.task)), *self.watch(model, self.task, seed=seed, **{**self.rates, **kwargs})]
-    return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.process_time() - start, 1))]
+    def run(self, seed, **kwargs):
+        "Train with one seed; returns dicts with 'step' and what was seen, the last with 'seconds' of processor time"
+        start,model = time.process_time(),self.make(seed)
+        seen = self.watch(model, self.task, seed=seed, **{**self.rates, **kwargs})
+        out = [dict(step=0, **self.look(model, self.task)), *seen]
+        return out[:-1] + [dict(out[-1], **self.look(model, self.task), seconds=round(time.process_time() - start, 1))]
 
 # %% ../../nbs/54_lego.experiments.ipynb #433f9a9a
 def one_chain(
@@ -92,14 +91,15 @@ def watch_beyond(
     **kwargs # As for `watch_places`
 ): # Yields dicts as `watch_places`, and 'beyond', the accuracies by place in one long chain
     "Train, and measure on one long chain as well"
-    for o in watch_places(model, task, **kwargs): yield dict(o, beyond=accuracy_by_place(model, one_chain(task), kwargs.get('n', 500)))
+    for o in watch_places(model, task, **kwargs):
+        yield dict(o, beyond=accuracy_by_place(model, one_chain(task), kwargs.get('n', 500)))
 
 # %% ../../nbs/54_lego.experiments.ipynb #70dba63b
 def _run(folder, name, setting, seed, kwargs):
     "The rows of one run, from its file if it was made alike before"
     s = STUDIES[name]()[setting]
     file,about = Path(folder)/name/f'{re.sub(r"[^a-z0-9]+", "_", setting.lower())}_{seed}.json',_about(s, kwargs)
-    if file.exists() and (old := load_json(file)).get('about') == about: return old['rows']
+    if file.exists() and (old := unsealed(file.read_bytes(), file)).get('about') == about: return old['rows']
     rows = [dict(setting=setting, seed=seed, **r) for r in s.run(seed, **kwargs)]
     keep_study(file, rows, about)
     return rows
@@ -115,18 +115,25 @@ def keep_study(
     about:dict # What they were made with
 ):
     "Write measurements as JSON with their sum, a row per line"
-    lines = ',\n'.join(json.dumps({k: _short(v) for k,v in r.items()}) for r in rows)
-    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
+    found = sealed(dict(about=about, rows=[{k: _short(v) for k,v in r.items()} for r in rows]))
+    lines = ',\n'.join(map(json.dumps, found['rows']))
+    text = f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n'
+    write_atomic(path, lambda p: p.write_text(text, encoding='utf-8'))
 
-def _short(x): return [_short(v) for v in x] if isinstance(x, (list, tuple)) else round(x, 4) if isinstance(x, float) else x
+def _short(x):
+    if isinstance(x, (list, tuple)): return [_short(v) for v in x]
+    return round(x, 4) if isinstance(x, float) else x
 
 # %% ../../nbs/54_lego.experiments.ipynb #46e0b6b7
 def _shared(jobs, workers):
     "The runs of all jobs, in order"
     if workers == 1: return [_run(*j) for j in jobs]
-    with ProcessPoolExecutor(workers, get_context('spawn'), torch.set_num_threads, (1,)) as pool: return list(pool.map(_run, *zip(*jobs)))
+    with ProcessPoolExecutor(workers, get_context('spawn'), torch.set_num_threads, (1,)) as pool:
+        return list(pool.map(_run, *zip(*jobs)))
 
-def _command(name, **kwargs): return f"make_study({name!r}, folder, {', '.join(f'{k}={v!r}' for k,v in kwargs.items())})"
+def _command(name, **kwargs):
+    given = ', '.join(f'{k}={v!r}' for k,v in kwargs.items())
+    return f'make_study({name!r}, folder, {given})'
 
 # %% ../../nbs/54_lego.experiments.ipynb #ec76c83e
 STUDIES = {}
@@ -144,8 +151,9 @@ def make_study(
     jobs = [(folder, name, s, seed, kwargs) for seed in seeds for s in settings]
     rows = [r for run in _shared(jobs, whole('workers', workers, 1)) for r in run]
     given = {} if only is None else dict(only=list(settings))
-    about = dict(command=_command(name, seeds=tuple(seeds), **given, workers=workers, **kwargs), proc_nb=version('proc-nb'),
-        settings={k: _about(s, kwargs) for k,s in settings.items()})
+    command = _command(name, seeds=tuple(seeds), **given, workers=workers, **kwargs)
+    made = {k: _about(s, kwargs) for k,s in settings.items()}
+    about = dict(command=command, proc_nb=version('proc-nb'), settings=made)
     seconds = round(sum(r.get('seconds', 0) for r in rows))
     keep_study(Path(folder)/f'{name}.json', rows, dict(about, seeds=list(seeds), core_seconds=seconds, **machine()))
     return rows
@@ -175,7 +183,8 @@ def table_of(
 ) -> Html: # Mean, lowest and highest over seeds
     "A study as a table, a line per setting"
     head = ''.join(f'<th>{esc(c)}</th>' for c in columns)
-    body = ''.join(f'<tr><th>{esc(s)}</th>' + ''.join(_cell([f(r) for r in runs], form) for f,form in columns.values()) + '</tr>' for s,runs in runs_of(rows).items())
+    def line(runs): return ''.join(_cell([f(r) for r in runs], form) for f,form in columns.values())
+    body = ''.join(f'<tr><th>{esc(s)}</th>{line(runs)}</tr>' for s,runs in runs_of(rows).items())
     return Html(f'<table><tr><th>{esc(corner)}</th>{head}</tr>{body}</table>')
 
 # %% ../../nbs/54_lego.experiments.ipynb #186056d3
@@ -216,7 +225,8 @@ def readers_study():
     "Both kinds of reader, from random weights and with mimicked heads, on two chains of three"
     task = Lego('Z2', 3, 3, n_chains=2)
     def make(shared, start): return lambda seed: start_reader(start, task, shared, seed, **SIZES)
-    return {f'{k}, {s}': Setting(task, make(v, s), watch_beyond, links_beyond, steps=900) for k,v in KINDS_OF_READER.items() for s in ('random', 'mimicked')}
+    return {f'{k}, {s}': Setting(task, make(v, s), watch_beyond, links_beyond, steps=900)
+        for k,v in KINDS_OF_READER.items() for s in ('random', 'mimicked')}
 
 # %% ../../nbs/54_lego.experiments.ipynb #d9b31b84
 STUDIES['lego_readers'] = readers_study
@@ -249,7 +259,8 @@ def mimic_study():
     "Both kinds of reader, mimicked as `start_reader` does it"
     task = Lego('Z2', 4, 2)
     def make(shared): return lambda seed: reader(task, shared, seed, **SIZES)
-    return {k: Setting(task, make(v), watch_mimic, kl_to_targets, steps=400, batch_size=16, lr=2e-3) for k,v in KINDS_OF_READER.items()}
+    rates = dict(steps=400, batch_size=16, lr=2e-3)
+    return {k: Setting(task, make(v), watch_mimic, kl_to_targets, **rates) for k,v in KINDS_OF_READER.items()}
 
 # %% ../../nbs/54_lego.experiments.ipynb #b61f629b
 STUDIES['lego_mimic'] = mimic_study
@@ -269,38 +280,6 @@ def carried_heads(
             perturb(model, 'shuffle', seeded(seed), 'attn')
             out.append(dict(row, shuffled=heads_and_places(model, task)['association']))
     return out
-
-# %% ../../nbs/54_lego.experiments.ipynb #a4381f4a
-def rules_study():
-    "Two-layer readers that start from every practised network, from random weights, with mimicked heads, and from shuffled attention"
-    task = Lego('Z2', 4, 2)
-    def make(start, std=.02): return lambda seed: start_reader(start, task, False, seed, 300, std, n_layer=2, n_head=4, n_embd=16)
-    def shuffled(rule): return lambda seed: _shuffled(make(rule)(seed), seed)
-    makes = {s: make(s) for s in ('random', 'mimicked', *zoo)} | {f'{s}, shuffled': shuffled(s) for s in ('eca', 'sort', 'union')}
-    return {k: Setting(task, m, steps=300, lr=2e-3, lr_scale=dict(tok=2, pos=2)) for k,m in {'random, larger weights': make('random', None), **makes}.items()}
-
-# %% ../../nbs/54_lego.experiments.ipynb #41d2a694
-def _shuffled(model, seed):
-    perturb(model, 'shuffle', seeded(seed), 'attn')
-    return model
-
-# %% ../../nbs/54_lego.experiments.ipynb #7357c5b0
-STUDIES['lego_rules'] = rules_study
-
-# %% ../../nbs/54_lego.experiments.ipynb #1eef356b
-def shortcut_look(model, task):
-    "`links`, and whether the answer at the end of a chain follows it or counts, where there is something to count"
-    return {**links(model, task), **(count_or_follow(model, task) if task.group.abelian else {})}
-
-# %% ../../nbs/54_lego.experiments.ipynb #59b60b04
-def shortcuts_study():
-    "The unprotected chain of four signs and the ways to protect it"
-    def make(task): return lambda seed: reader(task, False, seed, n_layer=4, n_head=4, n_embd=32)
-    def steps(task): return 1500 if len(task.group) > 2 else 600
-    return {k: Setting(t, make(t), look=shortcut_look, steps=steps(t), lr=2e-3) for k,t in blocks_of_shortcut(4).items()}
-
-# %% ../../nbs/54_lego.experiments.ipynb #51eff9bd
-STUDIES['lego_shortcuts'] = shortcuts_study
 
 # %% ../../nbs/54_lego.experiments.ipynb #26de118d
 def wired_study():
@@ -322,20 +301,24 @@ def flops_per_row(
     return counted_flops(m, task.sample(1, torch.Generator().manual_seed(0)).tokens)
 
 # %% ../../nbs/54_lego.experiments.ipynb #2562a3a4
-SHAPES = {'2 heads of 16, both wired': dict(n_head=2, wired=2, n_embd=32), '4 heads of 16, two wired': dict(n_head=4, wired=2, n_embd=64),
-    '2 heads of 64, both wired': dict(n_head=2, wired=2, n_embd=128), '4 heads of 64, two wired': dict(n_head=4, wired=2, n_embd=256)}
+SHAPES = {'2 heads of 16, both wired': dict(n_head=2, wired=2, n_embd=32),
+    '4 heads of 16, two wired': dict(n_head=4, wired=2, n_embd=64),
+    '2 heads of 64, both wired': dict(n_head=2, wired=2, n_embd=128),
+    '4 heads of 64, two wired': dict(n_head=4, wired=2, n_embd=256)}
 def time_lengths(
     lengths=(64, 128, 256, 512, 1024, 2048, 4096), # Row lengths
     shapes=None, # Name -> arguments of `time_heads`; `SHAPES` if None
     tries:int=5 # The best of so many
 ) -> list: # Dicts with 'setting', 'seed' (always 0), 'T', 'ordinary', 'lego' (milliseconds) and 'ratio'
     "Time `WiredAttention` beside ordinary attention"
-    return [dict(setting=k, seed=0, **time_heads(T, tries=tries, B=max(1, 4096 // T), **v)) for k,v in ifnone(shapes, SHAPES).items() for T in lengths]
+    def timed(T, shape): return time_heads(T, tries=tries, B=max(1, 4096 // T), **shape)
+    return [dict(setting=k, seed=0, **timed(T, v)) for k,v in ifnone(shapes, SHAPES).items() for T in lengths]
 
 # %% ../../nbs/54_lego.experiments.ipynb #ea4ebdb3
 def chart_speed(rows):
     "How many times faster, by row length"
-    base = alt.Chart(alt.Data(values=list(rows))).encode(x=alt.X('T:Q', title='tokens in a row', scale=alt.Scale(type='log', base=2)), color='setting:N', strokeDash='setting:N')
+    x = alt.X('T:Q', title='tokens in a row', scale=alt.Scale(type='log', base=2))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=x, color='setting:N', strokeDash='setting:N')
     line = base.mark_line(point=True).encode(y=alt.Y('ratio:Q', title='times faster', scale=alt.Scale(type='log')))
     one = alt.Chart(alt.Data(values=[dict(y=1)])).mark_rule(strokeDash=[2, 2], color='#888').encode(y='y:Q')
     return alt.layer(one, line).properties(width=420, height=220)

@@ -36,13 +36,16 @@ class LegoPanel(Trainable):
     ):
         self.every,self.kwargs = whole('every', every, 1),kwargs
         self.rows = [] # a measurement each
-        self.c = dict(group=dropdown(list(GROUPS), 'group'), reader=dropdown(list(READERS), 'reader'), start=dropdown(READER_STARTS, 'start'))
+        choices = dict(group=list(GROUPS), reader=list(READERS), start=READER_STARTS)
+        self.c = {k: dropdown(v, k) for k,v in choices.items()}
         sliders = dict(chains=(2, 4), variables=(3, 12), trained=(3, 12), layers=(6, 12))
         self.c |= {k: wide_field(W.IntSlider(v, 1, top, description=k)) for k,(v,top) in sliders.items()}
         self.c |= dict(steps=number_field(steps, 'steps'), seed=number_field(seed, 'seed'))
         self.view = html_box()
         head = self._head('Watch a reader learn to follow chains')
-        self._enter(head, flex_box(flex_column(*self.c.values(), max_width='460px'), flex_column(self.view, flex='2 1 440px'), align_items='flex-start'))
+        left = flex_column(*self.c.values(), max_width='460px')
+        right = flex_column(self.view, flex='2 1 440px')
+        self._enter(head, flex_box(left, right, align_items='flex-start'))
         for w in self.c.values(): w.observe(lambda _: self.preview(), 'value')
         self.runner = Runner(self._items, self._measured, self._seen, self._changed)
         self.show_state(self.runner)
@@ -70,7 +73,8 @@ class LegoPanel(Trainable):
     def model(self, task):
         "The reader that is chosen"
         begin,seed = self.c['start'].value,whole('seed', self.c['seed'].value, 0)
-        m = start_reader('random' if begin == 'wired' else begin, task, READERS[self.c['reader'].value], seed=seed, n_layer=self.c['layers'].value)
+        start,kind = 'random' if begin == 'wired' else begin,READERS[self.c['reader'].value]
+        m = start_reader(start, task, kind, seed=seed, n_layer=self.c['layers'].value)
         return hardwire(m) if begin == 'wired' else m
 
     def _items(self):
@@ -90,7 +94,8 @@ class LegoPanel(Trainable):
     def _measure(self, model, task, record):
         "Accuracy by place, heads and dependence at this step"
         places = accuracy_by_place(model, task, 300)
-        self.rows.append(dict(setting=self.c['reader'].value, seed=self.c['seed'].value, step=record.step, loss=record.loss, places=places))
+        setting,seed = self.c['reader'].value,self.c['seed'].value
+        self.rows.append(dict(setting=setting, seed=seed, step=record.step, loss=record.loss, places=places))
         batch = task.sample(50, torch.Generator().manual_seed(1))
         chart = show(chart_places(self.rows, width=320), label='accuracy by place over steps')
         parts = chart.markup,head_scores(model, batch)._repr_html_(),show_flips(flip_effect(model, task, 50)).markup

@@ -10,7 +10,7 @@ __all__ = ['WORDS', 'reader', 'enlarge', 'same_map', 'local_map', 'mimic_kl', 'm
 
 # %% ../../nbs/51_lego.reader.ipynb #28a42813
 import torch
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Task, seeded
@@ -34,7 +34,8 @@ def reader(
     std:float=None # Standard deviation of the initial weights; the inverse root of the width if None
 ) -> GPT: # An untrained network that looks both ways
     "A reader of the right size for `task`"
-    cfg = GPTConfig(task.vocab_size, ifnone(block_size, task.seq_len), n_layer, n_head, n_embd, causal=False, shared=shared)
+    longest = ifnone(block_size, task.seq_len)
+    cfg = GPTConfig(task.vocab_size, longest, n_layer, n_head, n_embd, causal=False, shared=shared)
     return enlarge(drawn_twice(cfg, seed, Attention), ifnone(std, n_embd ** -.5) / .02)
 
 # %% ../../nbs/51_lego.reader.ipynb #208c58f3
@@ -159,16 +160,16 @@ class Pretrained(torch.nn.Module):
         t = _transformers()
         self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
         with use_generator(seeded(seed)):
-            self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name)) if fresh else safe_pretrained(t.AutoModel, name)
+            if fresh: self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name))
+            else: self.base = safe_pretrained(t.AutoModel, name)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 
-# %% ../../nbs/51_lego.reader.ipynb #b383869b
-@patch
-def forward(self:Pretrained, tokens, at=None):
-    "Logits [n, T, vocab] for tokens int64 [n, T], or [at.sum(), vocab] at the positions `at`, bool [n, T]"
-    x = self.base(self.ids[tokens]).last_hidden_state
-    return self.head(x if at is None else x[at])
+    def forward(self, tokens, at=None):
+        "Logits [n, T, vocab] for tokens int64 [n, T], or [at.sum(), vocab] at the positions `at`, bool [n, T]"
+        x = self.base(self.ids[tokens]).last_hidden_state
+        return self.head(x if at is None else x[at])
 
+# %% ../../nbs/51_lego.reader.ipynb #b383869b
 def _word_ids(tokenizer, words):
     ids = tokenizer.convert_tokens_to_ids(words)
     gone = [w for w,i in zip(words, ids) if i is None or (i == tokenizer.unk_token_id and w != tokenizer.unk_token)]

@@ -11,7 +11,7 @@ __all__ = ['GROUPS', 'ASK', 'group_fault', 'Group', 'cyclic', 'dihedral', 'group
 from numbers import Integral
 
 import torch
-from fastcore.basics import ifnone, patch
+from fastcore.basics import ifnone
 
 from ..checks import choose, whole
 from ..viz.draw import *
@@ -25,7 +25,9 @@ def group_fault(
     "Which law of a group the table `t` breaks, and where"
     k,i = len(t),torch.arange(len(t))
     out = ((t < 0) | (t >= k)).nonzero().tolist()
-    if out: return f'it is not closed: row {out[0][0]}, column {out[0][1]} holds {int(t[tuple(out[0])])}, outside 0..{k-1}'
+    if out:
+        a,b = out[0]
+        return f'it is not closed: row {a}, column {b} holds {int(t[a, b])}, outside 0..{k-1}'
     unit = [e for e in range(k) if torch.equal(t[e], i) and torch.equal(t[:, e], i)]
     if not unit: return 'it has no identity: no element leaves every other one as it is'
     lone = (~((t == unit[0]) & (t.T == unit[0])).any(1)).nonzero().flatten().tolist()
@@ -49,14 +51,17 @@ def _listed(x):
 def _read_group(table, names):
     "A table as int64 [k, k] and its names; raises ValueError for what cannot be read"
     table,names = _listed(table),_listed(names)
-    if not _square(table): raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
-    if not isinstance(ifnone(names, []), (list, tuple)): raise ValueError(f'Names are a list with one per element, not {names!r}.')
+    if not _square(table):
+        raise ValueError(f'A group table is a square list of lists of whole numbers, not {str(table)[:100]!r}.')
+    if not isinstance(ifnone(names, []), (list, tuple)):
+        raise ValueError(f'Names are a list with one per element, not {names!r}.')
     k = len(table)
     names = [str(n) for n in ifnone(names, [f'g{i}' for i in range(k)])]
     if len(names) != k: raise ValueError(f'{k} elements need {k} names, not {len(names)}.')
     if len(set(names)) < k: raise ValueError(f'Elements need different names, not {" ".join(names)}.')
     if k < 2 or any(len(r) != k for r in table):
-        raise ValueError(f'A group table is square with at least 2 rows, but this one has {k} rows of {[len(r) for r in table]}.')
+        sizes = f'{k} rows of {[len(r) for r in table]}'
+        raise ValueError(f'A group table is square with at least 2 rows, but this one has {sizes}.')
     if k > 64: raise ValueError(f'Groups have at most 64 elements here, not {k}.')
     return torch.tensor([[int(x) for x in r] for r in table]),names
 
@@ -72,22 +77,30 @@ class Group:
         self.unit = int((table == torch.arange(len(table))).all(1).nonzero()[0])
         self.table,self.names,self.inverse = table,names,(table == self.unit).long().argmax(1)
 
-# %% ../../nbs/50_lego.task.ipynb #f19fd6ac
-@patch
-def __len__(self:Group): return len(self.table)
-@patch
-def __repr__(self:Group): return f"Group({' '.join(self.names)})"
-@patch(as_prop=True)
-def abelian(self:Group):
-    "Does the order of two operations never matter?"
-    return torch.equal(self.table, self.table.T)
+    def __len__(self): return len(self.table)
+
+    def __repr__(self): return f"Group({' '.join(self.names)})"
+
+    @property
+    def abelian(self):
+        "Does the order of two operations never matter?"
+        return torch.equal(self.table, self.table.T)
+
+    def _repr_html_(self):
+        "The multiplication table, coloured by element"
+        head = cells([''] + self.names)
+        lines = enumerate(zip(self.names, self.table.tolist()), 1)
+        rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE)
+            for j,(n,r) in lines]
+        return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table')._repr_html_()
 
 # %% ../../nbs/50_lego.task.ipynb #ac6f8b31
 def cyclic(
     n:int # Number of turns
 ) -> Group: # Z_n
     "The group of `n` turns"
-    return Group([[(a + b) % n for b in range(n)] for a in range(n)], ['+', '-'] if n == 2 else [f'r{i}' for i in range(n)])
+    names = ['+', '-'] if n == 2 else [f'r{i}' for i in range(n)]
+    return Group([[(a + b) % n for b in range(n)] for a in range(n)], names)
 
 # %% ../../nbs/50_lego.task.ipynb #53fc8939
 def dihedral(
@@ -110,15 +123,6 @@ def group_of(
     if not isinstance(group, Group): return Group(group, names)
     return group if names is None else Group(group.table, names)
 
-# %% ../../nbs/50_lego.task.ipynb #6f253636
-@patch
-def _repr_html_(self:Group):
-    "The multiplication table, coloured by element"
-    head = cells([''] + self.names)
-    lines = enumerate(zip(self.names, self.table.tolist()), 1)
-    rows = [cells([n] + [self.names[i] for i in r], [None] + [color(i) for i in r], y=j * SIZE) for j,(n,r) in lines]
-    return svg((len(self) + 1) * SIZE, (len(self) + 1) * SIZE, head, *rows, label='a group table')._repr_html_()
-
 # %% ../../nbs/50_lego.task.ipynb #ec554e91
 ASK = 'inside', 'chain', 'text'
 
@@ -126,263 +130,242 @@ ASK = 'inside', 'chain', 'text'
 @register('test')
 class Lego(Task):
     "Chains of clauses over a group, in random order (2206.04301)"
-    presets = Presets({'2206.04301': Preset('released code, demo and mimicking script', group='Z2', n_vars=12, n_supervised=6)})
+    paper = Preset('released code, demo and mimicking script', group='Z2', n_vars=12, n_supervised=6)
+    presets = Presets({'2206.04301': paper})
+
     def __init__(self,
         group='Z2', # 'Z2', 'D3', another name in `GROUPS`, a table (lists, tensor or NumPy), or a `Group`
         n_vars:int=12, # Variables in a chain
         n_supervised:int=6, # How many of them, from the constant on, are trained
         n_chains:int=1, # Chains in a row, their clauses mixed
         n_distractors:int=0, # Clauses that hang on the chain and are never asked for
-        ask:str='inside', # Where answers are asked: 'inside' the clause, or after the row in the order of the 'chain' or the 'text'
+        ask:str='inside', # Where: 'inside' the clause, or after the row in the order of the 'chain' or the 'text'
         names=None # Names of the group's elements; its own if None
     ):
         self.group,self.ask = group_of(group, names),choose('place to ask', ask, ASK)
         self._sizes(n_vars, n_supervised, n_chains, n_distractors)
         self._alphabet()
-    @property
-    def settings(self):
-        "The arguments, in values that a file can hold"
-        return self._settings
-    @settings.setter
-    def settings(self, given):
+
+    def _set_settings(self, given):
+        "Keep the arguments, in values that a file can hold"
         given = dict(given)
         named = isinstance(given['group'], str)
         if not named: given['group'] = self.group.table.tolist()
         own = given.pop('names', None) is None and (named or self.group.names == Group(self.group.table).names)
         self._settings = given if own else dict(given, names=self.group.names)
 
-# %% ../../nbs/50_lego.task.ipynb #9ea590aa
-@patch
-def _sizes(self:Lego, n_vars, n_supervised, n_chains, n_distractors):
-    "Check the sizes and keep them"
-    self.n_vars,self.n_chains,self.n_distractors = whole('n_vars', n_vars, 1, 26),whole('n_chains', n_chains, 1, 26),whole('n_distractors', n_distractors, 0, 25)
-    self.n_clauses = n_chains * n_vars + n_distractors
-    if self.n_clauses > 26: raise ValueError(f'{n_chains} x {n_vars} variables and {n_distractors} distractors need {self.n_clauses} letters; there are 26.')
-    self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
+    settings = property(lambda self: self._settings, _set_settings, doc='The arguments, in values that a file can hold')
 
-# %% ../../nbs/50_lego.task.ipynb #827746b1
-@patch
-def _alphabet(self:Lego):
-    "Tokens: group elements, letters, signs; the same for every length. An element named like another token stands in brackets"
-    k = len(self.group)
-    self.a,(self.eq,self.end,self.one,self.open,self.close,self.pad) = k,range(k + 26, k + 32)
-    others = [*'abcdefghijklmnopqrstuvwxyz', '=', ';', '1', '[', ']', '·']
-    self.token_names = [f'({n})' if n in others else n for n in self.group.names] + others
-    self.text_len = 5 * self.n_clauses + 2
-    self.seq_len = self.text_len + 2 * self.n_clauses * (self.ask != 'inside')
+    def _sizes(self, n_vars, n_supervised, n_chains, n_distractors):
+        "Check the sizes and keep them"
+        self.n_vars = whole('n_vars', n_vars, 1, 26)
+        self.n_chains = whole('n_chains', n_chains, 1, 26)
+        self.n_distractors = whole('n_distractors', n_distractors, 0, 25)
+        self.n_clauses = n_chains * n_vars + n_distractors
+        if self.n_clauses > 26:
+            clauses = f'{n_chains} x {n_vars} variables and {n_distractors} distractors'
+            raise ValueError(f'{clauses} need {self.n_clauses} letters; there are 26.')
+        self.n_supervised = whole('n_supervised', n_supervised, 1, n_vars)
 
-# %% ../../nbs/50_lego.task.ipynb #ae022d6a
-@patch
-def _parents(self:Lego, n, generator):
-    "The column each variable refers to, [n, n_clauses]; -1 is the constant"
-    i = torch.arange(self.n_chains * self.n_vars, device=generator.device)
-    chain = torch.where(i % self.n_vars == 0, -1, i - 1).expand(n, -1)
-    return torch.cat([chain, torch.randint(len(i), (n, self.n_distractors), generator=generator, device=generator.device)], 1)
+    def _alphabet(self):
+        "Tokens, the same for every length. An element named like another token stands in brackets"
+        k = len(self.group)
+        self.a,(self.eq,self.end,self.one,self.open,self.close,self.pad) = k,range(k + 26, k + 32)
+        others = [*'abcdefghijklmnopqrstuvwxyz', '=', ';', '1', '[', ']', '·']
+        self.token_names = [f'({n})' if n in others else n for n in self.group.names] + others
+        self.text_len = 5 * self.n_clauses + 2
+        self.seq_len = self.text_len + 2 * self.n_clauses * (self.ask != 'inside')
 
-# %% ../../nbs/50_lego.task.ipynb #501290f8
-@patch
-def _draw(self:Lego, n, generator):
-    "Letters, operators, right-hand sides and values by column, [n, n_clauses] each"
-    rand,K = dict(generator=generator, device=generator.device),self.n_clauses
-    letters,parent = torch.rand(n, 26, **rand).argsort(1)[:, :K] + self.a,self._parents(n, generator)
-    values,up = torch.randint(len(self.group), (n, K), **rand),parent.clamp(min=0)
-    before = torch.where(parent < 0, self.group.unit, values.gather(1, up))
-    table,inverse = (on_device(x, values.device) for x in (self.group.table, self.group.inverse))
-    ops = table.flatten()[values * len(self.group) + inverse[before]]
-    return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
+    def _parents(self, n, generator):
+        "The column each variable refers to, [n, n_clauses]; -1 is the constant"
+        i = torch.arange(self.n_chains * self.n_vars, device=generator.device)
+        chain = torch.where(i % self.n_vars == 0, -1, i - 1).expand(n, -1)
+        size = n,self.n_distractors
+        return torch.cat([chain, torch.randint(len(i), size, generator=generator, device=generator.device)], 1)
 
-# %% ../../nbs/50_lego.task.ipynb #078813ac
-@patch
-def _framed(self:Lego, inner, *rest):
-    "`inner` between brackets, then what follows the row"
-    ends = torch.full_like(inner[:, :1], self.open),torch.full_like(inner[:, :1], self.close)
-    return torch.cat([ends[0], inner, ends[1], *rest], 1)
+    def _draw(self, n, generator):
+        "Letters, operators, right-hand sides and values by column, [n, n_clauses] each"
+        rand,K = dict(generator=generator, device=generator.device),self.n_clauses
+        letters,parent = torch.rand(n, 26, **rand).argsort(1)[:, :K] + self.a,self._parents(n, generator)
+        values,up = torch.randint(len(self.group), (n, K), **rand),parent.clamp(min=0)
+        before = torch.where(parent < 0, self.group.unit, values.gather(1, up))
+        table,inverse = (on_device(x, values.device) for x in (self.group.table, self.group.inverse))
+        ops = table.flatten()[values * len(self.group) + inverse[before]]
+        return letters,ops,torch.where(parent < 0, self.one, letters.gather(1, up)),values
 
-# %% ../../nbs/50_lego.task.ipynb #589f53e0
-@patch
-def batch(self:Lego, n, generator):
-    "`n` rows of any split, with the value of each variable where it is asked for"
-    left,ops,right,values = self._draw(n, generator)
-    order = torch.rand(left.shape, generator=generator, device=left.device).argsort(1)
-    asked = torch.arange(order.shape[1], device=order.device).expand_as(order) if self.ask == 'chain' else order
-    sign = [torch.full_like(left, t) for t in (self.eq, self.end)]
-    clause = [x.gather(1, order) for x in (left, sign[0], ops, right, sign[1])]
-    after = [torch.stack([left.gather(1, asked), values.gather(1, asked)], 2).flatten(1)] * (self.ask != 'inside')
-    tokens = self._framed(torch.stack(clause, 2).flatten(1), *after)
-    return self._answers(tokens, values.gather(1, asked), asked)
+    def _framed(self, inner, *rest):
+        "`inner` between brackets, then what follows the row"
+        ends = torch.full_like(inner[:, :1], self.open),torch.full_like(inner[:, :1], self.close)
+        return torch.cat([ends[0], inner, ends[1], *rest], 1)
 
-# %% ../../nbs/50_lego.task.ipynb #4937dbc8
-@patch
-def asked(self:Lego):
-    "The positions at which variables are asked for, as a slice"
-    return slice(1, 5 * self.n_clauses, 5) if self.ask == 'inside' else slice(self.text_len, None, 2)
+    def batch(self, n, generator):
+        "`n` rows of any split, with the value of each variable where it is asked for"
+        left,ops,right,values = self._draw(n, generator)
+        order = torch.rand(left.shape, generator=generator, device=left.device).argsort(1)
+        asked = torch.arange(order.shape[1], device=order.device).expand_as(order) if self.ask == 'chain' else order
+        sign = [torch.full_like(left, t) for t in (self.eq, self.end)]
+        clause = [x.gather(1, order) for x in (left, sign[0], ops, right, sign[1])]
+        after = [torch.stack([left.gather(1, asked), values.gather(1, asked)], 2).flatten(1)] * (self.ask != 'inside')
+        tokens = self._framed(torch.stack(clause, 2).flatten(1), *after)
+        return self._answers(tokens, values.gather(1, asked), asked)
 
-@patch
-def _answers(self:Lego, tokens, values, column):
-    "A batch from rows, the values asked for and the columns they belong to"
-    at,chain = self.asked(),column < self.n_chains * self.n_vars
-    targets,score,loss = (torch.full_like(tokens, x, dtype=d) for x,d in ((self.pad, torch.int64), (0, torch.bool), (0, torch.bool)))
-    targets[:, at],score[:, at] = values,chain
-    loss[:, at] = chain & (column % self.n_vars < self.n_supervised)
-    return Batch(tokens, targets, loss, score, self)
+    def asked(self):
+        "The positions at which variables are asked for, as a slice"
+        return slice(1, 5 * self.n_clauses, 5) if self.ask == 'inside' else slice(self.text_len, None, 2)
 
-# %% ../../nbs/50_lego.task.ipynb #8a813cbe
-@patch
-def clauses(self:Lego,
-    row:list # Token numbers of one row
-) -> dict: # Letter -> (operator, what it is applied to), or None if the row is not made of clauses
-    "The clauses of a row, parsed"
-    text,letter = row[1:self.text_len - 1],range(self.a, self.a + 26)
-    if len(row) != self.seq_len or (row[0], row[self.text_len - 1]) != (self.open, self.close): return None
-    parts = [text[i:i+5] for i in range(0, len(text), 5)]
-    fine = all(l in letter and (q, e) == (self.eq, self.end) and o < self.a and (r in letter or r == self.one) for l,q,o,r,e in parts)
-    out = {l: (o, r) for l,_,o,r,_ in parts}
-    return out if fine and len(out) == len(parts) else None
+    def _answers(self, tokens, values, column):
+        "A batch from rows, the values asked for and the columns they belong to"
+        at,chain = self.asked(),column < self.n_chains * self.n_vars
+        targets = torch.full_like(tokens, self.pad)
+        score,loss = (torch.zeros_like(tokens, dtype=torch.bool) for _ in range(2))
+        targets[:, at],score[:, at] = values,chain
+        loss[:, at] = chain & (column % self.n_vars < self.n_supervised)
+        return Batch(tokens, targets, loss, score, self)
 
-# %% ../../nbs/50_lego.task.ipynb #211a1cda
-@patch
-def path(self:Lego, clauses, letter):
-    "The letters from `letter` down to the constant; None if it is never reached"
-    way = [letter]
-    while (up := clauses[way[-1]][1]) != self.one:
-        if up not in clauses or up in way: return None
-        way.append(up)
-    return way
+    def clauses(self,
+        row:list # Token numbers of one row
+    ) -> dict: # Letter -> (operator, what it is applied to), or None if the row is not made of clauses
+        "The clauses of a row, parsed"
+        text,letter = row[1:self.text_len - 1],range(self.a, self.a + 26)
+        if len(row) != self.seq_len or (row[0], row[self.text_len - 1]) != (self.open, self.close): return None
+        parts = [text[i:i+5] for i in range(0, len(text), 5)]
+        signs = self.eq,self.end
+        fine = all(l in letter and (q, e) == signs and o < self.a and (r in letter or r == self.one)
+            for l,q,o,r,e in parts)
+        out = {l: (o, r) for l,_,o,r,_ in parts}
+        return out if fine and len(out) == len(parts) else None
 
-# %% ../../nbs/50_lego.task.ipynb #11d128e7
-@patch
-def solve(self:Lego,
-    row # Token numbers of one row, [T]
-) -> dict: # Letter -> group element; None if some variable cannot be resolved
-    "The value of every variable, by following the clauses"
-    row = row.tolist() if isinstance(row, torch.Tensor) else row
-    said,table,out = self.clauses(row),self.group.table.tolist(),{}
-    ways = said and [self.path(said, l) for l in said]
-    if not ways or None in ways: return None
-    for l in sorted(said, key=dict(zip(said, map(len, ways))).get):
-        op,up = said[l]
-        out[l] = table[op][out.get(up, self.group.unit)]
-    return out
+    def path(self, clauses, letter):
+        "The letters from `letter` down to the constant; None if it is never reached"
+        way = [letter]
+        while (up := clauses[way[-1]][1]) != self.one:
+            if up not in clauses or up in way: return None
+            way.append(up)
+        return way
 
-# %% ../../nbs/50_lego.task.ipynb #19e47f61
-@patch
-def valid(self:Lego, tokens):
-    "bool [n]: rows of the task's shape whose clauses resolve and whose written answers, if any, are right"
-    return torch.tensor([self._fine(r) for r in tokens.tolist()], dtype=torch.bool)
+    def solve(self,
+        row # Token numbers of one row, [T]
+    ) -> dict: # Letter -> group element; None if some variable cannot be resolved
+        "The value of every variable, by following the clauses"
+        row = row.tolist() if isinstance(row, torch.Tensor) else row
+        said,table,out = self.clauses(row),self.group.table.tolist(),{}
+        ways = said and [self.path(said, l) for l in said]
+        if not ways or None in ways: return None
+        for l in sorted(said, key=dict(zip(said, map(len, ways))).get):
+            op,up = said[l]
+            out[l] = table[op][out.get(up, self.group.unit)]
+        return out
 
-# %% ../../nbs/50_lego.task.ipynb #e7cf1f9f
-@patch
-def _fine(self:Lego, row):
-    "Does one row, a list, keep the rule?"
-    said,found = self.clauses(row),self.solve(row)
-    if not found or not self._shaped(said): return False
-    if self.ask == 'inside': return True
-    order,chain = row[self.text_len::2],self._in_order(said)
-    written = order == list(said) if self.ask == 'text' else sorted(order) == sorted(said) and (self.n_distractors or self.n_chains > 1 or order == chain)
-    return written and [found[l] for l in order] == row[self.text_len + 1::2]
+    def valid(self, tokens):
+        "bool [n]: rows of the task's shape whose clauses resolve and whose written answers, if any, are right"
+        return torch.tensor([self._fine(r) for r in tokens.tolist()], dtype=torch.bool)
 
-@patch
-def _in_order(self:Lego, said):
-    "Letters from the constant on"
-    return sorted(said, key=lambda l: len(self.path(said, l)))
+    def _fine(self, row):
+        "Does one row, a list, keep the rule?"
+        said,found = self.clauses(row),self.solve(row)
+        if not found or not self._shaped(said): return False
+        if self.ask == 'inside': return True
+        order,one = row[self.text_len::2],self.n_chains == 1 and not self.n_distractors
+        if self.ask == 'text': written = order == list(said)
+        else: written = order == self._in_order(said) if one else sorted(order) == sorted(said)
+        return written and [found[l] for l in order] == row[self.text_len + 1::2]
 
-# %% ../../nbs/50_lego.task.ipynb #633bbbcb
-@patch
-def _shaped(self:Lego, said):
-    "Is this `n_chains` chains of `n_vars` with `n_distractors` clauses on the side?"
-    ways = {l: self.path(said, l) for l in said}
-    inner = {r for _,r in said.values()} - {self.one}
-    roots,stems = {l for l in said if said[l][1] == self.one},{(ways[l][-1], len(ways[l])) for l in inner}
-    long = {w[-1] for w in ways.values() if len(w) >= self.n_vars}
-    most = self.n_vars + bool(self.n_distractors)
-    return len(roots) == self.n_chains and long == roots and max(map(len, ways.values())) <= most and len(stems) == len(inner)
+    def _in_order(self, said):
+        "Letters from the constant on"
+        return sorted(said, key=lambda l: len(self.path(said, l)))
+
+    def _shaped(self, said):
+        "Is this `n_chains` chains of `n_vars` with `n_distractors` clauses on the side?"
+        ways = {l: self.path(said, l) for l in said}
+        inner = {r for _,r in said.values()} - {self.one}
+        roots = {l for l in said if said[l][1] == self.one}
+        stems = {(ways[l][-1], len(ways[l])) for l in inner}
+        long = {w[-1] for w in ways.values() if len(w) >= self.n_vars}
+        most = self.n_vars + bool(self.n_distractors)
+        sized = len(roots) == self.n_chains and max(map(len, ways.values())) <= most
+        return sized and long == roots and len(stems) == len(inner)
+
+    def _places(self, said):
+        "Letter -> (column, line): chains run to the right, what hangs on them goes to the next free line"
+        ways,spots = {l: self.path(said, l) for l in said},{}
+        reach = {l: max(len(w) for w in ways.values() if l in w) for l in said}
+        for l in sorted(said, key=lambda l: (len(ways[l]), -reach[l])):
+            col,line = len(ways[l]),spots[ways[l][1]][1] if len(ways[l]) > 1 else 0
+            while (col, line) in spots.values(): line += 1
+            spots[l] = col,line
+        return spots
+
+    def picture(self, row, mask=None):
+        "The clauses of a row, [T], as written, and below them the chain they hide; variables under `mask` are filled"
+        said,found,names = self.clauses(row.tolist()),self.solve(row),[self.token_names[t] for t in row.tolist()]
+        if not found: return Task.picture(self, row, mask)
+        taught,spots = set() if mask is None else set(row[mask].tolist()),self._places(said)
+        at = {l: (62 * c + 16, 58 + 44 * r) for l,(c,r) in spots.items()}
+        start = {l: (16, at[l][1]) for l in said if said[l][1] == self.one}
+        arrows = [_arrow(*at[r] if r in at else start[l], *at[l], self.group.names[o]) for l,(o,r) in said.items()]
+        ones = [f'<text x="{x}" y="{y+4}">1</text>' for x,y in start.values()]
+        nodes = [_node(*at[l], self.token_names[l], self.group.names[v], color(v), l in taught)
+            for l,v in ((l, found[l]) for l in said)]
+        chips = [_chip(i, '{}{}{} {}'.format(*names[5*i+1:5*i+5])) for i in range(self.n_clauses)]
+        size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,88 + 44 * max(r for _,r in spots.values())
+        return svg(*size, *chips, *arrows, *ones, *nodes, label=' '.join(names))
+
+    def places(self,
+        tokens:torch.Tensor # int64 [n, seq_len]
+    ) -> torch.Tensor: # int64 [n, seq_len]: links from a variable to the constant where it is asked for, -1 elsewhere
+        "Place in its chain of each variable that is asked for"
+        text = tokens[:, 1:self.text_len - 1].unflatten(1, (-1, 5))
+        left,link = text[..., 0],(text[..., 3, None] == text[:, None, :, 0]).float()
+        depth,far = torch.zeros_like(link[..., 0]),link
+        for _ in range(self.n_vars): depth,far = depth + far.sum(-1),far @ link
+        out,asked = torch.full_like(tokens, -1),tokens[:, self.asked()]
+        out[:, self.asked()] = depth.long().gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
+        return out
+
+    def chains(self,
+        tokens:torch.Tensor # int64 [n, seq_len]
+    ) -> torch.Tensor: # int64 [n, seq_len]: the chain a variable hangs on where it is asked for, -1 elsewhere
+        "Chain of each variable that is asked for, numbered in the order in which their constants stand in the text"
+        text = tokens[:, 1:self.text_len - 1].unflatten(1, (-1, 5))
+        left,right = text[..., 0],text[..., 3]
+        here = torch.arange(left.shape[1], device=tokens.device).expand_as(left)
+        link = right[..., None] == left[:, None]
+        up = torch.where(link.any(-1), link.long().argmax(-1), here) # the clause that defines what a clause refers to
+        for _ in range(self.n_vars): up = up.gather(1, up)
+        is_root = right == self.one
+        number = (is_root.cumsum(1) - 1).gather(1, up)
+        out,asked = torch.full_like(tokens, -1),tokens[:, self.asked()]
+        out[:, self.asked()] = number.gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
+        return out
+
+    def resolved(self,
+        tokens:torch.Tensor # int64 [n, seq_len]
+    ) -> torch.Tensor: # int64 [n, seq_len]: targets by the solver
+        "Targets for any rows that resolve"
+        out,at = torch.full_like(tokens, self.pad),range(*self.asked().indices(self.seq_len))
+        for i,row in enumerate(tokens.tolist()):
+            found = self.solve(row)
+            if not found: raise ValueError(f'Row {i} does not resolve.')
+            for t in at: out[i, t] = found[row[t]]
+        return out
 
 # %% ../../nbs/50_lego.task.ipynb #0cb06b8b
 def _node(x, y, name, value, tint, taught):
-    ring = f'<circle cx="{x}" cy="{y}" r="13" stroke="{tint}" stroke-width="2" fill="{tint}" fill-opacity="{".5" if taught else "0"}"/>'
-    return f'{ring}<text x="{x}" y="{y+4}">{esc(name)}</text><text x="{x+8}" y="{y+24}" font-size="10">{esc(value)}</text>'
+    fill = f'fill="{tint}" fill-opacity="{".5" if taught else "0"}"'
+    ring = f'<circle cx="{x}" cy="{y}" r="13" stroke="{tint}" stroke-width="2" {fill}/>'
+    below = f'<text x="{x+8}" y="{y+24}" font-size="10">{esc(value)}</text>'
+    return f'{ring}<text x="{x}" y="{y+4}">{esc(name)}</text>{below}'
 
 def _chip(i, text):
-    box = f'<rect x="{62*i+3}" y="2" width="56" height="24" rx="3" fill="none" stroke="currentColor" stroke-opacity=".3"/>'
+    line = 'fill="none" stroke="currentColor" stroke-opacity=".3"'
+    box = f'<rect x="{62*i+3}" y="2" width="56" height="24" rx="3" {line}/>'
     return f'{box}<text x="{62*i+31}" y="18">{esc(text)}</text>'
 
 def _arrow(x0, y0, x1, y1, op):
     d = ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** .5
     ux,uy = (x1 - x0) / d,(y1 - y0) / d
     a,b = (x0 + 14 * ux, y0 + 14 * uy),(x1 - 15 * ux, y1 - 15 * uy)
-    tip = f'M{b[0]:.1f} {b[1]:.1f} l{-6*ux-3*uy:.1f} {-6*uy+3*ux:.1f} M{b[0]:.1f} {b[1]:.1f} l{-6*ux+3*uy:.1f} {-6*uy-3*ux:.1f}'
-    line = f'<path d="M{a[0]:.1f} {a[1]:.1f} L{b[0]:.1f} {b[1]:.1f} {tip}" fill="none" stroke="currentColor" stroke-opacity=".6"/>'
+    start,end = (f'{x:.1f} {y:.1f}' for x,y in (a, b))
+    tip = f'M{end} l{-6*ux-3*uy:.1f} {-6*uy+3*ux:.1f} M{end} l{-6*ux+3*uy:.1f} {-6*uy-3*ux:.1f}'
+    line = f'<path d="M{start} L{end} {tip}" fill="none" stroke="currentColor" stroke-opacity=".6"/>'
     return f'{line}<text x="{(x0+x1)/2:.1f}" y="{(y0+y1)/2-5:.1f}" font-weight="bold">{esc(op)}</text>'
-
-# %% ../../nbs/50_lego.task.ipynb #aafa6ee9
-@patch
-def _places(self:Lego, said):
-    "Letter -> (column, line): chains run to the right, what hangs on them goes to the next free line"
-    ways,spots = {l: self.path(said, l) for l in said},{}
-    reach = {l: max(len(w) for w in ways.values() if l in w) for l in said}
-    for l in sorted(said, key=lambda l: (len(ways[l]), -reach[l])):
-        col,line = len(ways[l]),spots[ways[l][1]][1] if len(ways[l]) > 1 else 0
-        while (col, line) in spots.values(): line += 1
-        spots[l] = col,line
-    return spots
-
-# %% ../../nbs/50_lego.task.ipynb #618ad8f3
-@patch
-def picture(self:Lego, row, mask=None):
-    "The clauses of a row, [T], as written, and below them the chain they hide; variables under `mask` are filled"
-    said,found,names = self.clauses(row.tolist()),self.solve(row),[self.token_names[t] for t in row.tolist()]
-    if not found: return Task.picture(self, row, mask)
-    taught,spots = set() if mask is None else set(row[mask].tolist()),self._places(said)
-    at = {l: (62 * c + 16, 58 + 44 * r) for l,(c,r) in spots.items()}
-    start = {l: (16, at[l][1]) for l in said if said[l][1] == self.one}
-    arrows = [_arrow(*at[r] if r in at else start[l], *at[l], self.group.names[o]) for l,(o,r) in said.items()]
-    ones = [f'<text x="{x}" y="{y+4}">1</text>' for x,y in start.values()]
-    nodes = [_node(*at[l], self.token_names[l], self.group.names[found[l]], color(found[l]), l in taught) for l in said]
-    chips = [_chip(i, '{}{}{} {}'.format(*names[5*i+1:5*i+5])) for i in range(self.n_clauses)]
-    size = 62 * max(len(said), max(c for c,_ in spots.values()) + 1) + 4,88 + 44 * max(r for _,r in spots.values())
-    return svg(*size, *chips, *arrows, *ones, *nodes, label=' '.join(names))
-
-# %% ../../nbs/50_lego.task.ipynb #ff84a715
-@patch
-def places(self:Lego,
-    tokens:torch.Tensor # int64 [n, seq_len]
-) -> torch.Tensor: # int64 [n, seq_len]: links between a variable and the constant where it is asked for, -1 elsewhere
-    "Place in its chain of each variable that is asked for"
-    text = tokens[:, 1:self.text_len - 1].unflatten(1, (-1, 5))
-    left,link = text[..., 0],(text[..., 3, None] == text[:, None, :, 0]).float()
-    depth,far = torch.zeros_like(link[..., 0]),link
-    for _ in range(self.n_vars): depth,far = depth + far.sum(-1),far @ link
-    out,asked = torch.full_like(tokens, -1),tokens[:, self.asked()]
-    out[:, self.asked()] = depth.long().gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
-    return out
-
-# %% ../../nbs/50_lego.task.ipynb #0c29bdb7
-@patch
-def chains(self:Lego,
-    tokens:torch.Tensor # int64 [n, seq_len]
-) -> torch.Tensor: # int64 [n, seq_len]: the chain a variable hangs on where it is asked for, -1 elsewhere
-    "Chain of each variable that is asked for, numbered in the order in which their constants stand in the text"
-    text = tokens[:, 1:self.text_len - 1].unflatten(1, (-1, 5))
-    left,right = text[..., 0],text[..., 3]
-    here = torch.arange(left.shape[1], device=tokens.device).expand_as(left)
-    link = right[..., None] == left[:, None]
-    up = torch.where(link.any(-1), link.long().argmax(-1), here) # the clause that defines what a clause refers to
-    for _ in range(self.n_vars): up = up.gather(1, up)
-    is_root = right == self.one
-    number = (is_root.cumsum(1) - 1).gather(1, up)
-    out,asked = torch.full_like(tokens, -1),tokens[:, self.asked()]
-    out[:, self.asked()] = number.gather(1, (asked[..., None] == left[:, None]).long().argmax(-1))
-    return out
-
-# %% ../../nbs/50_lego.task.ipynb #b7fbfcbc
-@patch
-def resolved(self:Lego,
-    tokens:torch.Tensor # int64 [n, seq_len]
-) -> torch.Tensor: # int64 [n, seq_len]: targets by the solver
-    "Targets for any rows that resolve"
-    out,at = torch.full_like(tokens, self.pad),range(*self.asked().indices(self.seq_len))
-    for i,row in enumerate(tokens.tolist()):
-        found = self.solve(row)
-        if not found: raise ValueError(f'Row {i} does not resolve.')
-        for t in at: out[i, t] = found[row[t]]
-    return out
