@@ -146,6 +146,8 @@ def crossing(
     controls:bool_arg=True, # Shuffled rows and shuffled weights too, after the rest
     plan:bool=False, # Only say what is left to do, and how long that would take
     measured:int=5, # With --plan: steps to time of each kind
+    start_from:str=None, # Runs to go on from: a folder, a file of --store, or language_crossing (those of the package)
+    store:str=None, # Only write the runs that are done to this file, small enough to keep
     out:str='_runs/crossing' # Folder for results; a stopped crossing goes on from it
 ):
     "Is it the rule or the domain? Rules practised to equal skill, crossed with corpora; one thread"

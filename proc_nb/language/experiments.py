@@ -26,6 +26,7 @@ from .plan import LM_SIZES
 from .study import arms, LanguageStudy, QUESTIONS, RULES
 from .answers import as_markdown
 from .charts import amount_points, end_points, loss_curves, paper_curves, PAPER_DOMAIN, saved_bars
+from .campaign import store_runs
 from .crossing import Crossing, crossing_answer, crossing_verdict
 
 # %% ../../nbs/67_language.experiments.ipynb #50d5b9bf
@@ -75,13 +76,23 @@ def run_crossing(
     "Cross rules with domains"
     torch.set_num_threads(1)
     how = {k: getattr(o, k) for k in 'seeds size steps to most controls length warm_lr warm_batch eval_every'.split()}
-    study,rows,stopped = Crossing(writable_folder(o.out), o.rules.split(','), o.domains.split(','), **how),[],False
+    study = Crossing(writable_folder(o.out), o.rules.split(','), o.domains.split(','), start=o.start_from, **how)
+    rows,stopped = [],False
     if o.plan: return print(study.plan(o.measured))
+    if o.store: return _store_crossing(o, study)
     try:
         for r in progress(study.records(), unit='run', total=len(study)): rows.append(r)
     except KeyboardInterrupt: stopped = True
     if rows: _tell_crossing(o, rows)
     if stopped: sys.exit('proc-nb-crossing: stopped. Finished runs are kept: the same command goes on.')
+
+def _store_crossing(o, study):
+    "Write the runs that are done, finished or not, as a file that can be gone on from"
+    runs = [r for s in study.studies.values() for r in s.runs]
+    about = dict(command=f'proc-nb-crossing --seeds {len(study.seeds)}', seeds=list(study.seeds), planned=len(study))
+    about.update({**machine(), **{k: r[k] for r in runs[:1] for k in ('hardware', 'python')}})
+    store_runs(o.store, runs, **about)
+    print(f'Written: {o.store}, {len(study) - study.left().runs} of {len(study)} runs')
 
 def _tell_crossing(o, rows):
     "Print tables and verdict of what is done, and write them down"
