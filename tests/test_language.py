@@ -117,6 +117,17 @@ def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_
     assert c.about['problems'] and held(c) == {'\n'.join(p) for p in pairs[60:]}
     assert documents(c, 'train') - {''} <= {'\n'.join(p) for p in pairs[:60]}
 
+def test_several_modules_of_the_published_problems(tmp_path, monkeypatch):
+    datasets, asked = pytest.importorskip('datasets'), []
+    def module(name, config=None, **kw):
+        asked.append(config)
+        rows = [dict(question=f'{config} {i}?', answer=str(i)) for i in range(60)]
+        return {k: datasets.IterableDataset.from_generator(lambda rows=some: iter(rows)) for k, some in dict(train=rows[:50], test=rows[50:]).items()}
+    monkeypatch.setattr(datasets, 'load_dataset', module)
+    c = corpus('mathematics:numbers__gcd+arithmetic__mul', block_size=32, cache=tmp_path, progress=False)
+    assert set(asked) == {'numbers__gcd', 'arithmetic__mul'} and c.about['problems']
+    for split in 'train', 'test': assert {d.split(' ')[0] for d in documents(c, split) - {''}} == set(asked)
+
 def test_the_published_problems_from_their_files(tmp_path):
     pytest.importorskip('datasets')
     texts = list(maths_problems(200))

@@ -59,7 +59,7 @@ class Practice(NamedTuple):
     steps:int # Steps of it
 
 # %% ../../nbs/66_language.study.ipynb #9e76dc7a
-PLACE = 'device', 'micro', 'compile', 'remat' # what changes nothing about a result
+PLACE = 'device', 'micro', 'compile', 'remat', 'prefetch' # what changes nothing about a result
 
 # %% ../../nbs/66_language.study.ipynb #34e2e47f
 class LanguageStudy:
