@@ -995,6 +995,19 @@ def test_a_crossing_in_words(tmp_path):
     with pytest.raises(KeyError, match="Did you mean 'sort'"): Crossing(tmp_path, rules=['sorte'], domains=['maths'])
     with pytest.raises(ValueError, match='to must lie'): Crossing(tmp_path, domains=['maths'], to=1.5)
 
+def test_the_stored_crossing_is_gone_on_with(tmp_path):
+    "What is stored is not run again, without any practised network"
+    kept, planned = stored_crossing()
+    mine = [r for r in kept if r['domain'] == 'maths']
+    study = Crossing(tmp_path, domains=['maths'], start='language_crossing')
+    assert mine[0]['sha256'] == study.studies['maths'].data.sha256
+    assert len(study) - study.left().runs == len({(r['seed'], r['label']) for r in mine}) and not (tmp_path/'practised').exists()
+    assert len(kept) <= planned['runs'] and all({'rule', 'parts'} <= set(r['arm']) and r['read'] and r['passes'] for r in kept)
+    first = next(study.records())
+    assert (first['curve']['validation'], first['label']) == (mine[0]['curve']['validation'], 'no warm-up')
+    told = crossing_answer(kept, **planned)
+    if len(kept) < planned['runs']: assert told.startswith('Unfinished: ') and 'cannot tell yet' in told and 'clear.' not in told
+
 # ---- stored results
 
 def test_stored_runs_say_where_they_come_from():

@@ -12,6 +12,8 @@ import json, math, statistics, time
 from pathlib import Path
 from typing import NamedTuple
 
+from fastcore.basics import store_attr
+
 from ..checks import choose, whole
 from ..files import sealed, unsealed, write_atomic
 from ..results import RESULTS
@@ -34,9 +36,12 @@ class Campaign:
     def __init__(self,
         studies:dict, # Name of a domain -> its `LanguageStudy`
         arms:dict, # Name of a domain -> groups of arms: a list of dicts, label -> arm
-        seeds:list # Seeds
+        seeds:list, # Seeds
+        branches:bool=False, # Are arms of one rule branches of one practice?
+        other:dict=None, # Name of a domain -> corpus on which its networks are fine-tuned; no fine-tuning if None
+        tuned:int=600 # Steps of that
     ):
-        self.studies,self.arms,self.seeds = studies,arms,seeds
+        store_attr()
         for s in studies.values(): s.siblings = list(studies.values())
     def groups(self): # Yields arms, a seed, the name of a domain and its study
         "In which order things are done"
@@ -47,7 +52,18 @@ class Campaign:
     def __len__(self): return sum(len(todo) for todo,*_ in self.groups())
     def records(self): # Yields a dict per run, with 'label' and 'domain'
         "Run what is missing; yields all runs in their order"
-        for todo,s,d,study in self.groups(): yield from (dict(r, domain=d) for r in study.answers(todo, [s]))
+        for todo,s,d,study in self.groups():
+            if self.branches and any(not self._done(a, todo, s, d, study) for a in todo.values()): study.practise_branches(todo, s)
+            runs = study.last(self.other[d], self.tuned, todo, [s]) if self.other else study.answers(todo, [s])
+            yield from (dict(r, domain=d) for r in runs)
+    def _done(self, arm, todo, seed, domain, study):
+        "The run of an arm if it is there"
+        if self.other: return study.found(study.same_tuned(arm, seed, self.other[domain], self.tuned))
+        return study.found(study.same(arm, seed), self._steps(arm, todo, seed, study) * study.per_step)
+    def _steps(self, arm, todo, seed, study):
+        "Steps of an arm on text, as far as one can know"
+        if self.other: return study.steps + self.tuned
+        return study.steps + (0 if arm['rule'] else self._more(todo, seed, study))
     def take(self,
         runs:list # Runs, such as those of `read_runs`
     ):
@@ -59,11 +75,12 @@ class Campaign:
         rules = dict.fromkeys(a['rule'] for todo,*_ in self.groups() for a in todo.values() if a['rule'])
         for todo,s,d,study in self.groups():
             for arm in todo.values():
-                more = 0 if arm['rule'] else self._more(todo, s, study)
-                if study.found(study.same(arm, s), (study.steps + more) * study.per_step): continue
+                if self._done(arm, todo, s, d, study): continue
                 runs += 1
-                language[d] += study.steps + more
-                practice.update(study.to_practise(arm, s, self._expected(arm, s, study)))
+                language[d] += self._steps(arm, todo, s, study)
+                needed = study.to_practise(arm, s, self._expected(arm, s, study))
+                if self.branches: needed = {(r, s): (r, max(n, practice.get((r, s), (r, 0))[1])) for r,n in needed.values()}
+                practice.update(needed)
         return Remaining(runs, {r: sum(n for rule,n in practice.values() if rule == r) for r in rules}, language)
     def _more(self, todo, seed, study):
         "Steps that a run without a warm-up goes on for, as far as one can know"

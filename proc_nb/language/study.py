@@ -164,9 +164,24 @@ class LanguageStudy:
     def _practised(self, p, key):
         "Practise, and keep the network"
         last = [r for r in p.records() if r.phase == 'warm-up'][-1]
-        found = Practice(p.source, last.tokens, evaluate(p.source, p.task, 2000, 'test'), last.step)
-        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(p.source), **dict(found._asdict(), net=repr(p.task)))
+        return self._keep_practice(p.source, p.task, last, key)
+    def _keep_practice(self, net, task, last, key):
+        found = Practice(net, last.tokens, evaluate(net, task, 2000, 'test'), last.step)
+        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(net), **dict(found._asdict(), net=repr(task)))
         return found
+    def practise_branches(self,
+        todo:dict, # Label -> arm, as in `arms`: one rule for several lengths
+        seed:int # Seed
+    ):
+        "One practice, as long as the longest, with a network kept at each length; they are those of practices apart if the ramp is the same"
+        if 'warm_ramp' not in self.kwargs: raise ValueError('Branches of one practice need one ramp for all: give warm_ramp.')
+        for rule in dict.fromkeys(a['rule'] for a in todo.values() if a['rule']):
+            arms = {a['warm_steps']: self._to_practise(a, seed) for a in todo.values() if a['rule'] == rule}
+            left = {n: key for n,(p,key) in arms.items() if not self._there(p, key)}
+            p = arms[max(arms)][0]
+            for r in p.records() if left else ():
+                if r.phase != 'warm-up' or r.step not in left: continue
+                self.warmed[left[r.step]] = self._keep_practice(p.so_far(), p.task, r, left[r.step])
     def _kept_practice(self, p, key):
         "A network that was practised before, or None"
         file = self.nets and self.nets/f'{key}.safetensors'
@@ -249,6 +264,15 @@ class LanguageStudy:
     ) -> dict: # JSON
         "What a run of this arm and seed says of itself, and no other"
         return dict(self.identity(), arm=_plain(arm), seed=int(seed), other=None, **self._code(arm))
+    def same_tuned(self,
+        arm:dict, # As in `arms`
+        seed:int, # Seed
+        other:Corpus, # What is learnt afterwards
+        steps:int # Steps of that
+    ) -> dict: # JSON
+        "What a fine-tuned run of this arm and seed says of itself, and no other"
+        then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
+        return dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
     def warm_tokens(self, arm, seed):
         "Tokens that an arm practises"
         if not arm['rule']: return 0
@@ -276,13 +300,14 @@ class LanguageStudy:
         return dict(told, curve=curve, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
     def last(self,
         other:Corpus, # What is learnt afterwards
-        steps:int=600 # Steps of that
+        steps:int=600, # Steps of that
+        todo:dict=None, # Label -> arm; those of the additive question if None
+        seeds=None # Seeds; the study's own if None
     ): # Yields a dict per run; the curve is that of the second corpus
-        "Fine-tune what each arm of the additive question reached"
-        then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
-        for seed in self.seeds:
-            for label,arm in arms('persistence', self.rule, self.warm_steps).items():
-                same = dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
+        "Fine-tune what each arm reached"
+        for seed in ifnone(seeds, self.seeds):
+            for label,arm in ifnone(todo, arms('persistence', self.rule, self.warm_steps)).items():
+                same = self.same_tuned(arm, seed, other, steps)
                 there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'], **self.tuned(arm, seed, other, steps)))
                 yield dict(there, label=label, steps=steps)
 
