@@ -117,6 +117,17 @@ def test_a_data_set_that_comes_as_a_program_is_read_from_its_parquet_export(tmp_
     assert c.about['problems'] and held(c) == {'\n'.join(p) for p in pairs[60:]}
     assert documents(c, 'train') - {''} <= {'\n'.join(p) for p in pairs[:60]}
 
+def test_several_modules_of_the_published_problems(tmp_path, monkeypatch):
+    datasets, asked = pytest.importorskip('datasets'), []
+    def module(name, config=None, **kw):
+        asked.append(config)
+        rows = [dict(question=f'{config} {i}?', answer=str(i)) for i in range(60)]
+        return {k: datasets.IterableDataset.from_generator(lambda rows=some: iter(rows)) for k, some in dict(train=rows[:50], test=rows[50:]).items()}
+    monkeypatch.setattr(datasets, 'load_dataset', module)
+    c = corpus('mathematics:numbers__gcd+arithmetic__mul', block_size=32, cache=tmp_path, progress=False)
+    assert set(asked) == {'numbers__gcd', 'arithmetic__mul'} and c.about['problems']
+    for split in 'train', 'test': assert {d.split(' ')[0] for d in documents(c, split) - {''}} == set(asked)
+
 def test_the_published_problems_from_their_files(tmp_path):
     pytest.importorskip('datasets')
     texts = list(maths_problems(200))
@@ -983,6 +994,19 @@ def test_a_crossing_in_words(tmp_path):
     with pytest.raises(ValueError, match='must be a multiple of 100'): Crossing(tmp_path, domains=['maths'], steps=150)
     with pytest.raises(KeyError, match="Did you mean 'sort'"): Crossing(tmp_path, rules=['sorte'], domains=['maths'])
     with pytest.raises(ValueError, match='to must lie'): Crossing(tmp_path, domains=['maths'], to=1.5)
+
+def test_the_stored_crossing_is_gone_on_with(tmp_path):
+    "What is stored is not run again, without any practised network"
+    kept, planned = stored_crossing()
+    mine = [r for r in kept if r['domain'] == 'maths']
+    study = Crossing(tmp_path, domains=['maths'], start='language_crossing')
+    assert mine[0]['sha256'] == study.studies['maths'].data.sha256
+    assert len(study) - study.left().runs == len({(r['seed'], r['label']) for r in mine}) and not (tmp_path/'practised').exists()
+    assert len(kept) <= planned['runs'] and all({'rule', 'parts'} <= set(r['arm']) and r['read'] and r['passes'] for r in kept)
+    first = next(study.records())
+    assert (first['curve']['validation'], first['label']) == (mine[0]['curve']['validation'], 'no warm-up')
+    told = crossing_answer(kept, **planned)
+    if len(kept) < planned['runs']: assert told.startswith('Unfinished: ') and 'cannot tell yet' in told and 'clear.' not in told
 
 # ---- stored results
 

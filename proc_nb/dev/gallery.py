@@ -22,6 +22,8 @@ from ..study.table import Table, as_table
 from ..study.table import cell_labels, start_text
 from ..study.reference import COMMANDS, stored_table
 from ..language.answers import at
+from ..language.campaign import unpacked
+from ..language.crossing import crossing_rows
 from ..influence.experiments import FINDINGS
 from .ways import LABELS
 
@@ -120,6 +122,11 @@ def _language(found):
     def text(r): return f"{r['corpus']}, then {r['other']}" if 'other' in r else r['corpus']
     def value(r): return at(r, r.get('tuned', r['steps']) * r['per_step'], 'bits_per_byte')
     return [dict(text=text(r), size=r['size'], warm_up=_arm(r), seed=r['seed'], value=value(r)) for r in found['rows'] if r.get('curve')]
+
+@view('language_crossing', 'Rules crossed with texts, at equal skill', 'bits per byte of held-out text after the same text', 'Fewer is better; a line is a text and what was practised before it, controls included.', 'nbs/67_language.crossing.ipynb')
+def _crossing(found):
+    rows = crossing_rows(unpacked(found['texts']))
+    return [dict(text=r['domain'], warm_up=r['label'], seed=r['seed'], value=at(r, r['steps'] * r['per_step'], 'bits_per_byte')) for r in rows]
 
 # %% ../../nbs/96_dev.gallery.ipynb #e0b11699
 @view('influence_study', 'Which documents taught an answer?', 'correlations R, ratios and slopes', 'What EK-FAC says of three small libraries whose truth is known; beside the paper on the page.', 'nbs/75_influence.experiments.ipynb')

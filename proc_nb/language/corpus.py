@@ -445,7 +445,7 @@ def corpus(
     cache=None, # Folder for prepared corpora; `cache_folder()` if None
     progress:bool=True, # Show a bar while preparing?
     held_out:str='clusters', # 'clusters': a data set's own held-out parts, else near-duplicates on one side; 'documents': each by its own hash, as in version 0.1
-    **options # `packages=True` for text and code; `n` and `seed` for maths; `split` for data sets; `kind` for folders
+    **options # `packages=True` for text and code; `n`, `seed` and `families` for maths; `split` for data sets; `kind` for folders
 ) -> Corpus: # The corpus
     "A corpus by name; raises ValueError for an empty one, for damaged files and for text in another encoding"
     if max_tokens is not None: whole('max_tokens', max_tokens, 1)
@@ -453,7 +453,7 @@ def corpus(
     python = platform.python_version() if source in EMBEDDED else None
     files = [[f, os.path.getsize(f), os.path.getmtime(f)] for f in local_files(source, options.get('kind'))[1]] if local else None
     about = dict(source=str(source), options=options, held_out=held_out, shuffle=shuffle, max_tokens=max_tokens, python=python)
-    about.update(problems=source in ('maths', 'mathematics'), files=files)
+    about.update(problems=str(source).partition(':')[0] in ('maths', 'mathematics'), files=files)
     key = hashlib.sha256(json.dumps([about, tokenizer if isinstance(tokenizer, str) else tokenizer.about, 2], sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(ifnone(cache, cache_folder()))/f'{re.sub(r"[^A-Za-z0-9]+", "-", Path(source).name if local else source)}-{key}'
     if not (folder/'corpus.json').exists():

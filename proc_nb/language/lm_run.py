@@ -9,6 +9,7 @@ __all__ = ['DECAYS', 'rows_for', 'shared_by', 'lr_factor', 'decay_groups', 'LMRu
 
 # %% ../../nbs/65_language.lm_run.ipynb #4a55654d
 import contextlib, json, math, os, re, shutil, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class LMRun:
         seed:int=0, # Seed of the data
         isolate:bool=True, # Keep documents apart?
         compile:bool=False, # Compile the network?
+        prefetch:bool=None, # Get the rows of the next step while this one is computed? On a GPU if None
         origin:dict=None # What the network comes from, as JSON: compared when the run goes on
     ):
         store_attr(but='model')
@@ -106,6 +108,8 @@ class LMRun:
         if compile: model.compile()
         groups = decay_groups(model, self.lr, self.lr_scale, self.weight_decay, decay)
         self.model,self.opt = acc.prepare(model, torch.optim.AdamW(groups, betas=tuple(self.betas), fused=True))
+        self.prefetch = ifnone(prefetch, acc.device.type == 'cuda')
+        self.fetcher,self.ahead = ThreadPoolExecutor(1) if self.prefetch else None,{} # step -> its rows, on their way
         self.spent = self.waited = self.seen = self.used = self.norm = self.asked = self.stopping = 0
     @property
     def now(self):
@@ -119,6 +123,14 @@ class LMRun:
         "This process's rows of a step"
         n = self.batch_size // self.acc.num_processes
         return slice(self.acc.process_index * n, (self.acc.process_index + 1) * n)
+    def rows(self):
+        "This process's rows of the next step; those of the one after it are sent for"
+        def of(step): return rows_for(self.task, step, self.batch_size, self.seed, self.share())
+        if not self.prefetch: return of(self.done)
+        there = self.ahead.pop(self.done, None)
+        batch = there.result() if there else of(self.done)
+        self.ahead = {self.done + 1: self.fetcher.submit(of, self.done + 1)}
+        return batch
     def inputs(self, batch):
         "What the network is given, on its device"
         end = getattr(self.task, 'end', None) if self.isolate else None
@@ -128,7 +140,7 @@ class LMRun:
     def step(self):
         "One step; returns the mean loss before it, over all processes"
         begun = time.perf_counter()
-        batch = rows_for(self.task, self.done, self.batch_size, self.seed, self.share())
+        batch = self.rows()
         self.waited += time.perf_counter() - begun
         n,self.stopping = self.total(torch.stack([batch.loss_mask.sum(), torch.tensor(int(self.asked))]))
         loss = self.update(batch, n)

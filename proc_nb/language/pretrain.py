@@ -179,8 +179,9 @@ class Pretraining:
             dirs = {k: Path(self.run_dir)/k if self.run_dir else None for k in ('warm-up', 'language')}
             origin = self.origin()
             if self.task and not self._last(dirs['language']):
-                yield from self._phase('warm-up', warm := self._warm_run(), self.warm_steps, dirs['warm-up'])
-                self.source,self.practised = self._plain(warm),self.skill
+                self.warm = self._warm_run()
+                yield from self._phase('warm-up', self.warm, self.warm_steps, dirs['warm-up'])
+                self.source,self.practised = self.so_far(),self.skill
             self.run = self._language_run(dirs['language'], origin)
             yield from self._phase('language', self.run, self.steps, dirs['language'])
             if self.run_dir and self.acc.is_main_process: self.results()
@@ -197,8 +198,9 @@ class Pretraining:
     def _last(self, folder):
         "The checkpoint to go on from, or None"
         return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
-    def _plain(self, run):
-        "The network of a run in one piece, wherever its parts are"
+    def so_far(self):
+        "A copy of the network that practises, in one piece, wherever its parts are"
+        run = self.warm
         model = GPT(run.config)
         full = {k[6:]: v.full_tensor() if hasattr(v, 'full_tensor') else v for k,v in run.tensors().items() if k.startswith('model.')}
         model.load_state_dict({k: v.cpu() for k,v in full.items()}, strict=False)

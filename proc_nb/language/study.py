@@ -59,7 +59,7 @@ class Practice(NamedTuple):
     steps:int # Steps of it
 
 # %% ../../nbs/66_language.study.ipynb #9e76dc7a
-PLACE = 'device', 'micro', 'compile', 'remat' # what changes nothing about a result
+PLACE = 'device', 'micro', 'compile', 'remat', 'prefetch' # what changes nothing about a result
 
 # %% ../../nbs/66_language.study.ipynb #34e2e47f
 class LanguageStudy:
@@ -81,16 +81,20 @@ class LanguageStudy:
     ):
         store_attr()
         self.path,self.warmed,self.kwargs,self.runs = out and Path(out),{},kwargs,[]
-        self.nets = nets and Path(nets)
+        self.nets,self.siblings = nets and Path(nets),[self] # studies that practise alike, on other texts
+        self._identity,self._codes,self._practices = None,{},{} # what is worked out once
         for k in 'steps warm_steps warm_batch eval_every eval_rows'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
         self.eval_every = min(self.eval_every, self.steps) # arms are compared after `steps`, so each curve has a value there
         self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
         self.reread()
     def identity(self):
         "What has to be the same for runs to be compared, as JSON"
+        if self._identity: return self._identity
         keys = 'size steps length warm_batch eval_rows eval_every per_step'.split()
         p = Pretraining(self.data, None, self.size, steps=self.steps, **{k: v for k,v in self.kwargs.items() if k not in PLACE})
-        return _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(), **({'warm_ramp': self.kwargs['warm_ramp']} if 'warm_ramp' in self.kwargs else {})))
+        ramp = {k: v for k,v in self.kwargs.items() if k == 'warm_ramp'}
+        self._identity = _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(), **ramp))
+        return self._identity
     def about(self):
         "What a run of this study says of itself"
         return dict(corpus=self.data.about['source'], python=self.data.about.get('python'), **self.identity())
@@ -108,18 +112,51 @@ class LanguageStudy:
         "The run that makes the practice of an arm, and the name of what comes out"
         rule,n,to = arm['rule'],arm['warm_steps'],arm.get('to')
         if arm.get('control') == 'rows':
-            n,to = self.warmed_up({**arm, 'control': None}, seed).steps,None
+            known = self.known(arm, seed)
+            n,to = known.steps if known else self.warmed_up({**arm, 'control': None}, seed).steps,None
             rule = f'shuffled {rule}'
-        every = self.eval_every if to else n
+        every,asked = self.eval_every if to else n,(repr(rule), n, to, seed)
+        if asked in self._practices: return self._practices[asked]
         p = Pretraining(self.data, rule, self.size, (), steps=1, warm_steps=n, warm_to=to, warm_batch=self.warm_batch,
             length=self.length, seed=seed, eval_every=every, eval_rows=1, **self.kwargs)
         how = {k: v for k,v in p.settings().items() if k in ('dropout', 'bf16', 'lr_scale', 'clip', 'betas', 'decay')}
         told = json.dumps(dict(p.origin(), **how, size=self.size, seed=int(seed), every=p.eval_every), sort_keys=True)
-        return p,hashlib.sha256(told.encode()).hexdigest()[:16]
+        self._practices[asked] = p,hashlib.sha256(told.encode()).hexdigest()[:16]
+        return self._practices[asked]
     def _there(self, p, key):
         "The practice called `key`, if it has been made"
         if key not in self.warmed and (kept := self._kept_practice(p, key)): self.warmed[key] = kept
         return self.warmed.get(key)
+    def known(self,
+        arm:dict, # As in `arms`
+        seed:int # Seed
+    ) -> Practice: # Without its network; None if no run tells of it
+        "What kept runs tell of an arm's practice, of this study or of a sibling's; its controls are as long"
+        def bare(a): return {k: v for k,v in a.items() if k not in ('parts', 'control')}
+        for study in self.siblings:
+            same = {k: v for k,v in study.same(arm, seed).items() if k != 'arm'}
+            for r in study.runs:
+                if bare(r['arm']) != bare(_plain(arm)) or any(r.get(k) != v for k,v in same.items()): continue
+                own = r['arm'].get('control') == arm.get('control')
+                return Practice(None, r['warm_tokens'], r['warm_accuracy'] if own else None, r['practised'])
+    def practised_before(self,
+        arm:dict, # As in `arms`
+        seed:int # Seed
+    ) -> Practice: # Its network may be missing; None if nobody practised
+        "The practice that an arm and its controls are about, if it was ever made; nothing is practised"
+        plain = {k: v for k,v in arm.items() if k != 'control'}
+        return self.known(plain, seed) or self._there(*self._to_practise(plain, seed))
+    def to_practise(self,
+        arm:dict, # As in `arms`
+        seed:int, # Seed
+        steps:int # How many steps it takes
+    ) -> dict: # Name of a practice -> the rule and `steps`; empty if its network is there
+        "What has to be practised before an arm can be run"
+        if not arm['rule']: return {}
+        plain = {k: v for k,v in arm.items() if k != 'control'}
+        if arm.get('control') == 'rows' and not self.practised_before(arm, seed): return {self._to_practise(plain, seed)[1] + ' shuffled': (arm['rule'], steps)}
+        p,key = self._to_practise(arm if arm.get('control') == 'rows' else plain, seed)
+        return {} if self._there(p, key) else {key: (arm['rule'], steps)}
     def _scrambled(self, practice, seed):
         net = copy.deepcopy(practice.net)
         perturb(net, 'shuffle', seeded(seed, 1), parts=list(ALL))
@@ -127,9 +164,24 @@ class LanguageStudy:
     def _practised(self, p, key):
         "Practise, and keep the network"
         last = [r for r in p.records() if r.phase == 'warm-up'][-1]
-        found = Practice(p.source, last.tokens, evaluate(p.source, p.task, 2000, 'test'), last.step)
-        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(p.source), **dict(found._asdict(), net=repr(p.task)))
+        return self._keep_practice(p.source, p.task, last, key)
+    def _keep_practice(self, net, task, last, key):
+        found = Practice(net, last.tokens, evaluate(net, task, 2000, 'test'), last.step)
+        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(net), **dict(found._asdict(), net=repr(task)))
         return found
+    def practise_branches(self,
+        todo:dict, # Label -> arm, as in `arms`: one rule for several lengths
+        seed:int # Seed
+    ):
+        "One practice, as long as the longest, with a network kept at each length; they are those of practices apart if the ramp is the same"
+        if 'warm_ramp' not in self.kwargs: raise ValueError('Branches of one practice need one ramp for all: give warm_ramp.')
+        for rule in dict.fromkeys(a['rule'] for a in todo.values() if a['rule']):
+            arms = {a['warm_steps']: self._to_practise(a, seed) for a in todo.values() if a['rule'] == rule}
+            left = {n: key for n,(p,key) in arms.items() if not self._there(p, key)}
+            p = arms[max(arms)][0]
+            for r in p.records() if left else ():
+                if r.phase != 'warm-up' or r.step not in left: continue
+                self.warmed[left[r.step]] = self._keep_practice(p.so_far(), p.task, r, left[r.step])
     def _kept_practice(self, p, key):
         "A network that was practised before, or None"
         file = self.nets and self.nets/f'{key}.safetensors'
@@ -154,6 +206,22 @@ class LanguageStudy:
         runs = load_json(self.path).get('runs')
         if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
         self.runs = runs + [r for r in self.runs if r not in runs]
+    def take(self,
+        runs:list # Runs, as in the file; those of other texts are left out
+    ):
+        "Take in runs that were made elsewhere, and write them down"
+        mine = self.about()['corpus']
+        def told(r): return {k: v for k,v in r.items() if k not in ('curve', 'seconds', 'label', 'domain')}
+        def new():
+            there = [told(r) for r in self.runs]
+            return [r for r in runs if r['corpus'] == mine and told(r) not in there]
+        if not new(): return
+        with file_lock(self.path) if self.path else nullcontext():
+            self.reread()
+            self.runs += new()
+            self._write()
+    def _write(self):
+        if self.path: save_json(self.path, dict(runs=self.runs), None)
     def found(self,
         same:dict, # What was done
         tokens:int=0 # How far its curve has to reach
@@ -172,7 +240,7 @@ class LanguageStudy:
         with file_lock(self.path) if self.path else nullcontext():
             self.reread()
             if not self.found(same, tokens): self.runs.append(made)
-            if self.path: save_json(self.path, dict(runs=self.runs), None)
+            self._write()
         return self.found(same, tokens)
     def ask(self,
         question:str # A name in `QUESTIONS`
@@ -185,9 +253,8 @@ class LanguageStudy:
     ): # Yields a dict per run, with its 'label'
         "Run arms, seed by seed; that without a warm-up goes on for as many tokens as the others practise at most"
         for seed in ifnone(seeds, self.seeds):
-            most = max(self.warm_tokens(a, seed) for a in todo.values())
             for label,arm in todo.items():
-                extra = 0 if arm['rule'] else math.ceil(most / self.per_step)
+                extra = 0 if arm['rule'] else math.ceil(max(self.warm_tokens(a, seed) for a in todo.values()) / self.per_step)
                 def make(): return dict(self.run(arm, seed, extra), **self._code(arm))
                 yield dict(self.kept(self.same(arm, seed), make, (self.steps + extra) * self.per_step), label=label)
     def same(self,
@@ -196,15 +263,25 @@ class LanguageStudy:
     ) -> dict: # JSON
         "What a run of this arm and seed says of itself, and no other"
         return dict(self.identity(), arm=_plain(arm), seed=int(seed), other=None, **self._code(arm))
+    def same_tuned(self,
+        arm:dict, # As in `arms`
+        seed:int, # Seed
+        other:Corpus, # What is learnt afterwards
+        steps:int # Steps of that
+    ) -> dict: # JSON
+        "What a fine-tuned run of this arm and seed says of itself, and no other"
+        then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
+        return dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
     def warm_tokens(self, arm, seed):
         "Tokens that an arm practises"
         if not arm['rule']: return 0
-        if arm.get('to'): return self.warmed_up(arm, seed).tokens
+        if arm.get('to'): return (self.known(arm, seed) or self.warmed_up(arm, seed)).tokens
         return arm['warm_steps'] * self.warm_batch * warm_task(arm['rule'], self.length).seq_len
     def _code(self, arm):
         "The sum of the code of a rule of one's own; nothing for a rule of this package"
-        own = rule_code(warm_task(arm['rule'], self.length)) if arm['rule'] else ''
-        return dict(code=own) if own else {}
+        rule,key = arm['rule'],repr(arm['rule'])
+        if key not in self._codes: self._codes[key] = rule_code(warm_task(rule, self.length)) if rule else ''
+        return dict(code=self._codes[key]) if self._codes[key] else {}
     def tuned(self,
         arm:dict, # As in `arms`
         seed:int, # Seed
@@ -222,13 +299,14 @@ class LanguageStudy:
         return dict(told, curve=curve, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
     def last(self,
         other:Corpus, # What is learnt afterwards
-        steps:int=600 # Steps of that
+        steps:int=600, # Steps of that
+        todo:dict=None, # Label -> arm; those of the additive question if None
+        seeds=None # Seeds; the study's own if None
     ): # Yields a dict per run; the curve is that of the second corpus
-        "Fine-tune what each arm of the additive question reached"
-        then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
-        for seed in self.seeds:
-            for label,arm in arms('persistence', self.rule, self.warm_steps).items():
-                same = dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
+        "Fine-tune what each arm reached"
+        for seed in ifnone(seeds, self.seeds):
+            for label,arm in ifnone(todo, arms('persistence', self.rule, self.warm_steps)).items():
+                same = self.same_tuned(arm, seed, other, steps)
                 there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'], **self.tuned(arm, seed, other, steps)))
                 yield dict(there, label=label, steps=steps)
 

@@ -22,7 +22,7 @@ import torch
 from fastcore.basics import ifnone, store_attr
 
 from ..checks import choose, whole
-from ..files import sealed, unsealed, write_atomic
+from ..files import load_json, write_atomic
 from ..results import machine
 from ..viz.draw import Html, esc
 from ..tasks.core import Task, seeded
@@ -99,7 +99,7 @@ def _run(folder, name, setting, seed, kwargs):
     "The rows of one run, from its file if it was made alike before"
     s = STUDIES[name]()[setting]
     file,about = Path(folder)/name/f'{re.sub(r"[^a-z0-9]+", "_", setting.lower())}_{seed}.json',_about(s, kwargs)
-    if file.exists() and (old := unsealed(file.read_bytes(), file)).get('about') == about: return old['rows']
+    if file.exists() and (old := load_json(file)).get('about') == about: return old['rows']
     rows = [dict(setting=setting, seed=seed, **r) for r in s.run(seed, **kwargs)]
     keep_study(file, rows, about)
     return rows
@@ -115,10 +115,8 @@ def keep_study(
     about:dict # What they were made with
 ):
     "Write measurements as JSON with their sum, a row per line"
-    found = sealed(dict(about=about, rows=[{k: _short(v) for k,v in r.items()} for r in rows]))
-    lines = ',\n'.join(map(json.dumps, found['rows']))
-    text = f'{{"about": {json.dumps(about)},\n"sum": "{found["sum"]}",\n"rows": [\n{lines}]}}\n'
-    write_atomic(path, lambda p: p.write_text(text, encoding='utf-8'))
+    lines = ',\n'.join(json.dumps({k: _short(v) for k,v in r.items()}) for r in rows)
+    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
 
 def _short(x):
     if isinstance(x, (list, tuple)): return [_short(v) for v in x]

@@ -51,13 +51,15 @@ class RuleMix(Task):
 
 # %% ../../nbs/18_tasks.mixture.ipynb #b5b1b1ba
 def warm_task(
-    rule, # A rule's name, 'set+union', 'shuffled set', a task, or None
+    rule, # A rule's name, 'set+union', '3*set+union' (three parts of one), 'shuffled set', a task, or None
     length:int=32 # Longest input of a rule that has a length
 ) -> Task: # The task to practise on
     "The task called `rule`, by its name or as a mixture"
     if rule is None or isinstance(rule, Task): return rule
     if isinstance(rule, dict): return RuleMix(rule)
-    if '+' in rule: return RuleMix({warm_task(r.strip(), length): 1. for r in rule.split('+')})
+    if '+' in rule:
+        parts = [r.rpartition('*') for r in rule.split('+')]
+        return RuleMix({warm_task(r.strip(), length): float(share or 1) for share,_,r in parts})
     if rule.startswith('shuffled '): return shuffled(warm_task(rule[9:], length))
     kind = tasks[rule]
     return kind(length=length) if 'length' in inspect.signature(kind.__init__).parameters else kind()
