@@ -133,6 +133,7 @@ def language(
 # %% ../nbs/91_commands.ipynb #73052104
 @call_parse
 def crossing(
+    study:str='crossing', # crossing, savings, where, amount, mixtures or persistence
     seeds:str='5', # 5 (how many), or 0,1,7 or 0-4 (which)
     steps:int=600, # Steps of language
     to:float=.96, # Practise each rule until this share of its held-out answers is right
@@ -140,13 +141,17 @@ def crossing(
     length:int=6, # Longest input of a rule
     warm_lr:float=2e-3, # Learning rate of the practice
     warm_batch:int=32, # Rows in a step of the practice
-    rules:str='sort,set,union', # Rules
+    rules:str=None, # Rules; crossing: sort,set,union, other studies: the text's own, if left out
     domains:str='text,code,maths', # Corpora: text, code, maths, files or folders
     size:str='tiny', # tiny, laptop, ...
     eval_every:int=100, # Steps between evaluations, of text and rules
     controls:bool_arg=True, # Shuffled rows and shuffled weights too, after the rest
+    other:str='text', # For persistence: what is learnt afterwards; code after that same text
+    per_parameter:float=20., # For savings: tokens for each parameter
     plan:bool=False, # Only say what is left to do, and how long that would take
     measured:int=5, # With --plan: steps to time of each kind
+    start_from:str=None, # Runs to go on from: a folder, a file of --store, or language_crossing (those of the package)
+    store:str=None, # Only write the runs that are done to this file, small enough to keep
     out:str='_runs/crossing' # Folder for results; a stopped crossing goes on from it
 ):
     "Is it the rule or the domain? Rules practised to equal skill, crossed with corpora; one thread"

@@ -1,12 +1,11 @@
 "The network that trains in a browser: compared with the Python one in a real Chromium, and driven as a reader would."
 import time, pytest, torch
 from lab_page import ARTEFACTS, chromium
-from proc_nb.tasks.core import Batch, seeded, tasks
+from proc_nb.tasks.core import seeded, tasks
 from proc_nb.train.practice import fresh_rates
 from proc_nb.train.run import Run
 from proc_nb.train.zoo import start
 from proc_nb.lab.browser import HOW, MATHS_JS, network_data, train_page
-from proc_nb.lab.replay import as_script
 from proc_nb.lab.runner import Frame
 
 pytestmark = pytest.mark.browser

@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import ifnone
 
 from ..checks import whole
-from ..files import sealed, unsealed, write_atomic
+from ..files import load_json, write_atomic
 from ..results import RESULTS, stored, student
 
 # %% ../../nbs/74_influence.findings.ipynb #a1f00006
@@ -98,14 +98,14 @@ def gather(
     settings:dict=None # Refuse runs with other settings; those of the first if None
 ) -> list: # The rows of all finished runs
     "Put all finished runs into one file; raises ValueError if there are none, or if they were not made alike"
-    found = [(f, unsealed(f.read_bytes(), f)) for f in sorted(Path(folder).glob(pattern))]
+    found = [(f, load_json(f)) for f in sorted(Path(folder).glob(pattern))]
     if not found: raise ValueError(f'There are no finished runs in {folder}.')
     settings = ifnone(settings, found[0][1]['about']['settings'])
     for f,kept in found:
         was = kept['about']['settings']
         if was != settings: raise ValueError(f'{f} was made with {was}, not with {settings}. Use another folder.')
     rows = [r for _,kept in found for r in kept['rows']]
-    text = json.dumps(sealed(dict(about=dict(found[0][1]['about'], files=len(found)), rows=rows)))
+    text = json.dumps(dict(about=dict(found[0][1]['about'], files=len(found)), rows=rows))
     write_atomic(Path(out)/f'{name}.json', lambda p: p.write_text(text + '\n', encoding='utf-8'))
     return rows
 

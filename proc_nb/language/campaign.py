@@ -15,7 +15,7 @@ from typing import NamedTuple
 from fastcore.basics import store_attr
 
 from ..checks import choose, whole
-from ..files import sealed, unsealed, write_atomic
+from ..files import load_json, write_atomic
 from ..results import RESULTS
 from ..tasks.mixture import warm_task
 from .corpus import corpus, Corpus
@@ -172,9 +172,9 @@ def read_runs(
 ) -> list: # Runs, as in the file of a study
     "Runs that were made before; raises ValueError for a damaged file"
     source = RESULTS/f'{source}.json' if (RESULTS/f'{source}.json').is_file() else Path(source)
-    if source.is_file(): return unpacked(unsealed(source.read_bytes(), source).get('texts', []))
+    if source.is_file(): return unpacked(load_json(source).get('texts', []))
     if not source.is_dir(): raise FileNotFoundError(f'{source} is neither a folder nor a file of runs.')
-    found = (unsealed(f.read_bytes(), f) for f in sorted(source.glob('*.json')))
+    found = (load_json(f) for f in sorted(source.glob('*.json')))
     return [r for o in found for r in o.get('runs', [])]
 
 def store_runs(
@@ -183,5 +183,5 @@ def store_runs(
     **about # What they belong to: the command, how many were planned
 ):
     "Write runs in a form that fits into the package and can be gone on from"
-    text = json.dumps(sealed(dict(about=about, texts=packed(runs))), separators=(',', ':'))
+    text = json.dumps(dict(about=about, texts=packed(runs)), separators=(',', ':'))
     write_atomic(path, lambda p: p.write_text(text + '\n', encoding='utf-8'))

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 
 from ..checks import choose
-from ..files import sealed, unsealed
+from ..files import load_json, parse_json
 from ..results import RESULTS, keep, machine, student, wilson
 from ..viz.draw import esc
 from ..tasks.core import seeded
 from ..models.transfer import plan, perturb
 from ..train.loop import fit
-from ..study.run import seconds
+from ..study.grid import parse_budget
 from .task import Lego
 from .reader import *
 from .heads import *
@@ -234,7 +234,7 @@ def finished(
     "The runs that are done, each once; a torn last line is none"
     file,study = Path(folder)/f'lego_{name}.jsonl',EXPERIMENTS[choose('study', name, EXPERIMENTS)]
     lines = file.read_text(encoding='utf-8').split('\n')[:-1] if file.exists() else []
-    rows = [unsealed(l, f'{file}, line {i},') for i,l in enumerate(lines, 1) if l.endswith('}')]
+    rows = [parse_json(l, f'{file}, line {i},') for i,l in enumerate(lines, 1) if l.endswith('}')]
     mine = [r for r in rows if r['setting'] in study.lines and study.made_with(r['setting']) == r['made_with']]
     return list({(r['setting'], r['seed']): r for r in reversed(mine)}.values())[::-1]
 
@@ -245,7 +245,7 @@ def add_row(
     "Add a line; one that a stopped run left torn is closed first"
     file = Path(file)
     torn = file.exists() and file.stat().st_size and not file.read_bytes().endswith(b'\n')
-    with file.open('a', encoding='utf-8') as f: f.write('\n' * torn + json.dumps(sealed(row)) + '\n')
+    with file.open('a', encoding='utf-8') as f: f.write('\n' * torn + json.dumps(row) + '\n')
 
 def run_experiment(
     name:str, # A name in `EXPERIMENTS`
@@ -257,7 +257,7 @@ def run_experiment(
     "Do the runs that are missing, all lines of a seed before the next seed"
     study,out = EXPERIMENTS[choose('study', name, EXPERIMENTS)],Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    end,seeds = time.time() + seconds(budget),range(study.seeds) if seeds is None else seeds
+    end,seeds = time.time() + parse_budget(budget),range(study.seeds) if seeds is None else seeds
     lines = [choose('line', k, study.lines) for k in (study.lines if lines is None else lines)]
     for seed,k in product(seeds, lines):
         done = {(r['setting'], r['seed']) for r in finished(name, out)} # others may write here too
@@ -280,7 +280,7 @@ HERE = 'device', 'hardware', 'threads', 'torch', 'python'
 def keep_rows(
     name:str, # A name in `EXPERIMENTS`
     folder, # Where the rows are
-    to=None # Where the sealed file goes; the same folder if None
+    to=None # Where the file goes; the same folder if None
 ):
     "Write the finished runs as a stored result, in the study's own order"
     study,rows = EXPERIMENTS[name],finished(name, folder)
@@ -300,7 +300,7 @@ def rows_of(
 ) -> list: # Rows; none if nothing is stored
     "The stored runs of a study"
     file = Path(path)/f'lego_{choose("study", name, EXPERIMENTS)}.json'
-    return unsealed(file.read_bytes(), file)['rows'] if file.exists() else []
+    return load_json(file)['rows'] if file.exists() else []
 
 def run_findings(
     o # The options of `proc-nb-lego`, as attributes

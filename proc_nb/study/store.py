@@ -16,6 +16,8 @@ from ..files import parse_json, write_atomic
 from ..models.gpt import GPT
 from ..models.checkpoint import load_model, save_model
 from ..train.zoo import load_zoo
+from .measures import measures
+from .spec import from_spec
 from .table import CELL, Table
 from .run import PracticeConfig, RunConfig, Source, weights_hash
 
@@ -118,6 +120,11 @@ class Store:
         rows = [self._row(run, result) for run,result in zip(job.configs, results)]
         self.append(dict(row, scaled=m.scaled, **about) for row,m in zip(rows, job.models))
 
+    def _measured(self, net, source):
+        "Six measures of a practised network; {} if its practice diverged"
+        if net.meta['accuracy'] is None: return {}
+        return {k: round(x, 4) for k,x in measures(net, from_spec(source.rule)).items()}
+
     def _row(self, run, result):
         nets = [self.net(run, s) for s in run.sources]
         practised = [n.meta['accuracy'] and round(n.meta['accuracy'], 4) for n in nets]
@@ -126,4 +133,5 @@ class Store:
         columns = dict(embed=run.embed, rescale=run.rescale, control=run.control, seed=run.seed, practice=run.practice,
             rates=run.rates, steps=run.steps, batch_size=run.batch_size)
         return dict(id=run.id, **run.columns(), **columns, settings=run.to_dict(), practised=practised,
+            measures=[self._measured(n, s) for n,s in zip(nets, run.sources)],
             nets=[weights_hash(n) for n in nets], **result)
