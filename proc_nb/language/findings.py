@@ -14,7 +14,7 @@ from ..results import student
 from .plan import lm_config, Plan
 from .pretrain import Pretraining
 from .study import RULES
-from .answers import additive, by_label, censored_mean, gain_before, markdown_table, mean_with_interval, substitutive
+from .answers import additive, by_label, censored_mean, markdown_table, mean_with_interval, substitutive
 from .charts import paper, PAPER_DOMAIN
 from .crossing import contrasts, crossed_gains, stored_crossing
 from .experiments import stored_language

@@ -82,7 +82,8 @@ COMMANDS = dict(tour='proc-nb-study tour',
     lengths='proc-nb-study lengths --seeds 3 --practice-steps 10000',
     spoilt='proc-nb-study spoilt --seeds 3',
     published='proc-nb-study published --protocol paper --seeds 0-4',
-    rescaled='proc-nb-study published --protocol paper --seeds 0-4 --rescale')
+    rescaled='proc-nb-study published --protocol paper --seeds 0-4 --rescale',
+    why='proc-nb-study why')
 
 def stored_table(
     name:str, # A name in `COMMANDS`
