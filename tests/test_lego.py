@@ -248,9 +248,8 @@ def test_a_damaged_run_is_not_read_as_a_result(tmp_path):
     make_study('lego_mimic', tmp_path, **kw)
     for file, read in ((tmp_path/'lego_mimic.json', lambda: stored('lego_mimic', tmp_path)), (tmp_path/'lego_mimic/bert_like_0.json', lambda: make_study('lego_mimic', tmp_path, **kw))):
         text = file.read_text(encoding='utf-8')
-        digit = text.index('"association": ') + 17
-        file.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1:], encoding='utf-8')
-        with pytest.raises(ValueError, match='is damaged: its sum'): read()
+        file.write_text(text[:-9], encoding='utf-8')
+        with pytest.raises(ValueError, match='is damaged: it holds no JSON'): read()
 
 def test_stored_studies_say_what_they_were_made_with():
     for name in STUDIES:
@@ -315,8 +314,8 @@ def test_runs_made_otherwise_do_not_count(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, 'tiny', replace(EXPERIMENTS['tiny'], fixed=dict(steps=2)))
     assert finished('tiny', tmp_path) == [] and len(run_experiment('tiny', tmp_path)) == 4 and len(tiny) == 8
     text = (tmp_path/'lego_tiny.jsonl').read_text(encoding='utf-8')
-    (tmp_path/'lego_tiny.jsonl').write_text(text.replace('"seed": 0', '"seed": 5', 1), encoding='utf-8')
-    with pytest.raises(ValueError, match='is damaged: its sum'): finished('tiny', tmp_path)
+    (tmp_path/'lego_tiny.jsonl').write_text(text.replace('"seed": 0', '"seed": ', 1), encoding='utf-8')
+    with pytest.raises(ValueError, match='is damaged: it holds no JSON'): finished('tiny', tmp_path)
 
 def test_stored_runs_are_those_of_the_studies():
     for name, study in EXPERIMENTS.items():

@@ -166,7 +166,7 @@ class LossChart(LiveChart):
     def __init__(self,
         width:int=480, # Pixels
         height:int=270 # Pixels
-    ): super().__init__(width, height, _growing_losses(width, height))
+    ): super().__init__(width, height, chart=_growing_losses(width, height))
 
 # %% ../../nbs/67_language.charts.ipynb #ca7120b9
 def _watched(label, p):

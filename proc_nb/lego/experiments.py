@@ -114,7 +114,7 @@ def keep_study(
     rows, # Dicts
     about:dict # What they were made with
 ):
-    "Write measurements as JSON with their sum, a row per line"
+    "Write measurements as JSON, a row per line"
     lines = ',\n'.join(json.dumps({k: _short(v) for k,v in r.items()}) for r in rows)
     write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
 
