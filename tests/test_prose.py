@@ -40,7 +40,7 @@ def shown(nb):
 
 COUNT = re.compile(r'(?<![\w.,])\d{1,3}(?:,\d{3})+(?!\w)|(?<![\w.,])\d+(?= (?:steps|seeds|rows|pairs|runs|documents|questions|files)\b)')
 PROPOSED = re.compile(r'^## (What to try next|Things to find out|What was not tried)\n.*?(?=^## |\Z)', re.M | re.S) # settings that no cell has tried
-DEFAULTS = {'07_influence': {64}, '02_lab': {1000}} # documents in a step of `read`; what was run once for the page
+DEFAULTS = {'transfer': {5}, '07_influence': {64}, '02_lab': {1000}} # documents in a step of `read`; what was run once for the page
 
 def counts(text):
     own = ' '.join(s for s in re.split(r'(?<=[.:;])\s+(?=[A-Z])', NOT_PROSE.sub('', PROPOSED.sub('', text))) if not QUOTED.search(s))

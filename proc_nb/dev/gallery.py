@@ -88,7 +88,8 @@ def _study(found):
     names = cell_labels(Table(found['rows']).summary(), _start)
     return [dict(test=r['test'], start=name, seed=r['seed'], value=r['accuracy']) for name,rows in zip(names, cells) for r in rows]
 
-for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells", spoilt='Practice that was spoilt').items():
+for n,t in dict(tour='The tour: two rules, two parts, two tests', lengths='Copying rows of one length, or of any length', published="The papers' cells",
+    rescaled="The papers' cells, fresh embeddings at the practised scale", why='Practised networks, and what their attention was worth', spoilt='Practice that was spoilt').items():
     view(n, t, '% accuracy after training', 'A line is a start: what was practised, which parts of it were carried over, and whatever else tells it from the others.', 'nbs/44_study.reference.ipynb')(_study)
 
 # %% ../../nbs/96_dev.gallery.ipynb #5b1f7a2d
