@@ -42,6 +42,7 @@ class Campaign:
         tuned:int=600 # Steps of that
     ):
         store_attr()
+        self.told = [] # lines to print before the plan
         for s in studies.values(): s.siblings = list(studies.values())
     def groups(self): # Yields arms, a seed, the name of a domain and its study
         "In which order things are done"

@@ -69,7 +69,6 @@ class Crossing(Campaign):
         how = {**dict(warm_lr=2e-3, device='cpu'), **kwargs, 'length': length, 'eval_every': eval_every}
         studies = studies_of(out, domains, size, steps=steps, warm_steps=most, seeds=seeds, **how)
         super().__init__(studies, dict.fromkeys(studies, groups), seeds)
-        self.told = []
         if start is not None: self.take(read_runs(start))
 
 # %% ../../nbs/67_language.crossing.ipynb #dbdb2a19

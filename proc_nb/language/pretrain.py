@@ -57,7 +57,7 @@ class Signals:
 class Pretraining:
     "A warm-up and a language run with their settings; `records()` runs them"
     def __init__(self,
-        data:Corpus, # What is to be learnt
+        data, # A corpus: what is to be learnt
         rule=None, # What is practised before: a name, 'set+union', 'shuffled set', a task, or a practised network; None for no warm-up
         size:str='laptop', # A name in `LM_SIZES`
         parts=('attn', 'mlp', 'ln'), # What is carried over, as in `transfer`

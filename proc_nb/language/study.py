@@ -139,6 +139,7 @@ class LanguageStudy:
                 if bare(r['arm']) != bare(_plain(arm)) or any(r.get(k) != v for k,v in same.items()): continue
                 own = r['arm'].get('control') == arm.get('control')
                 return Practice(None, r['warm_tokens'], r['warm_accuracy'] if own else None, r['practised'])
+        return None
     def practised_before(self,
         arm:dict, # As in `arms`
         seed:int # Seed

@@ -342,7 +342,7 @@ def length_findings(
         did = _of(rows, learnt, f'{k}, mimicked')
         ours = f'mimicked: {_share(*did)}; random: {_share(*_of(rows, learnt, f"{k}, random"))}'
         out.append(dict(finding=f'{k} networks learn the trained places (more than half of all runs)',
-            paper='yes (second-hand)', ours=ours, power='', verdict=told_alone(*did, n)))
+            paper='yes (second-hand)', ours=ours, power='', verdict=told_alone(did[0], did[1], n)))
     for start in ('mimicked', 'random'):
         out.append(_two(f'shared weights get further than they were trained, {start}',
             'yes (abstract; in detail second-hand)', rows, beyond,
@@ -361,10 +361,10 @@ def shortcut_findings(
     did = _of(rows, counting, first)
     alone = dict(finding='readers count signs if all places are trained (more than half of all runs)',
         paper='some shortcut (abstract); which, is not known', ours=_share(*did), power='',
-        verdict=told_alone(*did, study.seeds))
-    def against(k): return ('unprotected', [first]),('so prevented', [k])
+        verdict=told_alone(did[0], did[1], study.seeds))
+    bare = 'unprotected',[first]
     paper = 'data can prevent it (abstract)'
-    return [alone] + [_two(f'prevented by: {k}', paper, rows, counting, *against(k), study.seeds)
+    return [alone] + [_two(f'prevented by: {k}', paper, rows, counting, bare, ('so prevented', [k]), study.seeds)
         for k in study.lines if k != first]
 
 # %% ../../nbs/54_lego.findings.ipynb #ea5dc5ad

@@ -113,6 +113,7 @@ def code_hash(
     seen = {}
     _gather('', type(task), seen)
     inner = [*getattr(task, 'bases', [])] # a mixture is made of tasks, a control of one
-    if isinstance(getattr(task, 'base', None), Task): inner.append(task.base)
+    base = getattr(task, 'base', None)
+    if isinstance(base, Task): inner.append(base)
     hashes = [code_hash(t) for t in inner]
     return key([sorted(seen.items()), hashes]) if seen or any(hashes) else ''

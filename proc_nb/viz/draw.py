@@ -46,7 +46,7 @@ class Html:
     def __add__(self, o): return Html(self.markup + getattr(o, 'markup', str(o)))
     def __repr__(self): return f'Html({len(self.markup)} characters)'
     def save(self,
-        path:str # File to write
+        path # File to write
     ) -> Path: # The file written
         "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
         head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
