@@ -23,7 +23,7 @@ from ..models.transfer import transfer
 from ..train.run import SCHEDULES
 from ..study.spec import code_hash
 from .tokenizers import require
-from .corpus import corpus, Corpus
+from .corpus import corpus
 from .model import language_model
 from .plan import engine, flops_per_token, gpu_of, GPUS, lm_config, LM_SIZES, peak_flops, Plan
 from .checkpoints import as_lm, checkpoint_about, checkpoints, load_lm
