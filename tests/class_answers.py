@@ -250,7 +250,7 @@ HANDED_IN = {
         'endless': (answered(ENDLESS), dict(checker=0, sampler=7)),
         'renamed': (under_another_name, dict(checker=0, sampler=7))},
     '2_attention': {**{k: (f, dict(maps=4, layer=5, surgery=2)) for k, f in SAME.items()},
-        'wrong: masked after the softmax': (answered(LATE_MASK), dict(maps=1, layer=2, surgery=0)),
+        'wrong: masked after the softmax': (answered(LATE_MASK), dict(maps=2, layer=1, surgery=0)),
         'wrong: no root of D': (answered(NO_ROOT), dict(maps=3, layer=2, surgery=0)),
         'wrong: the model is changed': (answered(IN_PLACE), dict(maps=4, layer=5, surgery=0)),
         'cheat: the package itself': (answered(COPIED_LAYER), dict(maps=4, layer=2, surgery=2)),

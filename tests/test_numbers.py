@@ -52,7 +52,7 @@ def test_rates_may_come_out_of_numpy(task, tmp_path):
     assert len(list(fit(net(task), task, run_dir=tmp_path/'one', **how))) == 2
     both = [net(task), net(task)]
     assert len(list(fit_many(both, task, run_dir=tmp_path/'many', seeds=np.arange(2), **{**how, 'lr': np.array([1e-3, 2e-3]), 'clip': np.array([1., 2.])}))) == 2
-    assert json.loads(json.dumps(Study(['identity'], parts=['attn'], tests=['haystack'], seeds=np.int64(2), steps=np.int64(3), lr=np.float32(1e-3)).runs))
+    assert json.loads(json.dumps([r.to_dict() for r in Study(['identity'], parts=['attn'], tests=['haystack'], seeds=np.int64(2), steps=np.int64(3), lr=np.float32(1e-3)).runs]))
 
 WRONG = dict(lr=[-1e-3, 0, math.nan, math.inf, '1e-3', True], lr_scale=[dict(tok=-1)], clip=[0, -1, math.nan],
     warmup=[-5, 1.5], batch_size=[0, 2.], weight_decay=[-1, math.inf], steps=[0], eval_every=[0], eval_rows=[0], decay_steps=[0, None])

@@ -110,7 +110,8 @@ class TransferLab(Trainable):
         self.rule_note,self.carried,self.chart_note,self.legend,self.score_table,self.saved = (html_box() for _ in range(6))
         self.chart,self.look = LiveChart(),html_box().add_class('pnb-look')
         self.score_chart = LiveChart(height=150, y='attention', points=False)
-        self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table])
+        self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table],
+            layout=W.Layout(min_width='0', max_width='100%'))
         self.moment = wide_field(W.IntSlider(value=0, min=0, max=0, description='moment', readout=False))
         self.show_more = W.ToggleButton(description='more settings', icon='sliders')
         self.more = W.VBox([self.c[k] for k in ('embed', 'freeze', 'batch_size', 'lr', 'fresh', 'seed', 'device', 'practice')])

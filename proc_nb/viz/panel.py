@@ -42,7 +42,7 @@ _CSS = '''<style>
 .pnb .pnb-part {padding: 0 2px; background: none; color: inherit; border: 1px dashed currentColor; opacity: .85}
 .pnb .pnb-part.mod-active {background: rgba(0, 114, 178, .35); color: inherit; border: 2px solid currentColor; opacity: 1; box-shadow: none}
 .pnb .pnb-scores {border: 0; font-size: .85em; font-variant-numeric: tabular-nums}
-.pnb .pnb-scores :is(td, th) {padding: 0 .8em .1em 0; text-align: left; font-weight: normal; white-space: nowrap; color: inherit}
+.pnb .pnb-scores :is(td, th) {padding: 0 .5em .1em 0; text-align: left; font-weight: normal; white-space: normal; color: inherit}
 .pnb .pnb-scores caption {text-align: left; color: inherit}
 .pnb .pnb-look {container-type: inline-size; width: 100%}
 @container (max-width: 500px) {.pnb-look .pnb-wide {display: none} .pnb-look .pnb-upright {display: block !important}}
