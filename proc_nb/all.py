@@ -16,11 +16,8 @@ check_versions()
 # %% ../nbs/92_all.ipynb #a3781789
 from .tasks.core import Batch, Task, register, tasks
 from .tasks.brackets import Dyck, DyckShuffle
-from .tasks.sequences import Delete, Identity, Reverse, Set, Sort, Union
-from .tasks.stack import Stack
-from .tasks.automata import Eca
-from .tasks.haystack import Haystack
-from .tasks.arithmetic import Addition, Multiplication, ReversedAddition, Sorting
+from .tasks.sequences import Delete, Eca, Identity, Reverse, Set, Sort, Stack, Union
+from .tasks.downstream import Addition, Haystack, Multiplication, ReversedAddition, Sorting
 from .tasks.controls import Mixture, RandomTokens, shuffled
 
 # %% ../nbs/92_all.ipynb #4a8fbb44

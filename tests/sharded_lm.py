@@ -7,8 +7,7 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
-from proc_nb.tasks.mixture import *
-from proc_nb.language.corpus import *
+from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
 from proc_nb.language.checkpoints import *

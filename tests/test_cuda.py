@@ -12,9 +12,8 @@ from proc_nb.lego.reader import enlarge
 from proc_nb.models.wired import hardwire
 from proc_nb.results import machine
 from proc_nb.tasks.core import first_rows, rows_to_draw, seeded, split_of, SPLITS, Streams
-from proc_nb.train.ensemble import Ensemble
+from proc_nb.train.ensemble import Ensemble, ManyRun
 from proc_nb.cuda_graph import replayed
-from proc_nb.train.ensemble import ManyRun
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest, torch
 from proc_nb.course.time_limit import *
 from proc_nb.course.exercises import *
-from proc_nb.course.exercises import exercises
 
 LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='answers have a process of their own on Linux')
 

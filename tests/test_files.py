@@ -2,10 +2,9 @@
 import pickle, pytest, torch
 from hypothesis import given, strategies as st
 from proc_nb.all import *
-from proc_nb.files import load_tensors
+from proc_nb.files import load_tensors, parse_json
 from proc_nb.commands import practise as practise_cli
 from proc_nb.results import RESULTS
-from proc_nb.files import parse_json
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):

@@ -6,7 +6,7 @@ from proc_nb.all import *
 from proc_nb.influence.retrain import removal, spearman, train_without
 from proc_nb.language.plan import LM_SIZES
 from proc_nb.tasks.core import SPLITS
-from proc_nb.tasks.mixture import warm_task
+from proc_nb.tasks.controls import warm_task
 from proc_nb.influence import experiments as influence_study, repair
 from proc_nb.language import experiments as language
 from proc_nb.study import table as study_table

@@ -12,13 +12,11 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
-from proc_nb.language.corpus import file_lock
 from proc_nb.language.study import *
 from proc_nb.language.answers import *
 from proc_nb.language.crossing import *
 from proc_nb.language.experiments import *
-from proc_nb.tasks.mixture import *
-from proc_nb.language.corpus import *
+from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
 from proc_nb.language.checkpoints import *
@@ -313,8 +311,7 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
-from proc_nb.tasks.mixture import *
-from proc_nb.language.corpus import *
+from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
 from proc_nb.language.checkpoints import *
@@ -514,8 +511,7 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
-from proc_nb.tasks.mixture import *
-from proc_nb.language.corpus import *
+from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
 from proc_nb.language.checkpoints import *
@@ -797,8 +793,7 @@ from proc_nb.files import *
 from proc_nb.language.tokenizers import *
 from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
-from proc_nb.tasks.mixture import *
-from proc_nb.language.corpus import *
+from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
 from proc_nb.language.checkpoints import *

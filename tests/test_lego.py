@@ -7,10 +7,8 @@ from scipy.stats import fisher_exact
 from proc_nb.all import *
 from proc_nb.lego.heads import accuracy_by_place, count_or_follow, flip_effect
 from proc_nb.lego.reader import Pretrained, reader
-from proc_nb.lego.task import GROUPS, Group, group_of
-from proc_nb.models.wired import attention_flops, counted_flops, hardwire
-from proc_nb.lego.task import group_fault
-from proc_nb.models.wired import EqualTokens, associate, same_weights
+from proc_nb.lego.task import Group, group_fault, group_of, GROUPS
+from proc_nb.models.wired import associate, attention_flops, counted_flops, EqualTokens, hardwire, same_weights
 from proc_nb.lego.experiments import STUDIES, make_study, runs_of
 from proc_nb.lego.findings import (CHAIN, EXPERIMENTS, RULES, SHORT, Experiment, curriculum, equal_norm, finished, fisher, paired_power, power,
     rows_of, run_experiment, told)

@@ -16,7 +16,7 @@ from proc_nb.language.model import language_model
 from proc_nb.language.plan import Plan, engine, peak_flops
 from proc_nb.language.lm_run import LMRun
 from proc_nb.tasks.core import seeded
-from proc_nb.tasks.mixture import warm_task
+from proc_nb.tasks.controls import warm_task
 from proc_nb.train.practice import practise, race
 
 ROOT = Path(__file__).parent.parent

@@ -4,7 +4,7 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 import checkers
 from proc_nb.all import *
-from proc_nb.tasks.controls import random_tokens
+from proc_nb.tasks.controls import RandomTokens
 
 NAMES = [*tasks.rules, *tasks.tests]
 OURS = 'dyck dyck_shuffle stack identity reverse sort set union delete eca haystack addition reversed_addition multiplication sorting'.split()
@@ -198,7 +198,7 @@ def test_shuffled_keeps_the_tokens_of_each_row(name):
     whole, broken = task.batch(50, gen(5)), shuffled(task).batch(50, gen(5))
     assert torch.equal(whole.tokens.sort(1).values, broken.tokens.sort(1).values) and torch.equal(whole.loss_mask, broken.loss_mask)
     assert not torch.equal(whole.tokens, broken.tokens)
-    assert torch.equal((random_tokens(task).batch(50, gen(5)).tokens == task.pad).sum(1), (whole.tokens == task.pad).sum(1))
+    assert torch.equal((RandomTokens(task.name, task.settings).batch(50, gen(5)).tokens == task.pad).sum(1), (whole.tokens == task.pad).sum(1))
 
 def test_what_draws_nothing_loads_no_altair():
     "Altair takes as long to load as torch; commands whose work ends in files and tables start without it"

@@ -73,7 +73,7 @@ def test_a_mistake_is_found():
     "A patched method with a wrong call in it: the checker sees methods, stored attributes and their types"
     write(ROOT/'proc_nb', OUT/'proc_nb')
     wrong = ["wilson('a', 3)", "Exercise.check(1, 2, 3, 4)", "Arithmetic(3).read(1, 2)", "Arithmetic(3).no_such_name"]
-    lines = ['from proc_nb.results import wilson', 'from proc_nb.course.exercises import Exercise', 'from proc_nb.tasks.arithmetic import Arithmetic', *wrong]
+    lines = ['from proc_nb.results import wilson', 'from proc_nb.course.exercises import Exercise', 'from proc_nb.tasks.downstream import Arithmetic', *wrong]
     (OUT/'wrong.py').write_text('\n'.join(lines), encoding='utf-8')
     said = subprocess.run([sys.executable, '-m', 'mypy', '--config-file', ROOT/'pyproject.toml', '--cache-dir', '.mypy_cache', 'wrong.py'], cwd=OUT, capture_output=True, text=True).stdout
     assert {int(l.split(':')[1]) for l in said.splitlines() if ': error:' in l} == {4, 5, 6, 7}, said

@@ -103,9 +103,8 @@ torch.set_num_threads(6)
 from proc_nb.models.attention import *
 from proc_nb.models.gpt import *
 from proc_nb.models.hf import *
-from proc_nb.tasks.haystack import Haystack
+from proc_nb.tasks.downstream import Haystack
 from proc_nb.files import *
-from proc_nb.models.gpt import *
 from proc_nb.models.checkpoint import *
 from proc_nb.train.loop import *
 task = Haystack(n_pairs=10)
@@ -162,7 +161,6 @@ from proc_nb.models.attention import *
 from proc_nb.models.gpt import *
 from proc_nb.models.hf import *
 from proc_nb.files import *
-from proc_nb.models.gpt import *
 from proc_nb.models.checkpoint import *
 from proc_nb.train.loop import *
 from proc_nb.tasks.core import Task

@@ -22,7 +22,7 @@ from ..results import machine
 from ..viz.draw import color
 from ..viz.plots import save_chart
 from ..tasks.core import seeded
-from ..tasks.haystack import Haystack
+from ..tasks.downstream import Haystack
 from ..models.gpt import GPT
 from ..train.workers import cores, pick_device, threads_of
 from ..train.run import Run

@@ -18,8 +18,7 @@ from fastcore.basics import ifnone
 from ..results import RESULTS, stored, student
 from ..viz.draw import color, esc
 from ..viz.plots import show
-from ..study.table import Table, as_table
-from ..study.table import cell_labels, start_text
+from ..study.table import as_table, cell_labels, start_text, Table
 from ..study.reference import COMMANDS, stored_table
 from ..language.answers import at
 from ..language.campaign import unpacked

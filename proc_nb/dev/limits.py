@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 
 from ..tasks.core import Batch, seeded
-from ..tasks.haystack import Haystack
+from ..tasks.downstream import Haystack
 from ..models.gpt import GPT, GPTConfig
 from ..train.workers import threads_of
 from ..train.loss import backward

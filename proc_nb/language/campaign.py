@@ -17,7 +17,7 @@ from fastcore.basics import store_attr
 from ..checks import choose, whole
 from ..files import load_json, write_atomic
 from ..results import RESULTS
-from ..tasks.mixture import warm_task
+from ..tasks.controls import warm_task
 from .corpus import corpus, Corpus
 from .plan import LM_SIZES
 from .pretrain import Pretraining

@@ -17,7 +17,7 @@ import torch
 
 from ..checks import between, whole
 from ..results import stored
-from ..tasks.mixture import warm_task
+from ..tasks.controls import warm_task
 from .study import ALL, RULES
 from .answers import at, markdown_table, mean_with_interval, skill_range
 from .campaign import Campaign, read_runs, studies_of

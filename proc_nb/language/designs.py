@@ -10,7 +10,7 @@ __all__ = ['BRANCHES', 'SHARES', 'PER_PARAMETER', 'DESIGNS', 'where_arms', 'amou
 
 # %% ../../nbs/67_language.designs.ipynb #6520b683
 from ..checks import choose, whole
-from ..tasks.mixture import warm_task
+from ..tasks.controls import warm_task
 from .corpus import corpus
 from .plan import lm_config, LM_SIZES, Plan
 from .study import ALL, RULES

@@ -17,7 +17,7 @@ from fastcore.basics import ifnone, store_attr
 from ..checks import between, choose, whole
 from ..files import folder_lock, parse_json, save_json, tensors_sha256, write_atomic
 from ..tasks.core import Task
-from ..tasks.mixture import warm_task
+from ..tasks.controls import warm_task
 from ..models.gpt import GPT
 from ..models.transfer import transfer
 from ..train.run import SCHEDULES

@@ -20,7 +20,7 @@ from ..checks import choose, whole
 from ..files import load_tensors, load_json, save_json, save_tensors
 from ..results import machine
 from ..tasks.core import seeded
-from ..tasks.mixture import warm_task
+from ..tasks.controls import warm_task
 from ..models.gpt import GPT
 from ..models.transfer import perturb
 from ..models.checkpoint import fill, own_state

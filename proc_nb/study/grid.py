@@ -20,8 +20,7 @@ from ..files import folder_lock
 from ..viz.draw import esc
 from ..tasks.core import check_seed, tasks
 from ..tasks.controls import shuffled
-from ..train.workers import progress as progress_bar
-from ..train.workers import workers_on
+from ..train.workers import progress as progress_bar, workers_on
 from ..train.loop import SCHEDULES
 from ..train.zoo import load_zoo
 from ..train.practice import RECIPES, recipe_for, rule_of

@@ -385,9 +385,9 @@ def has_one_answer(
 # %% ../../nbs/10_tasks.core.ipynb #eb0a0efe
 def _task_modules():
     "The modules that enter their tasks when they are imported; imported late, for they stand on this one"
-    from proc_nb.tasks import brackets, sequences, stack, automata, haystack, arithmetic, controls
+    from proc_nb.tasks import brackets, sequences, downstream, controls
     from proc_nb.lego import task as lego
-    return brackets,sequences,stack,automata,haystack,arithmetic,controls,lego
+    return brackets,sequences,downstream,controls,lego
 
 class TaskIndex(Mapping):
     "Tasks by name; a value is the task's class"

@@ -1,4 +1,4 @@
-"""Read a sequence, then write: a copy, the reverse, the order, each symbol once
+"""Read a sequence, then write: a copy, the reverse, the order, each symbol once; what a program leaves on a stack; the states of an automaton
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/tasks.sequences.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/tasks.sequences.html.md"""
 
 # %% auto #0
 __all__ = ['RELEASED', 'draw_lengths', 'lay_out', 'released', 'Rewrite', 'At', 'Identity', 'Reverse', 'Sort', 'first_seen', 'Set',
-           'Union', 'Delete']
+           'Union', 'Delete', 'Stack', 'next_state', 'history', 'Eca']
 
 # %% ../../nbs/12_tasks.sequences.ipynb #6659ed40
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 
 from ..checks import between, choose, whole
-from ..viz.draw import color, joined, marked
+from ..cuda_graph import replayed
+from ..viz.draw import *
 from .core import *
 
 # %% ../../nbs/12_tasks.sequences.ipynb #3c4b0d90
@@ -251,3 +252,153 @@ class Delete(Rewrite):
         "Is there a sequence of an allowed length, and then a single symbol?"
         if len(inputs) != 2 or len(inputs[1]) != 1: return False
         return self._sized(inputs[0]) and 0 < inputs[1][0] < self.sep
+
+# %% ../../nbs/12_tasks.sequences.ipynb #64bb7abf
+@register('rule')
+class Stack(Rewrite):
+    "Pushes and pops, a separator, and what is left, top first (2505.22308; 2601.21725)"
+    presets = released()
+    def __init__(self,
+        length:int=20, # Most operations
+        lengths:str='uniform', # 'uniform' from 1 to `length`, or 'fixed'
+        n_symbols:int=99 # Different symbols; at least `length`, since no symbol lies on the stack twice
+    ):
+        Rewrite.__init__(self, length, lengths, n_symbols)
+        if n_symbols < length:
+            why = 'since no symbol lies on the stack twice'
+            raise ValueError(f'n_symbols must be at least length ({length}), {why}, not {n_symbols}.')
+        self.token_names[0] = 'P'
+    def read(self, n, generator):
+        "Programs: operations int64 [n, length], a symbol to push or 0 to pop, and which count, bool [n, length]"
+        size = draw_lengths(n, self.length, self.lengths, generator)
+        rand = uniform(self.length, 2, n, 1, generator=generator)
+        return [(_program(rand, size, n_symbols=self.n_symbols), torch.arange(self.length, device=size.device) < size)]
+    def write(self, piece):
+        "o1 ... on | what is left on the stack, top first"
+        x,m = piece
+        height = (torch.where(x > 0, 1, -1) * m).cumsum(1)
+        lowest = height.flip(1).cummin(1).values.flip(1)
+        return x.flip(1),(m & (x > 0) & (height <= lowest)).flip(1)
+    def answer(self, ops):
+        "What is left after the operations, top first; IndexError for a pop from nothing"
+        stack = []
+        for o in ops: stack.append(o) if o else stack.pop()
+        return stack[::-1]
+    def formed(self, *inputs):
+        "Is there one program of an allowed length that pushes and pops where it must, no symbol twice on the stack?"
+        ops = inputs[0] if len(inputs) == 1 else []
+        stack = []
+        for i,o in enumerate(ops):
+            must_push = len(stack) <= 1
+            must_pop = not must_push and i == len(ops) - 1
+            if (must_push and not o) or (must_pop and o) or o in stack or not 0 <= o < self.sep: return False
+            stack.append(o) if o else stack.pop()
+        return len(ops) == self.length if self.lengths == 'fixed' else 0 < len(ops) <= self.length
+    def picture(self, row, mask=None):
+        "Arrows from the pushes that stay to the answer, the height of the stack below; other pushes are struck out"
+        row = self.trim(row).tolist()
+        pairs = self.origins(row)
+        cut = row.index(self.sep) if self.sep in row else len(row)
+        names = [self.token_names[t] for t in row]
+        tints = [None if t in (0, self.sep) else color(t) for t in row]
+        heights = [max(0, sum(1 if t else -1 for t in row[:i+1])) for i in range(cut)]
+        lost = {i for i in range(cut) if row[i]} - {a for a,_ in pairs} if pairs else ()
+        wrong = [b for a,b in pairs if row[a] != row[b]]
+        own = [tints[a] for a,_ in pairs]
+        return joined(names, pairs, tints, own, marked(mask), lost, heights, arrow=True, wrong=wrong)
+
+# %% ../../nbs/12_tasks.sequences.ipynb #4ee26638
+@replayed
+def _program(rand, size, *, n_symbols):
+    "Operations [n, length] from numbers in [0, 1), [length, 2, n, 1], for programs of `size`, [n, 1]"
+    line = torch.arange(1, n_symbols + 1, device=size.device).repeat(len(size), 1)
+    depth = torch.zeros_like(size)
+    ops = []
+    for t,(coin,pick) in enumerate(rand):
+        push = (depth <= 1) | ((coin < torch.where(3 * t < 2 * size, .75, .25)) & (t < size - 1))
+        free = (depth + (pick * (n_symbols - depth)).long()).clamp(max=n_symbols - 1)
+        _swap(line, free, depth)
+        ops.append(torch.where(push, line.gather(1, depth), 0))
+        depth = depth + push * 2 - 1
+    return torch.cat(ops, 1)
+
+# %% ../../nbs/12_tasks.sequences.ipynb #bc2d9eff
+def _swap(line, a, b):
+    x,y = line.gather(1, a),line.gather(1, b)
+    line.scatter_(1, a, y).scatter_(1, b, x)
+
+# %% ../../nbs/12_tasks.sequences.ipynb #47a4085a
+def next_state(
+    cells:torch.Tensor, # int64 [n, W], 0 or 1
+    rule:int, # 0 to 255
+    size:torch.Tensor=None # int64 [n, 1]: cells in each ring; W if None
+) -> torch.Tensor: # int64 [n, W]
+    "The state after `cells` under elementary rule `rule`"
+    t = torch.arange(cells.shape[1], device=cells.device).expand_as(cells)
+    size = torch.full_like(t[:, :1], cells.shape[1]) if size is None else size
+    left = cells.gather(1, (t - 1) % size)
+    right = cells.gather(1, (t + 1) % size)
+    return rule >> (4 * left + 2 * cells + right) & 1
+
+# %% ../../nbs/12_tasks.sequences.ipynb #c909e70d
+def history(
+    cells:torch.Tensor, # int64 [n, W], 0 or 1
+    rule:int, # 0 to 255
+    n_steps:int, # Steps to go
+    size:torch.Tensor=None # int64 [n, 1]: cells in each ring; W if None
+) -> list: # `n_steps + 1` states
+    "`cells` and the states that follow"
+    out = [cells]
+    for _ in range(n_steps): out.append(next_state(out[-1], rule, size))
+    return out
+
+# %% ../../nbs/12_tasks.sequences.ipynb #25c36c58
+@register('rule')
+class Eca(Rewrite):
+    "An elementary cellular automaton: each state follows from the one before it (2505.22308; 2601.21725; our format)"
+    presets = Presets({'ours': Preset('our reading: the papers name rule 110 and the next state, not the format',
+        rule=110, length=20, n_steps=2, lengths='fixed')})
+    def __init__(self,
+        rule:int=110, # Number of the rule, 0 to 255
+        length:int=20, # Cells of a state, at least 3
+        n_steps:int=2, # States to answer
+        lengths:str='fixed' # 'fixed', or 'uniform' from 3 to `length`
+    ):
+        self.rule = whole('rule', rule, 0, 255)
+        self.length = whole('length', length, 3, 1000)
+        self.n_steps = whole('n_steps', n_steps, 1, 100)
+        self.lengths = choose('kind of lengths', lengths, ['fixed', 'uniform'])
+        self.token_names = ['0', '1', '|', '·']
+        self.sep = 2
+        self.pad = 3
+        self.seq_len = (length + 1) * (n_steps + 1) - 1
+        if self.seq_len > LONGEST:
+            made = f'{n_steps + 1} states of {length} cells make a row of {self.seq_len} tokens'
+            raise ValueError(f'{made}; at most {LONGEST} are possible.')
+    def rows(self, n, generator):
+        "int64 [n, seq_len] states with separators between them, and bool [n, seq_len]: all but the first are asked for"
+        x = torch.randint(2, (n, self.length), generator=generator, device=generator.device)
+        size = draw_lengths(n, self.length, self.lengths, generator, 3)
+        m = torch.arange(self.length, device=x.device) < size
+        states = [(s, m) for s in history(x, self.rule, self.n_steps, size)]
+        return lay_out(states, self.sep, self.pad, self.seq_len, asked=self.n_steps)
+    def _follows(self, row):
+        first,*others = text = [''.join(map(str, s)) for s in self.split(row)]
+        if len(others) != self.n_steps or not self._ring(first) or {*map(len, text)} != {len(first)}: return False
+        table = {f'{i:03b}': bit for i,bit in enumerate(f'{self.rule:08b}'[::-1])}
+        def after(a): return ''.join(table[a[i-1] + a[i] + a[(i+1) % len(a)]] for i in range(len(a)))
+        return all(b == after(a) for a,b in zip(text, others))
+    def _ring(self, s):
+        shortest = self.length if self.lengths == 'fixed' else 3
+        return set(s) <= {'0', '1'} and shortest <= len(s) <= self.length
+    def picture(self, row, mask=None):
+        "A line of squares per state, dark for 1, and the row of tokens below"
+        row = self.trim(row).tolist()
+        names = [self.token_names[t] for t in row]
+        states = self.split(row)
+        w,h = grid_size(len(states), max(map(len, states)), 14)
+        line = cells(names, None, marked(mask), y=h + 8)
+        said = ['given'] + ['asked'] * (len(states) - 1)
+        note = 'text-anchor="start" font-size="11"'
+        notes = ''.join(f'<text x="{w + 8}" y="{14 * i + 11}" {note}>{s}</text>' for i,s in enumerate(said))
+        return svg(max(w + 50, len(row) * SIZE), h + 8 + SIZE, grid(states, 14), notes, line, label=' '.join(names))
