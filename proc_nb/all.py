@@ -22,8 +22,7 @@ from .tasks.controls import Mixture, RandomTokens, shuffled
 
 # %% ../nbs/92_all.ipynb #4a8fbb44
 from .models.gpt import GPT, GPTConfig, PARTS, part_of
-from .models.checkpoint import load_model, save_model
-from .models.hf import from_hf, to_hf
+from .models.checkpoint import from_hf, load_model, save_model, to_hf
 from .models.transfer import compose, perturb, rescale, transfer
 from .train.loss import evaluate
 from .train.run import TrainConfig

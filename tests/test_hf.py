@@ -2,7 +2,7 @@
 import pytest, torch
 from hypothesis import given, settings, strategies as st
 from proc_nb.models.gpt import GPT, GPTConfig
-from proc_nb.models.hf import from_hf, to_hf
+from proc_nb.models.checkpoint import from_hf, to_hf
 transformers = pytest.importorskip('transformers')
 
 SIZES = [dict(), dict(vocab_size=31, block_size=9, n_layer=1, n_head=1, n_embd=8), dict(vocab_size=77, block_size=40, n_layer=3, n_head=2, n_embd=24)]

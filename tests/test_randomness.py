@@ -6,8 +6,7 @@ from pathlib import Path
 from torch.utils._python_dispatch import TorchDispatchMode
 from pretend_cuda import Gpu
 from proc_nb.all import *
-from proc_nb.models.attention import Attention, attend
-from proc_nb.models.dropout import Dropout, dropout_from
+from proc_nb.models.attention import attend, Attention, Dropout, dropout_from
 from proc_nb.models.gpt import drawn_twice
 from proc_nb.models.wired import hardwire, time_heads
 from proc_nb.train.ensemble import Ensemble

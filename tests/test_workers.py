@@ -102,10 +102,9 @@ def test_no_team_of_threads_is_ever_made():
 torch.set_num_threads(6)
 from proc_nb.models.attention import *
 from proc_nb.models.gpt import *
-from proc_nb.models.hf import *
+from proc_nb.models.checkpoint import *
 from proc_nb.tasks.downstream import Haystack
 from proc_nb.files import *
-from proc_nb.models.checkpoint import *
 from proc_nb.train.loop import *
 task = Haystack(n_pairs=10)
 before = len(os.listdir('/proc/self/task'))
@@ -159,9 +158,8 @@ MAIN = '''import sys, torch
 from functools import partial
 from proc_nb.models.attention import *
 from proc_nb.models.gpt import *
-from proc_nb.models.hf import *
-from proc_nb.files import *
 from proc_nb.models.checkpoint import *
+from proc_nb.files import *
 from proc_nb.train.loop import *
 from proc_nb.tasks.core import Task
 from proc_nb.tasks.sequences import Identity

@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 import torch
 
 from ..results import keep, machine
-from ..models.hf import to_hf
+from ..models.checkpoint import to_hf
 from ..language.corpus import corpus, Corpus
 from ..language.model import language_model
 from ..language.plan import engine, flops_per_token, lm_config, LM_SIZES, peak_flops

@@ -17,9 +17,9 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from ..tasks.core import seeded
-from ..models.dropout import use_generator
+from ..models.attention import use_generator
 from ..models.gpt import GPT, GPTConfig
-from ..models.hf import to_hf
+from ..models.checkpoint import to_hf
 from ..train.workers import cores, in_step, progress
 from ..train.loop import fit
 from ..train.ensemble import fit_many

@@ -20,8 +20,7 @@ from tqdm.auto import tqdm
 from ..checks import choose, whole
 from ..files import *
 from ..tasks.core import Batch
-from ..models.checkpoint import load_model
-from ..models.hf import safe_pretrained
+from ..models.checkpoint import load_model, safe_pretrained
 from .gradients import HFCausalLM, padded_rows
 from .ekfac import EKFAC, fingerprint, rows_sha256
 from .estimate import estimate

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from ..checks import whole
 from ..results import keep, machine
 from ..tasks.core import Batch
-from ..models.dropout import eval_mode
+from ..models.attention import eval_mode
 from ..train.loop import fit
 from .capture import last_answer
 from .gradients import GradDot

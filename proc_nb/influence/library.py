@@ -19,7 +19,7 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Batch, seeded
-from ..models.dropout import eval_mode
+from ..models.attention import eval_mode
 from ..models.gpt import GPT, GPTConfig
 from ..train.loop import fit
 from .gradients import padded_rows

@@ -13,7 +13,7 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Batch, seeded, SPLITS, Task
-from ..models.dropout import eval_mode
+from ..models.attention import eval_mode
 from ..models.gpt import device_of, GPT, GPTConfig
 from ..train.ensemble import ManyRun
 from .capture import answer_cross_entropy, answer_outputs, each_loss

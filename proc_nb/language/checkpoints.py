@@ -16,8 +16,7 @@ import torch
 
 from ..files import load_json, sha256
 from ..models.gpt import GPT, GPTConfig
-from ..models.checkpoint import load_model
-from ..models.hf import from_hf
+from ..models.checkpoint import from_hf, load_model
 
 # %% ../../nbs/65_language.checkpoints.ipynb #4ead06c5
 def checkpoints(

@@ -19,7 +19,7 @@ from fastcore.basics import ifnone, store_attr
 from ..checks import between, choose, whole
 from ..files import full_disk, save_json, sha256
 from ..tasks.core import Batch, seeded, Task
-from ..models.dropout import dropout_from, eval_mode
+from ..models.attention import dropout_from, eval_mode
 from ..models.gpt import GPT, GPTConfig
 from ..train.loss import check_fit
 from ..train.run import param_groups, rate, Record, TrainConfig

@@ -16,7 +16,7 @@ import torch
 from ..checks import between, whole
 from ..tasks.core import seeded
 from ..models.gpt import GPT
-from ..models.hf import to_hf
+from ..models.checkpoint import to_hf
 from .tokenizers import Bytes, require, stored_tokenizer
 from .checkpoints import checkpoints, load_lm
 

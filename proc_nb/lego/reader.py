@@ -17,7 +17,7 @@ from ..tasks.core import Task, seeded
 from ..models.attention import Attention
 from ..models.gpt import *
 from ..models.transfer import transfer
-from ..models.hf import safe_pretrained
+from ..models.checkpoint import safe_pretrained
 from ..train.loop import Record, check_fit
 from ..train.zoo import load_zoo, zoo
 from .task import Lego

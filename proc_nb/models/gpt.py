@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checks import *
 from ..tasks.core import seeded
-from .dropout import *
 from .attention import *
 from .wired import EqualTokens, Wiring, wire
 

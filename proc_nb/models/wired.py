@@ -9,8 +9,8 @@ __all__ = ['EqualTokens', 'associate', 'same_weights', 'local_mix', 'Wiring', 'W
            'attention_flops', 'counted_flops', 'time_heads']
 
 # %% ../../nbs/22_models.wired.ipynb #f473bdf7
-import time
 from dataclasses import dataclass, replace
+from timeit import repeat
 
 import torch
 import torch.nn as nn
@@ -21,8 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..checks import whole
 from ..tasks.core import seeded
-from .dropout import use_generator
-from .attention import Attention, attend, attention_map, causal_mask, pick
+from .attention import attend, Attention, attention_map, causal_mask, pick, use_generator
 
 # %% ../../nbs/22_models.wired.ipynb #29b89d2e
 class EqualTokens:
@@ -230,12 +229,7 @@ def counted_flops(model, tokens):
 def _seconds(f, tries=3):
     "The shortest of `tries` calls, after one to warm up"
     f()
-    took = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        f()
-        took.append(time.perf_counter() - start)
-    return min(took)
+    return min(repeat(f, number=1, repeat=tries))
 
 # %% ../../nbs/22_models.wired.ipynb #0faf286a
 def time_heads(

@@ -11,7 +11,7 @@ __all__ = ['MEASURES', 'mean_length', 'loudness', 'effective_rank', 'written_ran
 import torch
 
 from ..tasks.core import Task, seeded
-from ..models.dropout import eval_mode
+from ..models.attention import eval_mode
 from ..models.gpt import GPT, device_of
 from ..train.scores import score
 from ..viz.probes import previous_score
