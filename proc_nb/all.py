@@ -24,13 +24,10 @@ from .tasks.controls import Mixture, RandomTokens, shuffled
 from .models.gpt import GPT, GPTConfig, PARTS, part_of
 from .models.checkpoint import from_hf, load_model, save_model, to_hf
 from .models.transfer import compose, perturb, rescale, transfer
-from .train.loss import evaluate
-from .train.run import TrainConfig
-from .train.loop import fit
+from .train.loss import evaluate, score
+from .train.loop import fit, TrainConfig
 from .train.ensemble import evaluate_many, fit_many
-from .train.scores import score
-from .train.zoo import load_zoo, start, zoo
-from .train.practice import RATES, fresh_rates, practise, race
+from .train.practice import fresh_rates, load_zoo, practise, race, RATES, start, zoo
 
 # %% ../nbs/92_all.ipynb #75c22a52
 from .results import stored, student, wilson

@@ -23,8 +23,7 @@ from .tasks.core import tasks
 from .models.checkpoint import save_model
 from .train.workers import pick_device, progress, workers_on
 from .train.loop import evaluate
-from .train.zoo import *
-from .train.practice import RATES, practise, race
+from .train.practice import *
 
 # %% ../nbs/90_cli.ipynb #336f6e61
 def summary(

@@ -59,7 +59,7 @@ def test_resumed_equals_uninterrupted(tmp_path_factory, stop, seed):
 @pytest.mark.parametrize('when', ['before', 'after', 'evaluating'])
 @pytest.mark.parametrize('many', [False, True])
 def test_an_interrupt_within_a_step_spoils_nothing(tmp_path, when, many, monkeypatch):
-    import proc_nb.train.ensemble as E, proc_nb.train.run as T
+    import proc_nb.train.ensemble as E, proc_nb.train.loop as T
     kind, module = (E.ManyRun, E) if many else (T.Run, T)
     kw = dict(warmup=2, eval_every=5, eval_rows=20, **(dict(seeds=[4]) if many else dict(seed=4)))
     def new(): return [GPT(GPTConfig(vocab_size=12, block_size=11), seed=1)]

@@ -13,7 +13,6 @@ from proc_nb.study import table as study_table
 from proc_nb.study.spec import task_label, to_spec
 from proc_nb.study.run import RunConfig, build_model, learning_of_parts
 from proc_nb.lego.experiments import STUDIES
-from proc_nb.train.zoo import *
 from proc_nb.train.practice import *
 
 RUNS = stored('needle')['runs']

@@ -7,8 +7,7 @@ from proc_nb.all import *
 from proc_nb.files import load_tensors, save_tensors
 from proc_nb.lego.task import Group
 from proc_nb.tasks.core import Preset, Presets
-from proc_nb.train.practice import add
-from proc_nb.train.zoo import Zoo
+from proc_nb.train.practice import Zoo
 from proc_nb.viz.plots import legend
 from proc_nb.viz.views import rule_page, token_chart
 from proc_nb.language.checkpoints import load_lm
@@ -194,7 +193,7 @@ def test_a_file_with_an_evil_name(tmp_path):
     z = Zoo(tmp_path)
     model = GPT(GPTConfig(vocab_size=12, block_size=11))
     model.task = None
-    add(z, model, 'fine', steps=3, accuracy=.5)
+    z.add(model, 'fine', steps=3, accuracy=.5)
     harmless(z)
 
 def test_an_answer_that_is_markup():

@@ -3,7 +3,7 @@ import re, pytest
 from lab_page import chromium
 from proc_nb.lab.replay import replay
 from proc_nb.lab.runner import Choices, LabRun
-from proc_nb.train.zoo import load_zoo
+from proc_nb.train.practice import load_zoo
 
 pytestmark = pytest.mark.browser
 

@@ -2,9 +2,8 @@
 import time, pytest, torch
 from lab_page import ARTEFACTS, chromium
 from proc_nb.tasks.core import seeded, tasks
-from proc_nb.train.practice import fresh_rates
-from proc_nb.train.run import Run
-from proc_nb.train.zoo import start
+from proc_nb.train.practice import fresh_rates, start
+from proc_nb.train.loop import Run
 from proc_nb.lab.browser import HOW, MATHS_JS, network_data, train_page
 from proc_nb.lab.runner import Frame
 

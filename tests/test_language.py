@@ -6,7 +6,7 @@ from pathlib import Path
 from proc_nb.language import experiments as asking, corpus as pretraining_corpus, plan as pretraining_plan, pretrain as pretraining, cli as pretraining_cli
 from proc_nb.all import *
 from proc_nb.models.gpt import part_of
-from proc_nb.train.scores import right_rows
+from proc_nb.train.loss import right_rows
 from proc_nb.commands import language as language_cli, pretrain as pretrain_cli
 from proc_nb.files import *
 from proc_nb.language.tokenizers import *

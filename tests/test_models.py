@@ -8,7 +8,7 @@ from proc_nb.lego.heads import accuracy_by_place, count_or_follow, flip_effect, 
 from proc_nb.models.wired import hardwire
 from proc_nb.tasks.core import seeded
 from proc_nb.train.ensemble import Ensemble
-from proc_nb.train.scores import generate, right_rows
+from proc_nb.train.loss import generate, right_rows
 from proc_nb.viz.views import guesses, look
 from proc_nb.influence.format import right_words
 from proc_nb.language.model import language_model

@@ -4,7 +4,7 @@ import numpy as np, pytest
 from proc_nb.all import *
 from proc_nb.tasks.core import seeded
 from proc_nb.viz.probes import sharpen
-from proc_nb.train.scores import score
+from proc_nb.train.loss import score
 
 SEEDS = 0, 10**10, 10**13, 2**63 - 1
 TINY = dict(steps=2, batch_size=4, eval_every=2, eval_rows=20)

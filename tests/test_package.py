@@ -57,8 +57,7 @@ def test_one_name_one_thing():
 
 def test_what_stays_on_the_cpu_unless_one_says_so():
     "What `ready` says of a GPU: a network that a page makes itself is not moved there by itself"
-    from proc_nb.train.zoo import start
-    from proc_nb.train.practice import practise, race
+    from proc_nb.train.practice import practise, race, start
     assert {inspect.signature(f).parameters['device'].default for f in (start, race, practise)} == {'cpu'}
 
 def test_import_is_quick_and_quiet():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from proc_nb.results import stored
 from proc_nb.study.reference import PUBLISHED
-from proc_nb.train.zoo import load_zoo
+from proc_nb.train.practice import load_zoo
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT/'tutorials').glob('0*.ipynb')) + sorted((ROOT/'nbs/explain').glob('*.ipynb'))

@@ -3,7 +3,7 @@ import pytest, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from proc_nb.all import *
 from proc_nb.train.loss import backward, by_length
-from proc_nb.train.run import rate, Run
+from proc_nb.train.loop import rate, Run
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 

@@ -13,7 +13,7 @@ from proc_nb.study.store import Store
 from proc_nb.study.jobs import ENGINES, Job
 from proc_nb.study.plan import JobQueue
 from proc_nb.files import load_tensors
-from proc_nb.train.run import Run
+from proc_nb.train.loop import Run
 from proc_nb.study.cli import named_study, parse_seeds
 
 RULE, TEST = Identity(3, n_symbols=9), Haystack(3)

@@ -25,7 +25,7 @@ from ..tasks.core import seeded
 from ..tasks.downstream import Haystack
 from ..models.gpt import GPT
 from ..train.workers import cores, pick_device, threads_of
-from ..train.run import Run
+from ..train.loop import Run
 from .ways import autograd, in_turns, LABELS, many, middle, ours, SETTINGS, sizes_for, timed, WAYS
 from .limits import floor, fused_peaks, fused_work, needed, peaks, step_parts
 

@@ -20,7 +20,7 @@ from ..tasks.downstream import Haystack
 from ..models.gpt import GPT, GPTConfig
 from ..train.workers import threads_of
 from ..train.loss import backward
-from ..train.run import Run
+from ..train.loop import Run
 from .ways import SETTINGS, timed
 
 # %% ../../nbs/94_dev.limits.ipynb #f639e7bd

@@ -18,8 +18,7 @@ from ..tasks.core import Batch, seeded, Task, tasks
 from ..models.gpt import GPT, part_of
 from ..models.transfer import perturb, transfer
 from ..train.loop import fit
-from ..train.zoo import start, zoo
-from ..train.practice import fresh_rates, RATES
+from ..train.practice import fresh_rates, RATES, start, zoo
 from .capture import linear_layers
 from .ekfac import EKFAC
 from .retrain import row_losses

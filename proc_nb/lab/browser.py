@@ -17,8 +17,7 @@ from ..viz.draw import Html, color
 from ..viz.plots import DASHES
 from ..tasks.core import seeded, tasks
 from ..models.gpt import GPT
-from ..train.practice import fresh_rates
-from ..train.zoo import start
+from ..train.practice import fresh_rates, start
 from .replay import *
 
 # %% ../../nbs/85_lab.browser.ipynb #77ff49b7

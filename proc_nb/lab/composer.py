@@ -24,8 +24,7 @@ from ..train.background import Runner
 from ..train.workers import in_step
 from ..train.loop import Record, fit
 from ..train.ensemble import fit_many
-from ..train.zoo import load_zoo, start, zoo
-from ..train.practice import RATES, fresh_rates
+from ..train.practice import fresh_rates, load_zoo, RATES, start, zoo
 from .runner import CONTROL
 from .transfer_lab import SMALL
 

@@ -18,8 +18,7 @@ from ..viz.draw import Html, color, esc, svg
 from ..viz.panel import *
 from ..tasks.core import tasks
 from ..train.background import Runner
-from ..train.practice import RATES, race
-from ..train.zoo import zoo
+from ..train.practice import race, RATES, zoo
 from .runner import PRESETS
 from .transfer_lab import SMALL
 

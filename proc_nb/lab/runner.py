@@ -19,9 +19,8 @@ from ..checks import between, choose, to_python, whole
 from ..tasks.core import seeded, tasks
 from ..models.gpt import GPT, PARTS
 from ..train.loop import fit
-from ..train.practice import RATES, fresh_rates
+from ..train.practice import *
 from ..train.workers import in_step, workers_on
-from ..train.zoo import *
 from ..viz.draw import Html
 from ..viz.plots import line_key, styles
 from ..viz.probes import answer_score, previous_score

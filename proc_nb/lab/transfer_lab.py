@@ -26,8 +26,7 @@ from ..tasks.core import tasks
 from ..models.gpt import GPT, GPTConfig
 from ..models.checkpoint import load_model, save_model
 from ..train.background import Runner, turn_lock
-from ..train.zoo import *
-from ..train.practice import practise
+from ..train.practice import *
 from ..viz.views import RowView, network
 from .runner import *
 from .panel import *

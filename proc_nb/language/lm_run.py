@@ -21,9 +21,8 @@ from ..files import full_disk, save_json, sha256
 from ..tasks.core import Batch, seeded, Task
 from ..models.attention import dropout_from, eval_mode
 from ..models.gpt import GPT, GPTConfig
-from ..train.loss import check_fit
-from ..train.run import param_groups, rate, Record, TrainConfig
-from ..train.scores import right_rows
+from ..train.loss import check_fit, right_rows
+from ..train.loop import param_groups, rate, Record, TrainConfig
 from .tokenizers import store_tokenizer
 from .corpus import Corpus
 from .model import own_document

@@ -20,7 +20,7 @@ from ..tasks.core import Task
 from ..tasks.controls import warm_task
 from ..models.gpt import GPT
 from ..models.transfer import transfer
-from ..train.run import SCHEDULES
+from ..train.loop import SCHEDULES
 from ..study.spec import code_hash
 from .tokenizers import require
 from .corpus import corpus

@@ -29,7 +29,7 @@ from ..tasks.core import Task, seeded
 from ..models.gpt import GPT, device_of
 from ..models.transfer import perturb
 from ..models.wired import counted_flops, hardwire, time_heads
-from ..train.zoo import zoo
+from ..train.practice import zoo
 from .task import Lego
 from .reader import *
 from .heads import *

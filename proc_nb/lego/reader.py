@@ -19,7 +19,7 @@ from ..models.gpt import *
 from ..models.transfer import transfer
 from ..models.checkpoint import safe_pretrained
 from ..train.loop import Record, check_fit
-from ..train.zoo import load_zoo, zoo
+from ..train.practice import load_zoo, zoo
 from .task import Lego
 
 # %% ../../nbs/51_lego.reader.ipynb #11dfb2cb

@@ -22,8 +22,7 @@ from ..tasks.core import check_seed, tasks
 from ..tasks.controls import shuffled
 from ..train.workers import progress as progress_bar, workers_on
 from ..train.loop import SCHEDULES
-from ..train.zoo import load_zoo
-from ..train.practice import RECIPES, recipe_for, rule_of
+from ..train.practice import load_zoo, recipe_for, RECIPES, rule_of
 from .table import SMALL, Table, differing, flat_settings, only_given
 from .spec import code_hash, from_spec, to_spec, unshuffled
 from .run import RunConfig, Source, check_run, network_config, normal_parts, part_names, weights_hash

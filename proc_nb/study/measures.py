@@ -13,7 +13,7 @@ import torch
 from ..tasks.core import Task, seeded
 from ..models.attention import eval_mode
 from ..models.gpt import GPT, device_of
-from ..train.scores import score
+from ..train.loss import score
 from ..viz.probes import previous_score
 
 # %% ../../nbs/411_study.measures.ipynb #119b9955

@@ -22,7 +22,7 @@ from ..viz.draw import esc
 from ..tasks.core import Task
 from ..models.gpt import GPT
 from ..train.workers import pick_device
-from ..train.run import Run
+from ..train.loop import Run
 from ..train.ensemble import ManyRun
 from ..train.practice import practice_fit
 from .table import SMALL, key, settings_text

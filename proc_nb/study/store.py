@@ -15,7 +15,7 @@ from pathlib import Path
 from ..files import parse_json, write_atomic
 from ..models.gpt import GPT
 from ..models.checkpoint import load_model, save_model
-from ..train.zoo import load_zoo
+from ..train.practice import load_zoo
 from .measures import measures
 from .spec import from_spec
 from .table import CELL, Table

@@ -28,7 +28,7 @@ from ..models.attention import one_each, pick, standard
 from ..models.gpt import *
 from .workers import threads_for
 from .loss import *
-from .run import *
+from .loop import *
 
 # %% ../../nbs/33_train.ensemble.ipynb #81761b89
 class Members(nn.Module):

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient, and the accuracy on held-out rows
+"""The loss of a batch and its gradient, accuracy on held-out rows, and three ways to say how well a test was passed
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/train.loss.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.loss.html.md"""
 
 # %% auto #0
 __all__ = ['HOOKS', 'check_fit', 'holds_answers', 'by_length', 'groups_of', 'fused_page', 'in_one', 'backward', 'evaluate',
-           'fixed_loss', 'fixed_inputs', 'can_record']
+           'fixed_loss', 'fixed_inputs', 'can_record', 'generate', 'right_rows', 'score']
 
 # %% ../../nbs/320_train.loss.ipynb #5f360753
 import warnings
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import ifnone
 
+from ..checks import choose
 from ..tasks.core import *
 from ..models.attention import is_standard, one_each, pick
 from ..models.gpt import *
@@ -148,3 +149,51 @@ def can_record(
     ours = all(o.__module__.split('.')[0] in ('torch', 'proc_nb') for o in [*map(type, modules), *hooks])
     own_forward = any('forward' in vars(m) for m in modules) # of one object, not of its class
     return ours and not own_forward and not has_dropout(model)
+
+# %% ../../nbs/320_train.loss.ipynb #b8ed66df
+@torch.no_grad()
+def generate(
+    model, # The model to ask; it answers in evaluation mode
+    batch:Batch # Rows whose answered positions (`score_mask`) are to be written
+) -> torch.Tensor: # int64 [n, T]: the rows, with the model's answers
+    "Fill in each answer greedily, one token at a time"
+    tokens,mask = batch.tokens.clone(),batch.score_mask[:, :-1]
+    with eval_mode(model):
+        for t in mask.any(0).nonzero().flatten().tolist():
+            at = torch.zeros_like(batch.score_mask[:, :t+1])
+            at[:, t] = mask[:, t]
+            tokens[at[:, t], t + 1] = model(tokens[:, :t+1], at=at).argmax(-1)
+    return tokens
+
+# %% ../../nbs/320_train.loss.ipynb #083cdfab
+@torch.no_grad()
+def right_rows(
+    model, # The model to ask
+    batch:Batch # Rows to answer
+) -> torch.Tensor: # bool [n]
+    "Which rows are answered right from the first scored position to the last"
+    ok = torch.ones_like(batch.score_mask)
+    with eval_mode(model): said = model(batch.tokens, at=batch.score_mask).argmax(-1)
+    ok[batch.score_mask] = said == batch.targets[batch.score_mask]
+    return ok.all(1)
+
+# %% ../../nbs/320_train.loss.ipynb #c2fcdff8
+def score(
+    model, # The model to test
+    task:Task, # What it is tested on
+    metric:str='corrected', # 'corrected', 'paper' or 'exact'
+    n:int=1000, # Rows
+    split:str='test', # Which rows
+    seed:int=0 # Seed of the draw
+) -> float: # Share that is right, 0 to 1
+    "Share of right tokens ('corrected', 'paper') or of right answers ('exact')"
+    choose('metric', metric, [*METRICS, 'exact'])
+    b = task.sample(n, seeded(seed, device=device_of(model)), split)
+    b = b.rescored('corrected' if metric == 'exact' else metric)
+    right = right_rows(model, b) if metric == 'exact' else _right_tokens(model, b)
+    return float(right.float().mean())
+
+# %% ../../nbs/320_train.loss.ipynb #77c1deb6
+@torch.no_grad()
+def _right_tokens(model, b):
+    with eval_mode(model): return model(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
