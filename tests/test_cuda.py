@@ -17,7 +17,7 @@ from proc_nb.cuda_graph import replayed
 from proc_nb.language.model import language_model
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun
-from proc_nb.study.store import Store
+from proc_nb.study.jobs import Store
 from proc_nb.study.plan import JobQueue, step_seconds
 from proc_nb.train.loop import Run
 from proc_nb.train.workers import pick_device

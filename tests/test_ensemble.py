@@ -65,7 +65,7 @@ def test_layers_of_ones_own_are_not_passed_over():
     for change in half, other_norm, own_forward:
         models = gpts(task, 2)
         change(models[1])
-        with pytest.raises(ValueError, match='Member 1 has layers of its own'): fit_many(models, task)
+        with pytest.raises(ValueError, match='Member 1 has layers or blocks of its own'): fit_many(models, task)
 
 def test_none_left_is_an_error():
     task = tasks['haystack'](n_pairs=4)

@@ -10,8 +10,7 @@ from proc_nb.tasks.controls import warm_task
 from proc_nb.influence import experiments as influence_study, repair
 from proc_nb.language import experiments as language
 from proc_nb.study import table as study_table
-from proc_nb.study.spec import task_label, to_spec
-from proc_nb.study.run import RunConfig, build_model, learning_of_parts
+from proc_nb.study.run import build_model, learning_of_parts, RunConfig, task_label, to_spec
 from proc_nb.lego.experiments import STUDIES
 from proc_nb.train.practice import *
 

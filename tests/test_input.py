@@ -14,7 +14,7 @@ from proc_nb.language.checkpoints import load_lm
 from proc_nb.lab.explorer import AttentionView, RuleExplorer
 from proc_nb.lab.transfer_lab import TransferLab
 from proc_nb.study.table import as_table
-from proc_nb.study.store import Store
+from proc_nb.study.jobs import Store
 
 sys.path.insert(0, str(Path(__file__).parent/'campaigns'))
 import fuzz

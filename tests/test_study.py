@@ -2,15 +2,13 @@
 import os, signal, subprocess, sys, time
 import pytest, torch
 from dataclasses import replace
-from proc_nb.study import grid, jobs, plan, store
+from proc_nb.study import grid, jobs, plan
 from proc_nb.all import *
 from proc_nb.results import RESULTS
 from proc_nb.study.reference import COMMANDS, heat_map
 from proc_nb.study.table import PAPERS, SMALL, cell_labels, start_text
-from proc_nb.study.spec import code_hash
-from proc_nb.study.run import RunConfig, build_model, learning_of_parts, weights_hash
-from proc_nb.study.store import Store
-from proc_nb.study.jobs import ENGINES, Job
+from proc_nb.study.run import build_model, code_hash, learning_of_parts, RunConfig, weights_hash
+from proc_nb.study.jobs import ENGINES, Job, Store
 from proc_nb.study.plan import JobQueue
 from proc_nb.files import load_tensors
 from proc_nb.train.loop import Run
@@ -96,7 +94,7 @@ def test_killed_and_continued(tmp_path):
 
 class Died(BaseException): "The process is gone"
 
-@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (store, 'save_model', 1), (Store, '_keep_rows', 1), (store.shutil, 'rmtree', 2)])
+@pytest.mark.parametrize('where,name,after', [(Run, 'save', 5), (jobs, 'save_model', 1), (Store, '_keep_rows', 1), (jobs.shutil, 'rmtree', 2)])
 def test_death_between_any_two_writes_changes_nothing(where, name, after, done, tmp_path, monkeypatch):
     real, calls = getattr(where, name), []
     def dies(*args, **kwargs):
@@ -265,7 +263,7 @@ def test_a_network_of_the_zoo_is_known_by_its_weights(tmp_path, monkeypatch):
         net = real(name)
         with torch.no_grad(): net.wte.weight.add_(1)
         return net
-    for m in grid, store: monkeypatch.setattr(m, 'load_zoo', other)
+    for m in grid, jobs: monkeypatch.setattr(m, 'load_zoo', other)
     assert study().runs[0].id != rows[0]['id']
     with pytest.raises(ValueError, match='not the one that this study was made with'): Study.run(before, tmp_path/'new', progress=False)
 
@@ -350,7 +348,7 @@ SENDER = """import sys
 from ray import cloudpickle
 from proc_nb.all import *
 from proc_nb.study.plan import JobQueue
-from proc_nb.study.store import Store
+from proc_nb.study.jobs import Store
 @register('rule')
 class Mine(Task):
     def __init__(self, length=4): self.seq_len, self.pad, self.token_names = length, 0, [str(i) for i in range(30)]
@@ -466,7 +464,7 @@ def test_a_grid_beyond_measure_is_refused():
     with pytest.raises(ValueError, match='seeds must be a whole number from 1 to 100000, not 1000000'): small(seeds=1_000_000)
 
 def test_rows_carry_the_measures_of_their_networks(tmp_path):
-    from proc_nb.study.measures import MEASURES
+    from proc_nb.study.jobs import MEASURES
     from proc_nb.study.why import networks, why
     study = why(['identity', 'set'], seeds=2, steps=4, batch_size=8, practice_steps=4)
     table = study.run(tmp_path, workers=1)

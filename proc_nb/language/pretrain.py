@@ -21,7 +21,7 @@ from ..tasks.controls import warm_task
 from ..models.gpt import GPT
 from ..models.transfer import transfer
 from ..train.loop import SCHEDULES
-from ..study.spec import code_hash
+from ..study.run import code_hash
 from .tokenizers import require
 from .corpus import corpus
 from .model import language_model

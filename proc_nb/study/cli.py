@@ -15,8 +15,7 @@ from threading import current_thread, main_thread
 from ..checks import choose
 from ..train.workers import pick_device
 from .table import PAPERS, only_given
-from .grid import Study
-from .named import diagnostic, lengths, modular, spoilt, tour
+from .grid import diagnostic, lengths, modular, spoilt, Study, tour
 from .reference import published
 from .why import why
 

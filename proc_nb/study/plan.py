@@ -26,10 +26,8 @@ from ..train.loop import Run
 from ..train.ensemble import ManyRun
 from ..train.practice import practice_fit
 from .table import SMALL, key, settings_text
-from .spec import task_label
-from .run import PracticeConfig, build_model, learning_of_parts, network_config
-from .store import Store
-from .jobs import Job
+from .run import build_model, learning_of_parts, network_config, PracticeConfig, task_label
+from .jobs import Job, Store
 
 # %% ../../nbs/414_study.plan.ipynb #e97a950e
 def make_groups(

@@ -26,9 +26,8 @@ from ..viz.plots import DASHES, show
 from ..tasks.core import tasks
 from ..train.practice import rule_of
 from .table import *
-from .spec import task_label, to_spec
-from .grid import Study
-from .named import WIDE, the_tests
+from .run import task_label, to_spec
+from .grid import Study, the_tests, WIDE
 
 # %% ../../nbs/44_study.reference.ipynb #233c6403
 def _cells():

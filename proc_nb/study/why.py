@@ -16,7 +16,7 @@ from scipy.stats import norm, rankdata
 
 from ..checks import choose, whole
 from .grid import Study
-from .measures import MEASURES
+from .jobs import MEASURES
 from .table import as_table
 from .reference import Figure
 

@@ -13,7 +13,6 @@ __all__ = ['LAYERS', 'LISTS', 'PER_MEMBER', 'Members', 'MemberLinear', 'MemberNo
 import json, math, warnings
 from contextlib import nullcontext
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -88,11 +87,9 @@ def check_members(
         if not m.causal and not m.config.wired:
             raise ValueError(f'Member {i} looks both ways; rows of an ensemble are cut after their last answer, which '
                 f'only changes nothing for networks that look back.')
-        if not m.ordinary():
-            raise ValueError(f'Member {i} has blocks of its own, hard-wired ones perhaps; an ensemble is made of GPTs '
-                f'as they are made.')
-        if parts(m) != parts(GPT(m.config)):
-            raise ValueError(f'Member {i} has layers of its own; an ensemble is made of GPTs as they are made.')
+        if not m.ordinary() or parts(m) != parts(GPT(m.config)):
+            raise ValueError(f'Member {i} has layers or blocks of its own, hard-wired ones perhaps; an ensemble is '
+                f'made of GPTs as they are made.')
         check_tied(m)
 
 # %% ../../nbs/33_train.ensemble.ipynb #51985fd7
@@ -213,13 +210,13 @@ def evaluate_many(
     return (right / rows.score_mask.sum().double()).tolist()
 
 def _right_of_all(net, batch):
-    "`_hits` in groups"
-    return sum(_hits(net, b) for b in by_length(batch, 2500 if net.weights.is_cpu else 2**20, net.members))
-
-def _hits(net, b):
     "How many scored positions each member has right"
-    right = net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
-    return torch.zeros_like(b.tokens).masked_scatter(b.score_mask, right.long()).reshape(net.members, -1).sum(1)
+    total = 0
+    for b in by_length(batch, 2500 if net.weights.is_cpu else 2**20, net.members):
+        right = net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
+        hits = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, right.long())
+        total = total + hits.view(net.members, -1).sum(1)
+    return total
 
 # %% ../../nbs/33_train.ensemble.ipynb #dfdd3197
 def fixed_many(
@@ -298,7 +295,7 @@ class Records(Record):
 # %% ../../nbs/33_train.ensemble.ipynb #80110c97
 def out_of_memory(e): return isinstance(e, torch.OutOfMemoryError) or "can't allocate memory" in str(e)
 
-class ManyRun:
+class ManyRun(Run):
     "Training runs side by side, that can be stepped, saved and loaded"
     def __init__(self,
         models:list, # GPTs of one size, on one device
@@ -375,11 +372,6 @@ class ManyRun:
     def state(self):
         "The tensors that a step changes"
         return [self.net.weights, self.avg, self.sq, self.alive, self.t]
-
-    def _inputs(self, batch):
-        *rows,at = fixed_inputs(self.net, batch, self.several)
-        self.several = at.dtype == torch.bool
-        return *rows,at
 
     def _in_one(self, *inputs):
         loss = fixed_many(self.net, *inputs)
@@ -499,6 +491,4 @@ def fit_many(
 ): # Yields a `Records` per step
     "Train `models` side by side; each ends as if trained by `fit` with its seed"
     run = ManyRun(models, task, seeds, config, steps=steps, batch_size=batch_size, lr=lr, **settings)
-    checkpoint = Path(run_dir)/'checkpoint.safetensors' if run_dir else None
-    if checkpoint and resume and checkpoint.exists(): run.load(checkpoint)
-    return records(run, checkpoint)
+    return records_in(run, run_dir, resume)

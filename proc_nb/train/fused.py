@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.fused.html.md"""
 # %% auto #0
 __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW',
            'KVW', 'PW', 'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF',
-           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'HOOKS', 'WIDEST', 'METHODS', 'NAMES', 'KEEP',
-           'ROOM', 'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through',
-           'in_order', 'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
+           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'WIDEST', 'METHODS', 'NAMES', 'KEEP', 'ROOM',
+           'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order',
+           'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
            'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
@@ -26,7 +26,7 @@ from filelock import FileLock
 from numba import njit
 
 from ..tasks.core import Batch
-from ..models.attention import Attention
+from ..models.attention import Attention, HOOKS
 from ..models.gpt import *
 from .tiles import *
 from .kernels import *
@@ -339,7 +339,6 @@ def compiled():
 
 # %% ../../nbs/31_train.fused.ipynb #f0500090
 PLAIN = {type(m) for m in GPT(GPTConfig(2, 2)).modules()}
-HOOKS = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
 WIDEST = 64
 
 def code_of(kind, name):
@@ -453,9 +452,6 @@ def _plan(T, c):
     keep = 4 * LANES * H * T * ((T + 1) * (layers - 1) // 2 + T) <= KEEP
     return *layout(T, T, vocab, layers, C, H, keep),keep
 
-# %% ../../nbs/31_train.fused.ipynb #f0500096
-def _empty(*shape): return np.empty(shape, np.int64)
-
 # %% ../../nbs/31_train.fused.ipynb #ba2e7523
 @torch.no_grad()
 def fused_lines(
@@ -469,7 +465,7 @@ def fused_lines(
     vocab,places,layers,C,_ = sizes
     n,T = batches[0][0].shape
     k,size,keep = _plan(T, (vocab, layers, C, heads))
-    room = ROOM.floats(size),k,_empty(6, max(T + 2, LANES)),_empty(n),_empty(n)
+    room = ROOM.floats(size),k,*(np.empty(s, np.int64) for s in ((6, max(T + 2, LANES)), n, n))
     grads = torch.zeros_like(weights) if learn else weights
     losses = torch.zeros(len(weights), dtype=torch.float64)
     right = torch.zeros(len(weights), dtype=torch.int64)
@@ -498,10 +494,6 @@ def fused_step(
     done = fused_lines(line, sizes_of(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
     if done is None: return None
     losses,right,grads = done
-    if learn: _hand_over(params, grads[0])
-    return losses[0].float(),int(right[0])
-
-def _hand_over(params, grads):
-    "Give each parameter its part of the flat gradient"
-    for p,g in zip(params, grads.split([p.numel() for p in params])):
+    for p,g in zip(params, grads[0].split([p.numel() for p in params]) if learn else ()):
         if p.requires_grad: p.grad = g.view_as(p) if p.grad is None else p.grad + g.view_as(p)
+    return losses[0].float(),int(right[0])

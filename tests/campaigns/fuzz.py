@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.n
     from proc_nb.influence import cli as influence_cli
     from proc_nb.study import grid as study, cli as study_cli
     from proc_nb.study.run import parse_control
-    from proc_nb.study.store import Store
+    from proc_nb.study.jobs import Store
 
 WORDS = ValueError, KeyError, OSError, FloatingPointError, ImportError
 LIMIT, MEMORY = 10, 2**31

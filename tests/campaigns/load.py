@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil, torch
 from proc_nb.all import *
 from proc_nb.study import grid as study
-from proc_nb.study.store import Store
+from proc_nb.study.jobs import Store
 from proc_nb.commands import demo
 from proc_nb.lab.transfer_lab import TransferLab
 
