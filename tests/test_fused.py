@@ -219,8 +219,8 @@ def test_several_threads_at_once():
 
 def test_without_numba():
     code = ("import sys; sys.modules['numba'] = None\n"
-        "from proc_nb.all import *\n"
-        "task = tasks['haystack'](n_pairs=3)\n"
+        "from proc_nb.models.gpt import GPT, GPTConfig; from proc_nb.tasks.downstream import Haystack; from proc_nb.train.loop import fit\n"
+        "task = Haystack(n_pairs=3)\n"
         "model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len))\n"
         "print([r.loss > 0 for r in fit(model, task, 2, 8)], 'proc_nb.train.fused' in sys.modules)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -8,6 +8,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/models.transfer.html.md"""
 __all__ = ['EMBED', 'plan', 'Report', 'transfer', 'rescale', 'compose', 'perturb']
 
 # %% ../../nbs/24_models.transfer.ipynb #e991f440
+from dataclasses import dataclass
+
 import torch
 from fastcore.basics import ifnone
 
@@ -41,12 +43,12 @@ def _check_layers(part, layers, names):
         if l not in have: raise ValueError(f'Part {part!r} has no layer {l!r}. It has: {have or "no layers at all"}.')
 
 # %% ../../nbs/24_models.transfer.ipynb #3c8c3867
+@dataclass
 class Report:
     "What a transfer copied"
-    def __init__(self,
-        moved:dict, # Parameter name -> numbers copied
-        sizes:dict # Parameter name -> numbers it has
-    ): self.moved,self.sizes = moved,sizes
+    moved:dict # Parameter name -> numbers copied
+    sizes:dict # Parameter name -> numbers it has
+
     def shares(self):
         "Part -> share of its numbers that were copied"
         def tot(d, p): return sum(v for k,v in d.items() if part_of(k) == p)

@@ -16,17 +16,18 @@ from itertools import product
 
 from fastcore.basics import ifnone
 
-from ..checks import between, choose, to_python, whole
+from ..checks import choose, to_python, whole
 from ..files import folder_lock
 from ..viz.draw import esc
 from ..tasks.core import check_seed, tasks
 from ..tasks.controls import shuffled
 from ..train.workers import workers_on
 from ..train.workers import progress as progress_bar
-from ..train.loop import SCHEDULES
+from ..train.loop import TrainConfig
 from ..train.practice import load_zoo, recipe_for, RECIPES, rule_of
 from .table import differing, flat_settings, only_given, PAPERS, SMALL, Table
-from .run import check_run, code_hash, from_spec, network_config, normal_parts, part_names, RunConfig, Source, to_spec, unshuffled, weights_hash
+from .run import check_run, code_hash, from_spec, network_config, normal_parts, part_names
+from .run import RunConfig, Source, to_spec, unshuffled, weights_hash
 from .jobs import ENGINES, Store
 from .plan import JobQueue, Plan
 
@@ -80,16 +81,13 @@ class Study:
         test_rows:int=2000 # Rows of the test split that are answered at the end
     ):
         steps = whole('steps', steps, 1)
-        self.settings = dict(steps=steps,
-            batch_size=whole('batch_size', batch_size, 1),
+        config = TrainConfig(steps, batch_size, lr, weight_decay=weight_decay, warmup=warmup, schedule=schedule,
+            decay_steps=steps, eval_every=ifnone(eval_every, max(1, steps // 20)))
+        kept = 'steps batch_size lr weight_decay warmup schedule eval_every'.split()
+        self.settings = dict({k: getattr(config, k) for k in kept},
             practice=choose('kind of practice', practice, ['fresh', 'zoo']),
             rates=choose('kind of rates', rates, ['fresh', 'equal']),
-            lr=between('lr', lr, 0),
-            warmup=whole('warmup', warmup, 0),
-            schedule=choose('schedule', schedule, SCHEDULES),
-            weight_decay=between('weight_decay', weight_decay, 0, ends=True),
             shape={**SMALL, **shape},
-            eval_every=whole('eval_every', ifnone(eval_every, max(1, steps // 20)), 1),
             test_rows=whole('test_rows', test_rows, 1))
         self.recipe = choose('recipe', recipe, RECIPES)
         self.practice_with = {**ifnone(practice_with, {}), **only_given(lr=practice_lr)}

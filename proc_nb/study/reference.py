@@ -12,6 +12,7 @@ __all__ = ['PUBLISHED', 'COMMANDS', 'COMPARED', 'LARGE', 'FEW', 'APART', 'WIDEST
 
 # %% ../../nbs/44_study.reference.ipynb #784c90d9
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import altair as alt
@@ -241,16 +242,12 @@ def compare(
     return out
 
 # %% ../../nbs/44_study.reference.ipynb #6a78ee00
+@dataclass
 class Figure:
     "A chart and its table twin"
-    def __init__(self,
-        chart, # An Altair chart
-        table:Html, # Its figures
-        label:str # What a screen reader says
-    ):
-        self.chart = chart
-        self.table = table
-        self.label = label
+    chart:object # An Altair chart
+    table:Html # Its figures
+    label:str # What a screen reader says
 
     def _repr_html_(self):
         figures = f'<details><summary>The figures</summary>{self.table.markup}</details>'

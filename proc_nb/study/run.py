@@ -19,6 +19,7 @@ import torch
 from fastcore.basics import ifnone
 
 from ..checks import choose
+from ..files import tensors_sha256
 from ..tasks.core import seeded, SPLITS, Task, tasks
 from ..models.gpt import GPT, GPTConfig, PARTS
 from ..models.transfer import compose, perturb, Report, rescale, transfer
@@ -283,11 +284,7 @@ def weights_hash(
     model # Any module
 ) -> str: # 12 hexadecimal digits
     "A hash of a network's weights"
-    sha = hashlib.sha256()
-    for k,v in sorted(model.state_dict().items()):
-        sha.update(f'{k} {v.dtype} {list(v.shape)}'.encode())
-        sha.update(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()[:12]
+    return tensors_sha256({k: v.detach().cpu() for k,v in model.state_dict().items()}, '')[:12]
 
 # %% ../../nbs/411_study.run.ipynb #4380d885
 def apply_control(
