@@ -11,15 +11,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 BOOKS = {re.sub(r'^\d+_', '', p.stem): p for p in (ROOT/'nbs').glob('[0-9]*.ipynb')}
 MODULES = {'tasks.core': 'test_tasks test_samplers', 'tasks.brackets': 'test_tasks test_samplers',
-    'tasks.sequences': 'test_tasks test_samplers', 'tasks.stack': 'test_tasks test_samplers',
-    'tasks.automata': 'test_tasks test_samplers', 'tasks.haystack': 'test_tasks test_samplers',
-    'tasks.arithmetic': 'test_tasks test_samplers', 'tasks.controls': 'test_tasks',
-    'models.transfer': 'test_transfer', 'models.gpt': 'test_hf', 'train.scores': 'test_honest',
+    'tasks.sequences': 'test_tasks test_samplers', 'tasks.downstream': 'test_tasks test_samplers', 'tasks.controls': 'test_tasks',
+    'models.transfer': 'test_transfer', 'models.gpt': 'test_hf', 'train.loss': 'test_honest',
     'results': 'test_honest'}
 PICK = {'tasks.core': 'split or contract or nonsense or generator or impossible', 'tasks.brackets': 'dyck',
-    'tasks.sequences': 'identity or reverse or sort or set or union or delete', 'tasks.stack': 'stack',
-    'tasks.automata': 'eca', 'tasks.haystack': 'haystack', 'tasks.arithmetic': 'addition or multiplication',
-    'tasks.controls': 'shuffled or random or mixture', 'train.scores': 'hand',
+    'tasks.sequences': 'identity or reverse or sort or set or union or delete or stack or eca',
+    'tasks.downstream': 'haystack or addition or multiplication or sorting',
+    'tasks.controls': 'shuffled or random or mixture', 'train.loss': 'hand',
     'results': 'hand or interval or tables_say or quantiles'}
 LIMIT = 90
 
