@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.corpus.html.md"""
 
 # %% auto #0
 __all__ = ['SPLIT_NAMES', 'PASSAGE', 'KEPT', 'SHARED', 'HOW_HELD_OUT', 'document_key', 'split_by_key', 'document_fingerprint',
-           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'bpe_size', 'file_lock',
-           'corpus', 'read_corpus']
+           'clusters', 'Clusters', 'HeldOut', 'Writer', 'prepare', 'Corpus', 'cache_folder', 'file_lock', 'corpus',
+           'read_corpus']
 
 # %% ../../nbs/62_language.corpus.ipynb #2547f74f
 import hashlib, json, math, os, platform, re, shutil, sys, unicodedata
@@ -387,12 +387,6 @@ class _Some:
             if self.left < 0: return
 
 # %% ../../nbs/62_language.corpus.ipynb #ef0b0c42
-def bpe_size(spec):
-    "The tokens that a tokenizer called 'bpe' or 'bpe:2048' is to have; None if it is called otherwise"
-    if spec != 'bpe' and not spec.startswith('bpe:'): return None
-    if not re.fullmatch('[0-9]{0,9}', spec[4:]): raise ValueError(f"A tokenizer 'bpe:N' has a whole number N of tokens, as in bpe:2048, not {spec[4:]!r}.")
-    return whole('tokens of bpe', int(spec[4:] or 2048), 257)
-
 def _tokenizer(spec, texts):
     "The tokenizer called `spec`; `texts` gives documents of the training split to learn from"
     if not isinstance(spec, str): return spec

@@ -26,8 +26,7 @@ from ..train.run import param_groups, rate, Record, TrainConfig
 from ..train.scores import right_rows
 from .tokenizers import store_tokenizer
 from .corpus import Corpus
-from .model import own_document
-from .checkpoints import checkpoint_about, checkpoint_io, checkpoints
+from .model import checkpoint_about, checkpoint_io, checkpoints, own_document
 
 # %% ../../nbs/65_language.lm_run.ipynb #65bfd635
 def rows_for(

@@ -24,9 +24,8 @@ from ..train.run import SCHEDULES
 from ..study.spec import code_hash
 from .tokenizers import require
 from .corpus import corpus
-from .model import language_model
 from .plan import engine, flops_per_token, gpu_of, GPUS, lm_config, LM_SIZES, peak_flops, Plan
-from .checkpoints import as_lm, checkpoint_about, checkpoints, load_lm
+from .model import as_lm, checkpoint_about, checkpoints, language_model, load_lm
 from .lm_run import LMRecord, LMRun, peak_memory, shared_by
 
 # %% ../../nbs/65_language.pretrain.ipynb #d37e9bff
