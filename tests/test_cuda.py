@@ -388,5 +388,5 @@ def test_a_step_of_a_language_model(gpu):
         def clip_grad_norm_(self, ps, c): return nn.utils.clip_grad_norm_(ps, c)
         def unwrap_model(self, m): return m
     for kw in {}, dict(dropout=.2), dict(dropout=.2, remat=True):
-        run = LMRun(language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True, **kw)), NEEDLE, Engine(), 4, warmup=1)
+        run = LMRun(language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True, **kw)), NEEDLE, Engine(), batch_size=4, warmup=1)
         assert all(l < 10 for l in (run.step(), run.step()))

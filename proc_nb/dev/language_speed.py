@@ -38,7 +38,7 @@ def ours_lm(
     device='cpu', bf16=False, **kwargs # Where, half precision?, and arguments of `LMRun`
 ): # A function that does `n` steps and gives their seconds
     "Steps of this package"
-    run = LMRun(language_model(lm_config(size, data.vocab_size, data.seq_len)), data, engine(device, bf16), rows, warmup=10, **kwargs)
+    run = LMRun(language_model(lm_config(size, data.vocab_size, data.seq_len)), data, engine(device, bf16), batch_size=rows, warmup=10, **kwargs)
     def go(n): return _between([(run.step(), _now(device))[1] for _ in range(n + 1)])
     go.run = run
     return go

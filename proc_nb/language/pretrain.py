@@ -95,6 +95,7 @@ class Pretraining:
         for k in 'schedule warm_schedule'.split(): choose(k, getattr(self, k), SCHEDULES)
         self.source = rule if isinstance(rule, torch.nn.Module) else None
         self.task,self.kwargs = None if self.source else warm_task(rule, length),kwargs
+        self.both = dict(kwargs, micro=micro, seed=seed) # of both phases
         self.config = lm_config(size, data.vocab_size, data.seq_len, remat=remat, dropout=dropout)
         for k in 'train','validation': data.needs(k)
         self.signals,self.skill,self.practised = Signals(),None,None
@@ -187,13 +188,13 @@ class Pretraining:
     def _warm_run(self):
         how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay)
         model = language_model(self.warm_config(), seed=self.seed + 1)
-        return LMRun(model, self.task, self.acc, self.warm_batch, self.micro, self.warm_lr, seed=self.seed, **how, **self.kwargs)
+        return LMRun(model, self.task, self.acc, batch_size=self.warm_batch, lr=self.warm_lr, **how, **self.both)
     def _language_run(self, folder, origin):
         last = self._last(folder)
         begun = checkpoint_about(last)['run'].get('decay_steps') if last else None
         how = dict(warmup=self.warmup, schedule=self.schedule, floor=self.floor, weight_decay=self.weight_decay)
         if self.schedule != 'constant': how['decay_steps'] = self.decay_steps or begun or self.steps
-        return LMRun(self.begin(), self.data, self.acc, self.batch_size, self.micro, self.lr, seed=self.seed, origin=origin, **how, **self.kwargs)
+        return LMRun(self.begin(), self.data, self.acc, origin=origin, batch_size=self.batch_size, lr=self.lr, **how, **self.both)
     def _last(self, folder):
         "The checkpoint to go on from, or None"
         return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
@@ -211,8 +212,8 @@ class Pretraining:
             about = run.load(last)
             saved,self.skill = about['done'],about.get('skill')
         self._cut_log(name, run.done)
-        over = run.schedule != 'constant' and run.decay_steps <= run.done < steps and not run.now
-        if over: raise ValueError(f'The learning rate of this run came to zero at step {run.decay_steps}: more steps would change nothing. Begin another run from it with --init {self.run_dir} (init), or keep a rate at the end with --floor.')
+        over = run.settings.schedule != 'constant' and run.settings.decay_steps <= run.done < steps and not run.now
+        if over: raise ValueError(f'The learning rate of this run came to zero at step {run.settings.decay_steps}: more steps would change nothing. Begin another run from it with --init {self.run_dir} (init), or keep a rate at the end with --floor.')
         return saved
     def _phase(self, name, run, steps, folder):
         "The steps of one phase: measure, save, report"
@@ -248,7 +249,7 @@ class Pretraining:
         "What a step gave, logged"
         speed = run.seen / max(run.spent, 1e-9)
         mfu = speed * flops_per_token(run.config) / (self.peak * self.acc.num_processes)
-        tokens,waiting = run.done * run.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
+        tokens,waiting = run.done * run.settings.batch_size * run.task.seq_len,run.waited / max(run.spent, 1e-9)
         more = dict(skill=self.skill if name == 'warm-up' else None, norm=round(run.norm, 6), memory=peak_memory(self.acc.device))
         rec = LMRecord(name, run.done, loss, tokens, run.used, time.perf_counter() - self.began, speed, mfu, waiting, found, **more)
         if self.run_dir and self.acc.is_main_process:
@@ -311,7 +312,7 @@ def provenance(
     data = dict(corpus=p.data.about['source'], sha256=p.data.sha256, tokenizer=p.data.tokenizer.about)
     where = dict(device=p.acc.device.type, hardware=chip, processes=p.acc.num_processes, threads=torch.get_num_threads())
     how = dict(size=p.size, rule=repr(p.task), parts=_listed(p.parts), seed=p.seed, steps=p.steps, warm_steps=p.warm_steps if p.task else 0)
-    how.update(run=p.run.about(), passes=p.run.done * p.run.batch_size / p.data.n_rows())
+    how.update(run=p.run.about(), passes=p.run.done * p.run.settings.batch_size / p.data.n_rows())
     return dict(**data, **where, **how, python=platform.python_version(), torch=torch.__version__)
 
 # %% ../../nbs/65_language.pretrain.ipynb #18048f3f
