@@ -39,18 +39,21 @@ def _watch(p, records):
             if not p.acc.is_main_process: continue
             first = rec.step - 1 + before * (rec.phase == 'language')
             seen = sys.stderr is not None and sys.stderr.isatty()
-            if bar is None: bar = tqdm(total=p.steps + before, unit='step', mininterval=1 if seen else 30, initial=first, disable=sys.stderr is None)
+            if bar is None:
+                bar = tqdm(total=p.steps + before, unit='step', mininterval=1 if seen else 30, initial=first,
+                    disable=sys.stderr is None)
             bar.update(first + 1 - bar.n)
             bar.set_description(f'{rec.phase}: loss {rec.loss:.3f}, {rec.speed:,.0f} tokens/s')
-            if rec.accuracy is not None or rec.found: tqdm.write(f'{rec}, {rec.speed:,.0f} tokens/s, {rec.mfu:.0%} of the peak, {rec.waiting:.1%} spent on rows')
+            if rec.accuracy is not None or rec.found:
+                tqdm.write(f'{rec}, {rec.speed:,.0f} tokens/s, {rec.mfu:.0%} of the peak, {rec.waiting:.1%} '
+                    'spent on rows')
     if bar: bar.close()
     return rec
 
 # %% ../../nbs/68_language.cli.ipynb #4199df49
-_SAME = '''warm_batch warm_to warm_lr warm_ramp warm_schedule warm_weight_decay length init seed batch_size micro lr warmup schedule decay_steps floor weight_decay decay
-    clip dropout bf16 remat compile eval_every eval_rows save_every keep device resume'''.split()
+_SAME = '''warm_batch warm_to warm_lr warm_ramp warm_schedule warm_weight_decay length init seed batch_size micro lr
+    warmup schedule decay_steps floor weight_decay decay clip dropout bf16 remat compile eval_every eval_rows save_every keep device resume'''.split()
 
-# %% ../../nbs/68_language.cli.ipynb #55f46c2c
 def run_pretrain(
     o # The options of `pretrain`, as attributes
 ):
@@ -62,21 +65,20 @@ def run_pretrain(
         if p.acc.is_main_process: print(f'{p.data}\n{p.plan(p.acc.num_processes)}')
         _end(p, _watch(p, p.records()), o.out)
 
-# %% ../../nbs/68_language.cli.ipynb #d7267c71
 def _pretraining(o):
     "The run that options describe"
     size = LM_SIZES[choose('size', o.size, LM_SIZES)]
-    what = dict(name=o.corpus, block=ifnone(o.block, size.block_size), **{k: getattr(o, k) for k in 'tokenizer max_tokens shuffle packages kind'.split()})
+    what = dict(name=o.corpus, block=ifnone(o.block, size.block_size),
+        **{k: getattr(o, k) for k in 'tokenizer max_tokens shuffle packages kind'.split()})
     if not o.plan: data = _shared(o.device, **what)
     elif o.size in ('tiny', 'laptop') and (o.corpus in EMBEDDED or os.path.exists(o.corpus)): data = read_corpus(**what)
     else: data = Unread(o.corpus, o.tokenizer, what['block'])
     same = {k: getattr(o, k) for k in _SAME}
-    return Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out, betas=(o.beta1, o.beta2), isolate=not o.joined, **same)
+    return Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out, betas=(o.beta1,
+        o.beta2), isolate=not o.joined, **same)
 
-# %% ../../nbs/68_language.cli.ipynb #88a8918b
 def _many(s): return [o for o in s.split(',') if o]
 
-# %% ../../nbs/68_language.cli.ipynb #3c62427b
 def _shared(device, **what):
     "The corpus; the first process of each machine prepares it, and the others wait, for hours if need be"
     state = require('accelerate').PartialState
@@ -87,9 +89,12 @@ def _shared(device, **what):
 def _end(p, rec, out):
     "Say how it ended"
     if p.acc.is_main_process:
-        if rec is None and not p.news: print(f'This run is finished already: {out}. Use more --steps, another --out, or remove it to start again.')
+        if rec is None and not p.news:
+            print(f'This run is finished already: {out}. Use more --steps, another --out, or remove it to start again.')
         short = p.warm_to is not None and ifnone(p.practised, p.warm_to) < p.warm_to
-        if short: print(f'After all {p.warm_steps:,} steps of practice {p.practised:.1%} of the answers are right, not the {p.warm_to:.0%} that were asked for: use more --warm-steps.')
+        if short:
+            print(f'After all {p.warm_steps:,} steps of practice {p.practised:.1%} of the answers are right, not the '
+                f'{p.warm_to:.0%} that were asked for: use more --warm-steps.')
         print(f'Checkpoints: {Path(out)/"language"}   log: {Path(out)/"log.jsonl"}')
     p.acc.end_training()
 
@@ -109,11 +114,16 @@ def answer_pretrain(
         print(f'proc-nb-pretrain: {e}', file=sys.stderr)
         sys.exit(128 + e.number)
     except MISTAKES as e: sys.exit(f'proc-nb-pretrain: {e}')
-    except KeyboardInterrupt: sys.exit('proc-nb-pretrain: stopped before the step was done. What was saved is whole: go on from there with --resume.')
+    except KeyboardInterrupt:
+        sys.exit('proc-nb-pretrain: stopped before the step was done. What was saved is whole: go on from there with '
+            '--resume.')
     except RuntimeError as e:
-        if out_of_memory(e): sys.exit('proc-nb-pretrain: the memory is too small. Fewer rows at a time need less (--micro), and so do --remat and, on a GPU, --bf16. What was saved is whole: add --resume.')
+        if out_of_memory(e):
+            sys.exit('proc-nb-pretrain: the memory is too small. Fewer rows at a time need less (--micro), and so do '
+                '--remat and, on a GPU, --bf16. What was saved is whole: add --resume.')
         if not any(w in str(e) for w in ('onnection', 'NCCL', 'gloo', 'peer')): raise
-        sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). What was saved is whole: start it again with --resume.')
+        sys.exit(f'proc-nb-pretrain: another process of this run has died ({str(e).splitlines()[0][:160]}). What was '
+            'saved is whole: start it again with --resume.')
 
 # %% ../../nbs/68_language.cli.ipynb #1103c9c2
 def trained(
@@ -124,7 +134,8 @@ def trained(
     model,at = load_lm(path),(checkpoints(path/'language') or [path])[-1]
     tokenizer = stored_tokenizer(at)
     if tokenizer.vocab_size == model.config.vocab_size: return model.eval(),tokenizer
-    raise ValueError(f'The network in {path} has {model.config.vocab_size:,} tokens, its tokenizer {tokenizer.vocab_size:,}.')
+    raise ValueError(f'The network in {path} has {model.config.vocab_size:,} tokens, its tokenizer '
+        f'{tokenizer.vocab_size:,}.')
 
 # %% ../../nbs/68_language.cli.ipynb #8dd73b95
 def write_text(
@@ -156,7 +167,8 @@ def byte_tokenizer() -> object: # A `tokenizers.Tokenizer`
     others = [b for b in range(256) if b not in printed]
     names = {chr(b): b for b in printed} | {chr(256 + i): b for i,b in enumerate(others)}
     tok = Tokenizer(models.BPE(names, []))
-    tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),decoders.ByteLevel()
+    tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False,
+        use_regex=False),decoders.ByteLevel()
     tok.add_special_tokens([AddedToken('<|endoftext|>', special=True)])
     return tok
 

@@ -1,4 +1,4 @@
-"""A GPT for text: made here, or read from a checkpoint, from a folder of `transformers` or from what others have released
+"""A GPT for text: made here, or read from a checkpoint or from what others have published
 
 Docs: https://proc-nb.github.io/proc-nb/nbs/language.model.html.md"""
 
@@ -48,7 +48,6 @@ def checkpoints(
     "The whole checkpoints in a folder"
     return sorted(p for p in Path(folder).glob('step-*') if (p/'run.json').is_file())
 
-# %% ../../nbs/63_language.model.ipynb #64a58667
 def checkpoint_io(f, *args, **kwargs):
     "Without warnings, and with an interrupt as an interrupt"
     from torch.distributed.checkpoint import CheckpointException
@@ -59,17 +58,19 @@ def checkpoint_io(f, *args, **kwargs):
             if any(isinstance(o, KeyboardInterrupt) for o,_ in e.failures.values()): raise KeyboardInterrupt from None
             raise
 
-# %% ../../nbs/63_language.model.ipynb #4e934451
 def checkpoint_about(path):
     "run.json of a checkpoint, after a look at its files"
     path,rest = Path(path),f'Remove {path} to go on from the checkpoint before it.'
     try: about = load_json(path/'run.json')
     except ValueError as e: raise ValueError(f'{e} {rest}') from None
-    if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict): raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
+    if not isinstance(about.get('files'), dict) or not isinstance(about.get('run'), dict):
+        raise ValueError(f'{path/"run.json"} is not of a checkpoint. {rest}')
     for f,size in about['files'].items():
         have = (path/f).stat().st_size if (path/f).exists() else 0
-        if have != size: raise ValueError(f'{path/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. {rest}')
-        if about.get('sha256', {}).get(f) not in (None, sha256(path/f)): raise ValueError(f'{path/f} is damaged: its SHA-256 is not the recorded one. {rest}')
+        if have != size:
+            raise ValueError(f'{path/f} is {"cut short" if have else "missing"}: {have:,} of {size:,} bytes. {rest}')
+        if about.get('sha256', {}).get(f) not in (None, sha256(path/f)):
+            raise ValueError(f'{path/f} is damaged: its SHA-256 is not the recorded one. {rest}')
     return about
 
 # %% ../../nbs/63_language.model.ipynb #29635856
@@ -94,12 +95,14 @@ def _of_checkpoint(at):
         model = GPT(cfg)
         into = {f'model.{n}': p.detach() for n,p in model.named_parameters()}
         checkpoint_io(dcp.load, into, storage_reader=dcp.HuggingFaceStorageReader(str(at)), no_dist=True)
-    except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e: raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
+    except (KeyError, TypeError, RuntimeError, dcp.CheckpointException) as e:
+        raise ValueError(f'{at} does not hold the network it names: {str(e).splitlines()[-1]}') from None
     return model
 
 def refuse_oversized(at, cfg):
     "Raise ValueError if the sizes claim more weights than the files have bytes"
-    claimed,there = (12 * cfg.n_layer * cfg.n_embd + cfg.vocab_size + cfg.block_size) * cfg.n_embd,sum(f.stat().st_size for f in at.glob('*.safetensors'))
+    claimed,there = (12 * cfg.n_layer * cfg.n_embd + cfg.vocab_size
+        + cfg.block_size) * cfg.n_embd,sum(f.stat().st_size for f in at.glob('*.safetensors'))
     if claimed > there: raise ValueError(f'{at} claims {claimed:,} weights, but its files hold {there:,} bytes.')
 
 # %% ../../nbs/63_language.model.ipynb #a266fe4b
@@ -115,11 +118,14 @@ def _released(path):
     "The tensors of a released checkpoint under GPT-2's names; raises ValueError if they are not there"
     try: state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError: raise
-    except Exception as e: raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else is read.') from None
+    except Exception as e:
+        raise ValueError(f'{path} is not a file of plain tensors ({type(e).__name__}), and nothing else '
+            'is read.') from None
     def named(d): return isinstance(d, dict) and all(isinstance(k, str) for k in d)
     if not named(state): raise ValueError(f'{path} holds no tensors under names.')
     state = next((state[k] for k in ('model_state_dict', 'state_dict', 'model') if named(state.get(k))), state)
-    state = {re.sub(r'^(module\.|_orig_mod\.|model\.|transformer\.)+', '', k): v for k,v in state.items() if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
+    state = {re.sub(r'^(module\.|_orig_mod\.|model\.|transformer\.)+', '', k): v for k,v in state.items()
+        if not k.endswith(('.attn.bias', '.attn.masked_bias'))}
     missing = [k for k in ('wte.weight', 'wpe.weight', 'h.0.ln_1.weight') if not isinstance(state.get(k), torch.Tensor)]
     if missing: raise ValueError(f'{path} holds no GPT-2: there is no {missing[0]}.')
     return dict({'lm_head.weight': state['wte.weight']}, **state)
@@ -129,13 +135,14 @@ def load_released(
     path, # A .pth or .bin file
     n_head:int # Attention heads, such as the second number of '12_12_768'
 ) -> GPT: # The network
-    "Read a checkpoint in the format of the papers' released code; raises ValueError for anything that is not tensors under GPT-2's names"
+    "Read a checkpoint of the papers' released code; raises ValueError for all but tensors under GPT-2's names"
     whole('n_head', n_head, 1)
     state = _released(path)
     try:
         gpt = GPT(_claimed(state, n_head, os.path.getsize(path)))
         gpt.load_state_dict({k: v.T if re.search(r'(c_attn|c_proj|c_fc)\.weight$', k) else v for k,v in state.items()})
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as e: raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as e:
+        raise ValueError(f'{path} does not hold a GPT-2: {e}') from None
     return as_lm(gpt)
 
 # %% ../../nbs/63_language.model.ipynb #cf9fef35
@@ -143,7 +150,10 @@ def _claimed(state, n_head, size):
     "The sizes that tensors claim; raises ValueError if a file of `size` bytes cannot hold such a network"
     own = [v for k,v in state.items() if k != 'lm_head.weight' or v.data_ptr() != state['wte.weight'].data_ptr()]
     there,used = sum(v.numel() for v in own),sum(v.numel() * v.element_size() for v in own)
-    layers,(vocab,width),length = {layer_of(k) for k in state} - {None},state['wte.weight'].shape,len(state['wpe.weight'])
+    layers,(vocab,width),length = {layer_of(k)
+        for k in state} - {None},state['wte.weight'].shape,len(state['wpe.weight'])
     claimed = (12 * (1 + max(layers)) * width + vocab + length) * width
-    if used > size or claimed > there: raise ValueError(f'it claims {claimed:,} weights and {used:,} bytes; the file holds {there:,} weights and {size:,} bytes.')
+    if used > size or claimed > there:
+        raise ValueError(f'it claims {claimed:,} weights and {used:,} bytes; the file holds {there:,} weights and '
+            f'{size:,} bytes.')
     return GPTConfig(vocab, length, 1 + max(layers), n_head, width)

@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.plan.html.md"""
 
 # %% auto #0
 __all__ = ['LM_SIZES', 'GPUS', 'MAPPED', 'LM_RECIPES', 'Size', 'lm_config', 'GPU', 'gpu_of', 'peak_flops', 'flops_per_token',
-           'Plan', 'counted_lm_flops', 'engine', 'Unread']
+           'Plan', 'engine', 'Unread']
 
 # %% ../../nbs/64_language.plan.ipynb #e1776834
 import contextlib, ctypes, importlib.util, math, os, time
@@ -33,7 +33,8 @@ class Size:
     batch_size:int # Rows in a step, over all processes
     lr:float # Learning rate
 
-LM_SIZES = {'tiny': Size(2, 4, 64, 128, 16, 2e-3), 'laptop': Size(4, 4, 128, 256, 16, 1e-3), '12-12-768': Size(12, 12, 768, 1024, 64, 5e-4),
+LM_SIZES = {'tiny': Size(2, 4, 64, 128, 16, 2e-3), 'laptop': Size(4, 4, 128, 256, 16, 1e-3), '12-12-768': Size(12, 12,
+    768, 1024, 64, 5e-4),
     '24-16-1024': Size(24, 16, 1024, 1024, 128, 5e-4), '24-16-2048': Size(24, 16, 2048, 1024, 256, 5e-4)}
 
 # %% ../../nbs/64_language.plan.ipynb #b225a7bb
@@ -56,7 +57,8 @@ class GPU:
     float32:float # Operations per second in float32
     gib:int # Memory
 
-GPUS = dict(H200=GPU(989e12, 67e12, 141), H100=GPU(989e12, 67e12, 80), A100=GPU(312e12, 19.5e12, 80), L40S=GPU(362e12, 91.6e12, 48),
+GPUS = dict(H200=GPU(989e12, 67e12, 141), H100=GPU(989e12, 67e12, 80), A100=GPU(312e12, 19.5e12, 80), L40S=GPU(362e12,
+    91.6e12, 48),
     L4=GPU(121e12, 30.3e12, 24), T4=GPU(65e12, 8.1e12, 16))
 
 def gpu_of(
@@ -89,7 +91,7 @@ def flops_per_token(
     cfg:GPTConfig, # Sizes of the network
     recomputed:bool=False # With the blocks' second forward pass, where activations are recomputed?
 ) -> int: # Operations in forward and backward pass
-    "What one token of training needs: six for each weight in a matrix product, and attention over a full row (PaLM's count, 2204.02311)"
+    "What a token of training needs: six for each weight in a product, and attention over a full row (2204.02311)"
     C = cfg.n_embd
     blocks = 6 * 12 * cfg.n_layer * C * C + 12 * cfg.n_layer * C * cfg.block_size
     again = 4 / 3 if recomputed and cfg.remat else 1 # one forward and two backward; one more forward
@@ -127,28 +129,34 @@ class Plan:
         c,b = self.cfg,2 if self.bf16 else 4
         kept = (8 + 14 * b) * c.n_embd
         if self.apart: kept += (1 if c.dropout else b) * c.block_size
-        if c.dropout: kept += (5 + b) * c.n_head * c.block_size + 2 * c.n_embd # the maps before and after, and what was dropped
+        if c.dropout:
+            kept += (5 + b) * c.n_head * c.block_size + 2 * c.n_embd # the maps before and after, and what was dropped
         return kept
     def moments(self):
-        "Bytes of a step on one device, by kind, at the two moments when most is held: before and after the backward pass"
+        "Bytes of a step on one device, by kind, when most is held: before and after the backward pass"
         c,b,n = self.cfg,2 if self.bf16 else 4,self.micro * self.cfg.block_size
         whole_net,block = self.parameters,12 * c.n_embd ** 2
         spread = self.devices if self.sharded else 1
         passes = -(-self.batch_size // (self.devices * self.micro))
         state = {'weights and AdamW': 12 * whole_net // spread}
         gathered = {'weights gathered': 4 * (2 * block + whole_net - c.n_layer * block)} if spread > 1 else {}
-        gradients = {'gradients': 4 * whole_net // spread * (2 if self.devices > spread else 1)} # DDP exchanges them in buckets of their own
+        gradients = {'gradients': 4 * whole_net // spread * (2 if self.devices > spread
+            else 1)} # DDP exchanges them in buckets of their own
         copies = {'weights in bf16': 2 * (c.n_layer * block + c.vocab_size * c.n_embd)} if self.bf16 else {}
         each = self.block_bytes()
-        kept = c.n_layer * (4 * c.n_embd if c.remat else each) + (4 + b) * c.n_embd + (c.block_size if self.apart else 0) + c.n_embd * (c.dropout > 0)
+        kept = c.n_layer * (4 * c.n_embd if c.remat else each) + (4 + b) * c.n_embd + (c.block_size if self.apart
+            else 0) + c.n_embd * (c.dropout > 0)
         passing = max(12 * c.vocab_size, (4 + 4 * b) * c.n_embd + (each if c.remat else 0))
-        first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies, 'activations': n * kept, 'logits, or the block at work': n * passing}
+        first = {**state, **gathered, **(gradients if passes > 1 or self.devices > 1 else {}), **copies,
+            'activations': n * kept, 'logits, or the block at work': n * passing}
         return first,{**state, **gathered, **gradients, **copies}
     @property
     def memory(self):
         "Bytes on one device at the peak, by kind; the practice's where that needs more"
         most = max(self.moments(), key=lambda m: sum(m.values()))
-        if self.process: most = {'Python and PyTorch': self.process, **most, 'holes in the heap (about)': round(sum(most.values()) * self._holes())}
+        if self.process:
+            most = {'Python and PyTorch': self.process, **most,
+                'holes in the heap (about)': round(sum(most.values()) * self._holes())}
         return max((most, self.warm.memory) if self.warm else (most,), key=lambda m: sum(m.values()))
     def _holes(self):
         "What the heap of a CPU's process needs beyond what is in use: more where many small tensors come and go"
@@ -163,32 +171,29 @@ class Plan:
         "Name and value of each line"
         c,mem,w = self.cfg,self.memory,self.warm
         net = f'{c.n_layer} layers, {c.n_head} heads, width {c.n_embd}, {c.vocab_size:,} tokens, rows of {c.block_size}'
-        how = [f'{self.devices} device(s){", sharded" if self.sharded else ""}', f'{self.micro} rows at a time', *(['activations recomputed'] if c.remat else [])]
-        how += [*([f'dropout {c.dropout:g}'] if c.dropout else []), *([] if self.apart else ['documents joined']), 'bf16' if self.bf16 else 'float32']
+        how = [f'{self.devices} device(s){", sharded" if self.sharded else ""}', f'{self.micro} rows at a time',
+            *(['activations recomputed'] if c.remat else [])]
+        how += [*([f'dropout {c.dropout:g}'] if c.dropout else []), *([] if self.apart else ['documents joined']),
+            'bf16' if self.bf16 else 'float32']
         read = f' ({self.tokens / self.text:.2f} times the text)' if self.text else ''
-        practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, {w.tokens:,} tokens ({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
-        fits = '' if self.gib is None else f' of {self.gib:g} GiB' + (': too little' if self.peak > self.gib * 2**30 else '')
+        practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, {w.tokens:,} tokens '
+            f'({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
+        fits = '' if self.gib is None else f' of {self.gib:g} GiB' + (': too little' if self.peak > self.gib * 2**30
+            else '')
         took = f'{self.hours * 60:,.1f} minutes' if self.hours < 1 else f'{self.hours:,.1f} hours'
-        return [('network', net), ('parameters', f'{self.parameters:,}'), *practice, ('steps', f'{self.steps:,} of {self.batch_size} rows'),
-            ('tokens', f'{self.tokens:,}{read}'), ('layout', ', '.join(how)), *((f'memory: {k}', _size(v)) for k,v in mem.items()),
+        return [('network', net), ('parameters', f'{self.parameters:,}'), *practice,
+            ('steps', f'{self.steps:,} of {self.batch_size} rows'),
+            ('tokens', f'{self.tokens:,}{read}'), ('layout', ', '.join(how)), *((f'memory: {k}', _size(v))
+            for k,v in mem.items()),
             ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
             ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
     def __repr__(self): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
-    def _repr_html_(self): return '<table>' + ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td style="text-align:left">{esc(v)}</td></tr>' for k,v in self.rows()) + '</table>'
+    def _repr_html_(self):
+        return '<table>' + ''.join(f'<tr><td style="text-align:left">{esc(k)}</td><td '
+            f'style="text-align:left">{esc(v)}</td></tr>' for k,v in self.rows()) + '</table>'
 
 # %% ../../nbs/64_language.plan.ipynb #e9d3ee70
 def _size(x): return f'{x / 2**30:,.2f} GiB' if x > 2**29 else f'{x / 2**20:,.1f} MiB'
-
-# %% ../../nbs/64_language.plan.ipynb #28f6dd92
-def counted_lm_flops(
-    cfg:GPTConfig # The network
-) -> int: # Operations in matrix products, forward and backward, per token
-    "What PyTorch counts for one row on the meta device, where attention is done in full"
-    from torch.utils.flop_counter import FlopCounterMode
-    with torch.device('meta'): model,x = GPT(cfg),torch.zeros(1, cfg.block_size, dtype=torch.int64)
-    seen = torch.ones(1, 1, *[cfg.block_size] * 2, dtype=torch.bool, device='meta')
-    with FlopCounterMode(display=False) as c: model(x, targets=x, seen=seen).backward()
-    return c.get_total_flops() // cfg.block_size
 
 # %% ../../nbs/64_language.plan.ipynb #f2cf1069
 def engine(
@@ -196,29 +201,35 @@ def engine(
     bf16:bool=False, # Half precision?
     run_dir=None # Where TensorBoard's files go, if it is installed
 ): # An `accelerate.Accelerator`
-    "The engine this process trains on; raises ValueError for a device that is not there, or if a launcher was asked for several processes and started one"
+    "The engine of this process; raises ValueError for a device or processes that are not there"
     try: from accelerate import Accelerator
     except ImportError: raise ImportError("Pretraining needs accelerate: pip install 'proc-nb[pretrain]'") from None
     from accelerate.state import AcceleratorState
     device = pick_device(device)
-    if device.index: raise ValueError(f'A run takes the first GPU it sees. For {str(device)!r} set CUDA_VISIBLE_DEVICES={device.index} and leave the device out.')
+    if device.index:
+        raise ValueError(f'A run takes the first GPU it sees. For {str(device)!r} set '
+            f'CUDA_VISIBLE_DEVICES={device.index} and leave the device out.')
     _all_there(os.environ)
     cpu = device.type == 'cpu'
     if cpu: _give_back_at_once()
     if AcceleratorState._shared_state: AcceleratorState._reset_state()
     board = run_dir and importlib.util.find_spec('tensorboard')
-    return Accelerator(cpu=cpu, mixed_precision='bf16' if bf16 else None, log_with='tensorboard' if board else None, project_dir=run_dir)
+    return Accelerator(cpu=cpu, mixed_precision='bf16' if bf16 else None, log_with='tensorboard' if board else None,
+        project_dir=run_dir)
 
 MAPPED = 4 * 2**20 # bytes from which on a tensor on a CPU has pages of its own
 def _give_back_at_once():
     "Have glibc map large tensors one by one; from its heap they would leave holes that need up to twice the memory"
-    with contextlib.suppress(OSError, AttributeError, TypeError): ctypes.CDLL(None).mallopt(-3, MAPPED) # M_MMAP_THRESHOLD
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(-3, MAPPED) # M_MMAP_THRESHOLD
 
 def _all_there(env):
-    "Raise ValueError if `accelerate launch` prepared several processes and then started a single one (it does so on CPUs)"
+    "Raise ValueError if `accelerate launch` prepared several processes and started one, as it does on CPUs"
     if 'ACCELERATE_DYNAMO_BACKEND' not in env or 'MASTER_ADDR' not in env: return
     if any(k in env for k in ('WORLD_SIZE', 'PMI_SIZE', 'OMPI_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_SIZE')): return
-    raise ValueError('accelerate launch was asked for several processes and started only this one. On CPUs add --multi_gpu (and --device cpu for this command), or use torchrun; for a single process leave --num_processes out.')
+    raise ValueError('accelerate launch was asked for several processes and started only this one. On CPUs add '
+        '--multi_gpu (and --device cpu for this command), or use torchrun; for a single process leave '
+        '--num_processes out.')
 
 # %% ../../nbs/64_language.plan.ipynb #fcccd362
 class Unread:
@@ -229,19 +240,29 @@ class Unread:
         block:int # Tokens in a row
     ):
         self.seq_len,self.about = whole('block_size', block, 2),dict(source=source)
-        self.vocab_size = dict(bytes=257, gpt2=50257).get(tokenizer) or bpe_size(tokenizer) or gpt2_tokenizer(tokenizer).vocab_size
+        self.vocab_size = dict(bytes=257,
+            gpt2=50257).get(tokenizer) or bpe_size(tokenizer) or gpt2_tokenizer(tokenizer).vocab_size
     def needs(self, *args): "There is nothing to look at"
     def n_tokens(self): "Not known"
 
 # %% ../../nbs/64_language.plan.ipynb #df92d6fa
 LM_RECIPES = dict(
-    c4=dict(corpus='c4', rule='union', size='12-12-768', tokenizer='gpt2', block=2048, # [CODE]; union is best at the smallest practice [PAGE]
-        batch_size=32, steps=10_000, lr=5e-4, warmup=0, schedule='cosine', floor=.1, weight_decay=0., bf16=True, joined=True, # [CODE]; ten thousand steps of 4 x 8 rows
-        length=64, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, # [CODE], number of steps [CALC]
-        dropout=.1, decay='all', max_tokens=48_000_000), # GPT-2's; the Trainer's; 100,000 documents, read 14 times [CALC]
-    codeparrot=dict(corpus='codeparrot', rule='set', size='12-12-768', tokenizer='bpe:32768', block=1024, # [CODE]; the tokenizer is ours: theirs was learnt from the same code
-        batch_size=48, steps=20_000, lr=5e-5, schedule='cosine', weight_decay=.01, clip=1., # rows [CALC], steps [PAGE], the others [CODE]; the ramp is ours
-        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1, joined=True, max_tokens=1_000_000_000),
-    mathematics=dict(corpus='mathematics', rule='union', size='12-12-768', tokenizer='bytes', block=512, # [CODE]; their vocabulary has 99 characters
+    c4=dict(corpus='c4', rule='union', size='12-12-768', tokenizer='gpt2',
+    block=2048, # [CODE]; union is best at the smallest practice [PAGE]
+        batch_size=32, steps=10_000, lr=5e-4, warmup=0, schedule='cosine', floor=.1, weight_decay=0., bf16=True,
+        joined=True, # [CODE]; ten thousand steps of 4 x 8 rows
+        length=64, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0,
+        warm_weight_decay=.1, # [CODE], number of steps [CALC]
+        dropout=.1, decay='all',
+        max_tokens=48_000_000), # GPT-2's; the Trainer's; 100,000 documents, read 14 times [CALC]
+    codeparrot=dict(corpus='codeparrot', rule='set', size='12-12-768', tokenizer='bpe:32768',
+    block=1024, # [CODE]; the tokenizer is ours: theirs was learnt from the same code
+        batch_size=48, steps=20_000, lr=5e-5, schedule='cosine', weight_decay=.01,
+        clip=1., # rows [CALC], steps [PAGE], the others [CODE]; the ramp is ours
+        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1,
+        joined=True, max_tokens=1_000_000_000),
+    mathematics=dict(corpus='mathematics', rule='union', size='12-12-768', tokenizer='bytes',
+    block=512, # [CODE]; their vocabulary has 99 characters
         batch_size=64, steps=50_000, lr=5e-5, schedule='cosine', weight_decay=.01, # rows [CALC], the others [CODE]
-        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1, joined=True))
+        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1,
+        joined=True))

@@ -59,7 +59,8 @@ class BPE:
     def __repr__(self): return f'BPE({self.vocab_size} tokens)'
     def encode(self, text):
         "Text to tokens [T]"
-        return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids, np.uint16 if self.vocab_size < 2**16 else np.int32)
+        return np.array(self.tok.encode(whole_text(text), add_special_tokens=False).ids,
+            np.uint16 if self.vocab_size < 2**16 else np.int32)
     def decode(self, ids):
         "Tokens to text, without end marks"
         return self.tok.decode([int(i) for i in ids if i != self.end])
@@ -68,7 +69,8 @@ class BPE:
         probe = 'The cat, né 語: x = 3'
         ids = self.encode(probe)
         if self.decode(ids) == probe and self.lengths[ids].sum() == len(probe.encode()): return self
-        raise ValueError("The tokenizer does not split text into bytes as GPT-2's does, so the bytes of a token are not known. Use 'bytes', 'bpe:2048' or 'gpt2'.")
+        raise ValueError("The tokenizer does not split text into bytes as GPT-2's does, so the bytes of a token are "
+            "not known. Use 'bytes', 'bpe:2048' or 'gpt2'.")
 
 # %% ../../nbs/60_language.tokenizers.ipynb #0c8ede2a
 def train_bpe(
@@ -79,7 +81,8 @@ def train_bpe(
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer,tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False),decoders.ByteLevel()
-    how = dict(vocab_size=whole('vocab_size', vocab_size, 257, 2**20), special_tokens=['<|endoftext|>'], show_progress=False)
+    how = dict(vocab_size=whole('vocab_size', vocab_size, 257, 2**20), special_tokens=['<|endoftext|>'],
+        show_progress=False)
     tok.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **how))
     return BPE(tok)._probed()
 
@@ -87,7 +90,8 @@ def train_bpe(
 def bpe_size(spec):
     "The tokens that a tokenizer called 'bpe' or 'bpe:2048' is to have; None if it is called otherwise"
     if spec != 'bpe' and not spec.startswith('bpe:'): return None
-    if not re.fullmatch('[0-9]{0,9}', spec[4:]): raise ValueError(f"A tokenizer 'bpe:N' has a whole number N of tokens, as in bpe:2048, not {spec[4:]!r}.")
+    if not re.fullmatch('[0-9]{0,9}', spec[4:]):
+        raise ValueError(f"A tokenizer 'bpe:N' has a whole number N of tokens, as in bpe:2048, not {spec[4:]!r}.")
     return whole('tokens of bpe', int(spec[4:] or 2048), 257)
 
 def gpt2_tokenizer(
@@ -97,7 +101,9 @@ def gpt2_tokenizer(
     require('transformers')
     from transformers import AutoTokenizer
     try: t = AutoTokenizer.from_pretrained(name)
-    except Exception as e: raise ValueError(f"The tokenizer {name!r} is neither a folder here nor could it be fetched ({type(e).__name__}). There is: bytes, bpe:2048, gpt2, or a folder.") from None
+    except Exception as e:
+        raise ValueError(f"The tokenizer {name!r} is neither a folder here nor could it be fetched "
+            f"({type(e).__name__}). There is: bytes, bpe:2048, gpt2, or a folder.") from None
     return BPE(t.backend_tokenizer, t.eos_token)._probed()
 
 # %% ../../nbs/60_language.tokenizers.ipynb #b706b284
@@ -109,8 +115,10 @@ def stored_tokenizer(
     if not file.is_file(): return Bytes()
     try: return BPE(require('tokenizers').Tokenizer.from_file(str(file)))._probed()
     except (KeyboardInterrupt, SystemExit): raise
-    except BaseException as e: raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None # the library panics over some files
+    except BaseException as e:
+        raise ValueError(f'{file} is no tokenizer of bytes: {e}') from None # the library panics over some files
 
 def store_tokenizer(tokenizer, folder):
     "Write a tokenizer that is more than bytes beside what needs it"
-    if hasattr(tokenizer, 'tok'): write_atomic(Path(folder)/'tokenizer.json', lambda p: p.write_text(tokenizer.tok.to_str(), encoding='utf-8'))
+    if hasattr(tokenizer, 'tok'):
+        write_atomic(Path(folder)/'tokenizer.json', lambda p: p.write_text(tokenizer.tok.to_str(), encoding='utf-8'))
