@@ -47,7 +47,8 @@ def peaks(
     g = seeded(0, device=device)
     a,x,big = (torch.rand(*s, generator=g, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
     best = lambda f: min(t.wall for t in timed(f, tries, device))
-    return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh() for _ in range(20)]),
+    return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh()
+        for _ in range(20)]),
         bytes=8 * big.numel() / best(big.clone))
 
 # %% ../../nbs/94_dev.limits.ipynb #bec792e6
@@ -65,7 +66,8 @@ def _block_work(L, n, pairs, cfg):
     C,H = cfg.n_embd,cfg.n_head
     products = 2 * (2 * L + 10 * n) * C * C # keys and values of all places; query, projection and MLP of the questions
     attention = (4 + 8) * C * pairs # scores and values; then four gradients
-    kept = (5 * L + 12 * n) * C + H * pairs # stream, norm, keys, values; query, answer, norm, GELU and its slope; exponentials
+    kept = (5 * L
+        + 12 * n) * C + H * pairs # stream, norm, keys, values; query, answer, norm, GELU and its slope; exponentials
     return torch.stack([3 * products + attention, H * pairs + 4 * C * n, 3 * 4 * kept])
 
 def fused_work(
@@ -84,7 +86,7 @@ def fused_work(
 # %% ../../nbs/94_dev.limits.ipynb #e4a7190c
 @cache
 def _loops():
-    "Turns of multiply-and-add in ten registers, turns of exponentials in four, a copy of half a table to the other half"
+    "Multiply-and-add in ten registers, exponentials in four, a copy of half a table to the other half"
     from numba import njit
     from proc_nb.train.kernels import copy
     from proc_nb.train.tiles import OPTIONS, every, exp, put, rows
@@ -108,8 +110,6 @@ def _loops():
         for _ in range(n): copy(half // 120, rows(table, 0, 15), rows(table, half, 15)) # lines of 15 registers
     return multiply,exponentials,move
 
-
-# %% ../../nbs/94_dev.limits.ipynb #f1c09d37
 def fused_peaks(
     tries:int=9, # The best of so many
     n:int=100_000 # Turns in a try
@@ -118,9 +118,9 @@ def fused_peaks(
     multiply,exponentials,move = _loops()
     out,half,table = np.zeros(8, np.float32),np.float32(.5),np.zeros(2 ** 18, np.float32)
     def best(f): return min(t.cpu for t in timed(f, tries + 1))
-    return dict(flop=2 * 8 * 10 * n / best(lambda: multiply(n, half, out)), special=8 * 4 * n / best(lambda: exponentials(n, half, out)),
+    return dict(flop=2 * 8 * 10 * n / best(lambda: multiply(n, half, out)),
+        special=8 * 4 * n / best(lambda: exponentials(n, half, out)),
         bytes=table.nbytes * (n // 1000) / best(lambda: move(n // 1000, table)))
-
 
 # %% ../../nbs/94_dev.limits.ipynb #17aa42be
 def step_parts(task, cfg, batch, tries=15):

@@ -52,7 +52,8 @@ def _watch(p, records):
 
 # %% ../../nbs/68_language.cli.ipynb #4199df49
 _SAME = '''warm_batch warm_to warm_lr warm_ramp warm_schedule warm_weight_decay length init seed batch_size micro lr
-    warmup schedule decay_steps floor weight_decay decay clip dropout bf16 remat compile eval_every eval_rows save_every keep device resume'''.split()
+    warmup schedule decay_steps floor weight_decay decay clip dropout bf16 remat compile eval_every eval_rows
+    save_every keep device resume'''.split()
 
 def run_pretrain(
     o # The options of `pretrain`, as attributes

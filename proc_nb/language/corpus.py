@@ -456,7 +456,7 @@ def corpus(
     cache=None, # Folder for prepared corpora; `cache_folder()` if None
     progress:bool=True, # Show a bar while preparing?
     held_out:str='clusters', # Near-duplicates on one side, or each by its own hash ('documents', as in version 0.1)
-    **options # `packages` for text and code; `n`, `seed`, `families` for maths; `split` for data sets; `kind` for folders
+    **options # text, code: `packages`; maths: `n`, `seed`, `families`; data sets: `split`; folders: `kind`
 ) -> Corpus: # The corpus
     "A corpus by name; raises ValueError for an empty one, for damaged files and for text in another encoding"
     if max_tokens is not None: whole('max_tokens', max_tokens, 1)

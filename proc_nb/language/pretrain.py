@@ -158,7 +158,7 @@ class Pretraining:
         if self.acc.log_with: self.acc.init_trackers('log')
         return self
     def _hold(self):
-        "Be the only run in the folder, and clear what one left that saved nothing; raise ValueError if it holds another"
+        "Be the only run in the folder, and clear what a dead one left; raise ValueError if it holds another"
         at = Path(self.run_dir)
         with contextlib.ExitStack() as held:
             if self.acc.is_main_process: held.enter_context(folder_lock(at))

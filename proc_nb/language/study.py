@@ -242,7 +242,7 @@ class LanguageStudy:
         "Run what a question of `QUESTIONS` needs; yields a dict per run, with its 'label'"
         yield from self.answers(arms(question, self.rule, self.warm_steps))
     def answers(self, todo, seeds=None):
-        "Run arms (label -> arm); yields a dict per run. Without a warm-up it goes on for the tokens of the longest practice"
+        "Run arms (label -> arm); yields a dict per run. That without a warm-up is longer by the longest practice"
         for seed in ifnone(seeds, self.seeds):
             for label,arm in todo.items():
                 extra = 0 if arm['rule'] else math.ceil(max(self.warm_tokens(a, seed)
