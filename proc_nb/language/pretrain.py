@@ -80,7 +80,7 @@ class Pretraining:
         eval_rows:int=64, # Held-out rows in an evaluation
         save_every:int=None, # Steps between checkpoints; at evaluations if None
         keep:int=2, # Checkpoints kept of each phase; 0 for all
-        **kwargs # More of `LMConfig`, for both phases: `clip`, `betas`, `decay`, `lr_scale`, `isolate`, `compile`
+        **kwargs # More of `LMTrainConfig`, for both phases: `clip`, `betas`, `decay`, `lr_scale`, `isolate`, `compile`
     ):
         store_attr()
         s = LM_SIZES[choose('size', size, LM_SIZES)]
