@@ -3,7 +3,6 @@ import gc, threading, warnings, weakref
 import pytest, torch, torch.nn as nn
 from pretend_cuda import Gpu
 from proc_nb.dev import ways
-from proc_nb.dev.ways import seconds
 from proc_nb.train import ensemble
 from proc_nb.models import attention as gpt
 from proc_nb.all import *
@@ -133,12 +132,6 @@ def test_dropout_and_what_is_computed_twice(gpu):
 def test_the_second_gpu(gpu):
     assert losses(GPT(cfg(NEEDLE)), NEEDLE, 'cuda:1') == pytest.approx(losses(GPT(cfg(NEEDLE)), NEEDLE, 'cpu'), abs=1e-5)
     assert (gpu.captures, gpu.current) == (1, 0)
-
-def test_the_clock_waits_for_the_gpu_that_works(gpu, monkeypatch):
-    waited = []
-    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
-    seconds(lambda: None, 'cuda:1', 2)
-    assert set(waited) == {'cuda:1'}
 
 CLOCKS = {'the bench': lambda: ways.now('cuda:1'), 'a study': lambda: step_seconds(NEEDLE, 4, dict(n_layer=1), 1, 'cuda:1')}
 @pytest.mark.parametrize('name', CLOCKS)

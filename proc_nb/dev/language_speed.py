@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/dev.language_speed.html.md"""
 __all__ = ['lm_speed', 'mfu_table', 'time_language', 'speed_table']
 
 # %% ../../nbs/98_dev.language_speed.ipynb #2f5e96d8
-import statistics, time
+import statistics
 from importlib.metadata import version
 
 import torch
@@ -96,23 +96,6 @@ def mfu_table(
     return markdown_table(['way', 'tokens/s', 'MFU', 'times as fast as the Trainer'],
         lines) + f"\n\n{r['size']}, {r['rows']} rows of {r['row']}, {kind}; {r['waiting']:.1%} " \
         'of a step here went into rows.'
-
-# %% ../../nbs/98_dev.language_speed.ipynb #c92426f3
-def _ready(*args, **kwargs):
-    "What `_ours_lm` gives, and the seconds until four steps are done"
-    begun = time.perf_counter()
-    go = _ours_lm(*args, **kwargs)
-    go(3)
-    return go,time.perf_counter() - begun
-
-# %% ../../nbs/98_dev.language_speed.ipynb #7d5203cd
-def _compile_speed(data, size='laptop', rows=8, rounds=5, steps=3, device='cpu'):
-    "How long compiling takes, and how many times as fast a compiled step is"
-    (eager,a),(ours,b) = (_ready(data, size, rows, device, compile=k) for k in (False, True))
-    took,begun = _turns(dict(ours=ours, eager=eager), rounds, steps),time.perf_counter()
-    ours.run.measure(16, 0)
-    found = dict(eager=a, compiled=b, measuring=time.perf_counter() - begun, **_times(took['eager'], took['ours']))
-    return dict(size=size, rows=rows, row=data.seq_len, threads=torch.get_num_threads(), **found)
 
 # %% ../../nbs/98_dev.language_speed.ipynb #ff4cdf43
 def time_language(

@@ -6,8 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/dev.ways.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'ENDLESS', 'WAYS', 'LABELS', 'Took', 'now', 'timed', 'sizes_for', 'ours', 'autograd', 'on_cores', 'many',
-           'Plain', 'plain', 'compiled_plain', 'trainer_steps', 'trainer', 'runs_of', 'middle', 'in_turns', 'seconds',
-           'sampling_share']
+           'Plain', 'plain', 'compiled_plain', 'trainer_steps', 'trainer', 'runs_of', 'middle', 'in_turns']
 
 # %% ../../nbs/93_dev.ways.ipynb #73827381
 import random, statistics, time
@@ -17,7 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from ..tasks.core import seeded, Task
+from ..tasks.core import seeded
 from ..models.dropout import use_generator
 from ..models.gpt import GPT, GPTConfig
 from ..models.hf import to_hf
@@ -201,26 +200,3 @@ def in_turns(
     def times(mine, clock): return middle([b / a for a,b in zip(mine[clock], last[clock])])
     return {k: dict(ms=middle(v['ms']), cpu=middle(v['cpu']), times=times(v, 'ms'), cpu_times=times(v, 'cpu'))
         for k,v in took.items()}
-
-# %% ../../nbs/93_dev.ways.ipynb #ee00f006
-def seconds(
-    f, # What to time
-    device='cpu', # Where it works
-    repeats:int=5 # Calls
-) -> float: # Seconds of the median call
-    "Time `f`, without its first call"
-    took = timed(f, repeats + 1, device)[1:]
-    return statistics.median(t.wall if 'cuda' in str(device) else t.cpu for t in took)
-
-# %% ../../nbs/93_dev.ways.ipynb #9d4df31e
-def sampling_share(
-    task:Task, # What is sampled and learnt
-    batch_size:int=1000, # Rows
-    device='cpu' # Where
-) -> dict: # task, sample and step in milliseconds, and their ratio
-    "What sampling costs beside a training step"
-    model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len)).to(device)
-    g = torch.Generator(device).manual_seed(0)
-    records = fit(model, task, steps=100, batch_size=batch_size, eval_every=1000)
-    step,sample = seconds(lambda: next(records), device),seconds(lambda: task.sample(batch_size, g), device)
-    return dict(task=task.name, sample=sample * 1e3, step=step * 1e3, share=sample / step)

@@ -6,8 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.answers.html.md"""
 
 # %% auto #0
 __all__ = ['PAPER_DOMAIN', 'at', 'tokens_to', 'mean_with_interval', 'by_label', 'additive', 'substitutive', 'censored_mean',
-           'as_markdown', 'skill_range', 'markdown_table', 'loss_curves', 'paper', 'paper_parts', 'saved_bars',
-           'end_points', 'amount_points', 'paper_amount', 'paper_mixtures', 'paper_curves', 'LossChart', 'watch']
+           'as_markdown', 'skill_range', 'markdown_table', 'loss_curves', 'paper', 'saved_bars', 'end_points',
+           'amount_points', 'paper_amount', 'paper_curves', 'LossChart', 'watch']
 
 # %% ../../nbs/67_language.answers.ipynb #dfa5af23
 import json, statistics
@@ -184,15 +184,6 @@ def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', 'mixtures', 'persis
 
 PAPER_DOMAIN = dict(text='c4', code='codeparrot', maths='mathematics')
 
-# %% ../../nbs/67_language.answers.ipynb #49e8795d
-def paper_parts() -> str: # A table
-    "What each part was worth alone (2601.21725, read off a figure), in Markdown"
-    kept = paper()['parts']
-    names = [k for k in kept['rows'][0] if k not in ('domain', 'metric')]
-    def cell(x): return f'{x["value"]:g}' + ('' if x['error'] is None else f' ± {x["error"]:g}')
-    return markdown_table(['2601.21725', *names], [[r['domain'], *(cell(r[k]) for k in names)]
-        for r in kept['rows']]) + f"\n\n{paper()['grades'][kept['grade']]}; {kept['note']}."
-
 # %% ../../nbs/67_language.answers.ipynb #f8a358d9
 def saved_bars(
     rows:list, # What `LanguageStudy.ask` yields
@@ -273,18 +264,6 @@ def paper_amount(
         if v[i]]
     return _by_share(data, 'needed', 'share of the text needed', '%').properties(title=f'2601.21725: {domain}',
         width=300, height=200)
-
-# %% ../../nbs/67_language.answers.ipynb #25b86127
-def paper_mixtures(
-    corpus:str # 'wikitext' or 'java'
-) -> alt.Chart: # A point per mixture
-    "Perplexity after single rules and mixtures (2601.21725, read off a figure)"
-    c = paper()['mixtures'][choose('corpus', corpus, ('wikitext', 'java'))]
-    data = [dict(arm=k, value=v) for k in ('set', 'union', 'set + union') for v in c[k]]
-    y = alt.Y('arm:N', sort=None, title=None)
-    x = alt.X('value:Q', title='perplexity', scale=alt.Scale(zero=False, padding=8))
-    return alt.Chart(alt.Data(values=data)).mark_point(filled=True, size=50, color=color(0)).encode(x=x,
-        y=y).properties(title=f'2601.21725: {corpus}', width=300, height=96)
 
 # %% ../../nbs/67_language.answers.ipynb #150c0cd1
 def paper_curves(
