@@ -26,7 +26,7 @@ from .tokenizers import require
 from .corpus import corpus
 from .plan import engine, flops_per_token, gpu_of, GPUS, lm_config, LM_SIZES, peak_flops, Plan
 from .model import as_lm, checkpoint_about, checkpoints, language_model, load_lm
-from .lm_run import LMRecord, LMRun, peak_memory, shared_by
+from .lm_run import LMRecord, LMRun, LMTrainConfig, peak_memory, shared_by
 
 # %% ../../nbs/65_language.pretrain.ipynb #d37e9bff
 class Stopped(KeyboardInterrupt):
@@ -84,19 +84,23 @@ class Pretraining:
     ):
         store_attr()
         s = LM_SIZES[choose('size', size, LM_SIZES)]
-        self.batch_size,self.lr = ifnone(batch_size, s.batch_size),ifnone(lr, s.lr)
-        for k in 'steps warm_steps warm_batch eval_every eval_rows batch_size'.split():
+        for k in 'steps warm_steps warm_batch eval_every eval_rows'.split():
             setattr(self, k, whole(k, getattr(self, k), 1))
-        for k in 'micro save_every decay_steps'.split(): whole(k, ifnone(getattr(self, k), 1), 1)
-        for k in 'lr warm_lr'.split(): setattr(self, k, between(k, getattr(self, k), 0))
+        for k in 'save_every decay_steps'.split(): whole(k, ifnone(getattr(self, k), 1), 1)
+        self.warm_lr = between('warm_lr', warm_lr, 0)
         self.keep = whole('keep', keep, 0)
         self.warm_to = None if warm_to is None else between('warm_to', warm_to, 0, 1, ends=True)
         self.warm_ramp = whole('warm_ramp', ifnone(warm_ramp, min(100, self.warm_steps // 10)), 0)
         self.warm_weight_decay = ifnone(warm_weight_decay, weight_decay)
-        for k in 'schedule warm_schedule'.split(): choose(k, getattr(self, k), SCHEDULES)
+        choose('warm_schedule', warm_schedule, SCHEDULES)
+        both = dict(kwargs, micro=micro, seed=seed)
+        self.language = LMTrainConfig(batch_size=ifnone(batch_size, s.batch_size), lr=ifnone(lr, s.lr), warmup=warmup,
+            schedule=schedule, decay_steps=ifnone(decay_steps, self.steps), floor=floor, weight_decay=weight_decay, **both)
+        self.practice = LMTrainConfig(batch_size=self.warm_batch, lr=self.warm_lr, warmup=self.warm_ramp,
+            schedule=warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay, **both)
+        self.batch_size,self.lr = self.language.batch_size,self.language.lr
         self.source = rule if isinstance(rule, torch.nn.Module) else None
-        self.task,self.kwargs = None if self.source else warm_task(rule, length),kwargs
-        self.both = dict(kwargs, micro=micro, seed=seed) # of both phases
+        self.task = None if self.source else warm_task(rule, length)
         self.config = lm_config(size, data.vocab_size, data.seq_len, remat=remat, dropout=dropout)
         for k in 'train','validation': data.needs(k)
         self.signals,self.skill,self.practised = Signals(),None,None
@@ -140,14 +144,13 @@ class Pretraining:
         def of(cfg, steps, rows, **more):
             return Plan(cfg, steps, rows, min(ifnone(self.micro, rows), rows // devices), **more, **same)
         warm = of(self.warm_config(), self.warm_steps, self.warm_batch, apart=False) if self.task else None
-        return of(self.config, self.steps, self.batch_size, warm=warm, apart=self.kwargs.get('isolate', True),
+        return of(self.config, self.steps, self.batch_size, warm=warm, apart=self.language.isolate,
             text=self.data.n_tokens())
     def start(self):
         "Make the engine and hold the folder; raises ValueError if it holds another run or is in use"
         import torch.distributed.checkpoint as dcp
-        self.acc,self.began,self.held = engine(self.device, self.bf16,
-            self.run_dir),time.perf_counter(),contextlib.ExitStack()
-        self.news = True
+        self.acc,self.held = engine(self.device, self.bf16, self.run_dir),contextlib.ExitStack()
+        self.began,self.news = time.perf_counter(),True
         self.peak,n = peak_flops(self.acc.device, self.bf16),self.acc.num_processes
         self._evenly(n)
         self.data.needs('validation', n)
@@ -173,19 +176,17 @@ class Pretraining:
     def origin(self):
         "What the language phase starts from, as JSON"
         rule = repr(self.task) if self.task else _sum_of(self.source)
-        warm = {k: getattr(self, k) for k in 'warm_steps warm_batch warm_lr warm_to warm_ramp warm_schedule '
-            'warm_weight_decay'.split()} if self.task else {}
-        code = rule_code(self.task) if self.task else ''
-        return dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init), **warm,
-            **(dict(code=code) if code else {}))
+        found = dict(rule=rule, parts=_listed(self.parts) if rule else [], init=_sum_of(self.init))
+        if not self.task: return found
+        own = 'warm_steps warm_batch warm_lr warm_to warm_ramp warm_schedule warm_weight_decay'
+        code = rule_code(self.task)
+        return dict(found, **{k: getattr(self, k) for k in own.split()}, **(dict(code=code) if code else {}))
     def settings(self):
         "The settings that change what a run comes to, beside its length, its corpus and `origin`"
-        own = '''batch_size lr warmup schedule floor weight_decay dropout bf16
-            warm_lr warm_schedule warm_weight_decay'''.split()
-        usual = dict(lr_scale=None, clip=1., betas=[.9, .999], decay='matrices', isolate=True)
-        ends = None if self.schedule == 'constant' else ifnone(self.decay_steps, self.steps)
-        return {**{k: getattr(self, k) for k in own}, 'decay_steps': ends, **usual,
-            **{k: v for k,v in self.kwargs.items() if k in usual}}
+        own = 'batch_size lr warmup schedule floor weight_decay dropout bf16 warm_lr warm_schedule warm_weight_decay'
+        more = {k: getattr(self.language, k) for k in 'lr_scale clip betas decay isolate'.split()}
+        ends = None if self.schedule == 'constant' else self.language.decay_steps
+        return {**{k: getattr(self, k) for k in own.split()}, 'decay_steps': ends, **more}
     def records(self): # Yields an `LMRecord` per step
         "Run warm-up and language, one record at a time"
         if not hasattr(self, 'acc'): self.start()
@@ -200,17 +201,12 @@ class Pretraining:
             yield from self._phase('language', self.run, self.steps, dirs['language'])
             if self.run_dir and self.acc.is_main_process: self.results()
     def _warm_run(self):
-        how = dict(warmup=self.warm_ramp, schedule=self.warm_schedule, decay_steps=self.warm_steps,
-            weight_decay=self.warm_weight_decay)
-        model = language_model(self.warm_config(), seed=self.seed + 1)
-        return LMRun(model, self.task, self.acc, batch_size=self.warm_batch, lr=self.warm_lr, **how, **self.both)
+        return LMRun(language_model(self.warm_config(), seed=self.seed + 1), self.task, self.acc, self.practice)
     def _language_run(self, folder, origin):
         last = self._last(folder)
         begun = checkpoint_about(last)['run'].get('decay_steps') if last else None
-        how = dict(warmup=self.warmup, schedule=self.schedule, floor=self.floor, weight_decay=self.weight_decay)
-        if self.schedule != 'constant': how['decay_steps'] = self.decay_steps or begun or self.steps
-        return LMRun(self.begin(), self.data, self.acc, origin=origin, batch_size=self.batch_size, lr=self.lr, **how,
-            **self.both)
+        ends = None if self.schedule == 'constant' else self.decay_steps or begun or self.steps
+        return LMRun(self.begin(), self.data, self.acc, self.language, origin, decay_steps=ends)
     def _last(self, folder):
         "The checkpoint to go on from, or None"
         return (checkpoints(folder) or [None])[-1] if self.resume and folder else None
@@ -229,9 +225,9 @@ class Pretraining:
             about = run.load(last)
             saved,self.skill = about['done'],about.get('skill')
         self._cut_log(name, run.done)
-        over = run.settings.schedule != 'constant' and run.settings.decay_steps <= run.done < steps and not run.now
-        if over:
-            raise ValueError(f'The learning rate of this run came to zero at step {run.settings.decay_steps}: more '
+        ends = run.settings.decay_steps if run.settings.schedule != 'constant' else steps
+        if ends <= run.done < steps and not run.now:
+            raise ValueError(f'The learning rate of this run came to zero at step {ends}: more '
                 f'steps would change nothing. Begin another run from it with --init {self.run_dir} (init), or keep a '
                 'rate at the end with --floor.')
         return saved
@@ -242,8 +238,8 @@ class Pretraining:
             while run.done < steps and not (name == 'warm-up' and self._skilled()):
                 with self.signals:
                     rec = self._one(name, run, steps)
-                    due = run.done % ifnone(self.save_every,
-                        self.eval_every) == 0 or run.done == steps or (name == 'warm-up' and self._skilled())
+                    last = run.done == steps or (name == 'warm-up' and self._skilled())
+                    due = last or run.done % ifnone(self.save_every, self.eval_every) == 0
                     if folder and (due or self._asked(run)): saved = self._save(run, folder)
                 if self._asked(run): raise Stopped(self.signals.asked or signal.SIGTERM, self._stands(name, run, saved))
                 yield rec
