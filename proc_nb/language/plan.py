@@ -13,7 +13,7 @@ import contextlib, ctypes, importlib.util, math, os, time
 from dataclasses import dataclass
 
 import torch
-from fastcore.basics import ifnone, store_attr
+from fastcore.basics import ifnone
 
 from ..checks import choose, whole
 from ..viz.draw import esc
@@ -98,32 +98,32 @@ def flops_per_token(
     return round(blocks * again) + 6 * C * cfg.vocab_size
 
 # %% ../../nbs/64_language.plan.ipynb #79a21269
+@dataclass(repr=False, eq=False)
 class Plan:
     "What a run will need"
-    def __init__(self,
-        cfg:GPTConfig, # The network
-        steps:int, # Steps
-        batch_size:int, # Rows in a step
-        micro:int, # Rows a device does at a time
-        devices:int=1, # How many
-        sharded:bool=False, # Are weights and optimiser spread over the devices (FSDP)?
-        bf16:bool=False, # Half precision?
-        flops:float=989e12, # What a device can do at most, per second
-        share:float=.4, # Part of it that is reached
-        warm=None, # The `Plan` of the practice
-        apart:bool=True, # Are documents kept apart?
-        gib:float=None, # Memory of a device; None if not known
-        process:int=0, # Bytes that the process needs before there is a network; 0 on a GPU
-        text:int=None # Tokens of the training text; None if not known
-    ):
-        store_attr()
+    cfg:GPTConfig # The network
+    steps:int # Steps
+    batch_size:int # Rows in a step
+    micro:int # Rows a device does at a time
+    devices:int = 1 # How many
+    sharded:bool = False # Are weights and optimiser spread over the devices (FSDP)?
+    bf16:bool = False # Half precision?
+    flops:float = 989e12 # What a device can do at most, per second
+    share:float = .4 # Part of it that is reached
+    warm:'Plan' = None # The `Plan` of the practice
+    apart:bool = True # Are documents kept apart?
+    gib:float = None # Memory of a device; None if not known
+    process:int = 0 # Bytes that the process needs before there is a network; 0 on a GPU
+    text:int = None # Tokens of the training text; None if not known
+
+    def __post_init__(self):
         for k in 'steps batch_size micro devices'.split(): whole(k, getattr(self, k), 1)
-        with torch.device('meta'): model = GPT(cfg)
+        with torch.device('meta'): model = GPT(self.cfg)
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.tokens = steps * batch_size * cfg.block_size
-        self.operations = flops_per_token(cfg) * self.tokens + (warm.operations if warm else 0)
-        work = flops_per_token(cfg, recomputed=True) * self.tokens
-        self.hours = work / (flops * share * devices) / 3600 + (warm.hours if warm else 0)
+        self.tokens = self.steps * self.batch_size * self.cfg.block_size
+        self.operations = flops_per_token(self.cfg) * self.tokens + (self.warm.operations if self.warm else 0)
+        work = flops_per_token(self.cfg, recomputed=True) * self.tokens
+        self.hours = work / (self.flops * self.share * self.devices) / 3600 + (self.warm.hours if self.warm else 0)
     def block_bytes(self):
         "What one block keeps for each position until the backward pass"
         c,b = self.cfg,2 if self.bf16 else 4

@@ -95,7 +95,8 @@ class Pretraining:
         choose('warm_schedule', warm_schedule, SCHEDULES)
         both = dict(kwargs, micro=micro, seed=seed)
         self.language = LMTrainConfig(batch_size=ifnone(batch_size, s.batch_size), lr=ifnone(lr, s.lr), warmup=warmup,
-            schedule=schedule, decay_steps=ifnone(decay_steps, self.steps), floor=floor, weight_decay=weight_decay, **both)
+            schedule=schedule, decay_steps=ifnone(decay_steps, self.steps), floor=floor,
+            weight_decay=weight_decay, **both)
         self.practice = LMTrainConfig(batch_size=self.warm_batch, lr=self.warm_lr, warmup=self.warm_ramp,
             schedule=warm_schedule, decay_steps=self.warm_steps, weight_decay=self.warm_weight_decay, **both)
         self.batch_size,self.lr = self.language.batch_size,self.language.lr
