@@ -144,8 +144,8 @@ def _as_lines(r):
         out.append(f'{LABELS[k]:<42}{ms["median"]:>11.1f}{ms["low"]:>10.1f} '
             f'-{ms["high"]:>6.1f}{v["cpu"]["median"]:>11.1f}{x["median"]:>15.1f}'
             f'{x["low"]:>8.1f} -{x["high"]:>5.1f}' + (f'{mib:>7.0f}' if mib else f'{"":>7}'))
-    return '\n'.join(out + ['Times as fast: in CPU time, beside the last line.'] + (_floor_said(r['fused'])
-        if 'fused' in r else []))
+    return '\n'.join(out + ['Times as fast: in CPU time, beside the last line.']
+        + (_floor_said(r['fused']) if 'fused' in r else []))
 
 def _floor_said(f):
     ms,parts = f['floor'],f['parts']
@@ -163,8 +163,8 @@ def bars(
     data = [dict(way=LABELS[k], **v['cpu']) for k,v in r['ways'].items()]
     base = alt.Chart(alt.Data(values=data)).encode(y=alt.Y('way:N', sort=None, title=None,
         axis=alt.Axis(labelLimit=280)))
-    bar = base.mark_bar(color=color(0)).encode(x=alt.X('median:Q', title="milliseconds of the processor's work per "
-        "step and run"))
+    bar = base.mark_bar(color=color(0)).encode(x=alt.X('median:Q',
+        title="milliseconds of the processor's work per " "step and run"))
     rule = base.mark_rule(strokeWidth=2).encode(x='low:Q', x2='high:Q')
     return alt.layer(bar, rule, base.mark_text(align='left', dx=6, baseline='bottom').encode(x='high:Q',
         text=alt.Text('median:Q', format='.0f'))).properties(width=380)
@@ -183,11 +183,11 @@ def measure(
     cfg,load = sizes_for(task),os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
     found = in_turns({k: WAYS[choose('way', k, WAYS)](task, cfg, batch, device) for k in ways}, rounds, steps)
     need,peak = needed(task, cfg, batch),peaks(device)
-    mem = {k: memory(k, n_pairs, batch) for k in ways if k not in ('many', 'on_cores',
-        'compiled')} if str(device) == 'cpu' else {}
+    mem = {k: memory(k, n_pairs, batch) for k in ways
+        if k not in ('many', 'on_cores', 'compiled')} if str(device) == 'cpu' else {}
     about = dict(batch=batch, n_pairs=n_pairs, rounds=rounds, steps=steps, load=load, **machine(device))
-    return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), **about, **_fused(task, cfg,
-        batch, device))
+    return dict(ways=found, memory=mem, need=need, peak=peak, floor=floor(need, peak), **about,
+        **_fused(task, cfg, batch, device))
 
 def _fused(task, cfg, batch, device):
     if str(device) != 'cpu' or not importlib.util.find_spec('numba'): return {}
@@ -221,8 +221,8 @@ def _busy_lines(rows):
     wide = '{:<32}{:>15}{:>15}{:>7}{:>11}{:>15}{:>7}'.format
     out = [wide(*head)]
     for b in rows:
-        steps,core = ((b['quiet'][k]['median'], b['busy'][k]['median'], b['left'][k]['median']) for k in ('second',
-            'core'))
+        steps,core = ((b['quiet'][k]['median'], b['busy'][k]['median'], b['left'][k]['median'])
+            for k in ('second', 'core'))
         out.append(wide(b['way'], *(f'{x:.1f}' for x in steps[:2]), *(f'{x:.0%}' for x in (steps[2], *core))))
     return '\n'.join(out)
 

@@ -62,8 +62,8 @@ def view(
 # %% ../../nbs/96_dev.gallery.ipynb #2935ddcd
 def _view_of(name):
     "The view of a stored result; the plain one if it has none"
-    return next((v for k,v in VIEWS.items() if fnmatch.fnmatch(name, k)), None) or dict(PLAIN, title=name.replace('_',
-        ' '))
+    return next((v for k,v in VIEWS.items() if fnmatch.fnmatch(name, k)), None) or dict(PLAIN,
+        title=name.replace('_', ' '))
 
 # %% ../../nbs/96_dev.gallery.ipynb #e3874d4a
 def _plain_rows(found):
@@ -149,8 +149,8 @@ def _language(found):
     'nbs/67_language.crossing.ipynb')
 def _crossing(found):
     rows = crossing_rows(unpacked(found['texts']))
-    return [dict(text=r['domain'], warm_up=r['label'], seed=r['seed'], value=at(r, r['steps'] * r['per_step'],
-        'bits_per_byte')) for r in rows]
+    return [dict(text=r['domain'], warm_up=r['label'], seed=r['seed'],
+        value=at(r, r['steps'] * r['per_step'], 'bits_per_byte')) for r in rows]
 
 # %% ../../nbs/96_dev.gallery.ipynb #e0b11699
 @view('influence_study', 'Which documents taught an answer?', 'correlations R, ratios and slopes',
@@ -228,8 +228,8 @@ def _command(name, found, given):
 def _seeds(found):
     said = found.get('about', found).get('seeds')
     got = sorted({r['seed'] for r in found['rows'] if isinstance(r, dict) and isinstance(r.get('seed'), int)})
-    return ', '.join(map(str, got)) if got else said if isinstance(said, str) else ', '.join(map(str,
-        said or [])) or 'none'
+    return ', '.join(map(str, got)) if got else said if isinstance(said,
+        str) else ', '.join(map(str, said or [])) or 'none'
 
 # %% ../../nbs/96_dev.gallery.ipynb #147afa1c
 def _how_made(name, found, given=''):
@@ -293,12 +293,12 @@ class Result:
         return f"{self.view['says']} Highest: {end(high)}. Lowest: {end(low)}."
     def table(self):
         "The groups as a table"
-        head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ') + (': median'
-            if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
+        head = [*(self.groups[0]['labels'] if self.groups else []), self.view['unit'].lstrip('% ')
+            + (': median' if self.share else ''), 'lowest to highest' if self.share else 'interval', 'runs']
         def span(g):
             return '' if g['low'] is None else f"{_figure(g['low'], self.share)} to {_figure(g['high'], self.share)}"
-        return as_table([h.replace('_', '-') for h in head], [[*g['labels'].values(), _figure(g['middle'], self.share),
-            span(g), g['n']] for g in self.groups])
+        return as_table([h.replace('_', '-') for h in head],
+            [[*g['labels'].values(), _figure(g['middle'], self.share), span(g), g['n']] for g in self.groups])
     def _repr_html_(self):
         how = ' '.join(f'<div><b>{k.capitalize()}</b>: {f"<code>{esc(v)}</code>" if k == "command" else esc(v)}</div>'
             for k,v in self.made.items())

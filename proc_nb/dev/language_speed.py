@@ -45,8 +45,8 @@ def _trainer_lm(data, size, rows, device='cpu', bf16=False):
 def _ways(data, size, rows, device, bf16, compile, **kwargs):
     "Name -> way to train"
     def ours(compile): return _ours_lm(data, size, rows, device, bf16, compile=compile, **kwargs)
-    return dict(ours=ours(compile), **(dict(eager=ours(False)) if compile else {}), trainer=_trainer_lm(data, size,
-        rows, device, bf16))
+    return dict(ours=ours(compile), **(dict(eager=ours(False)) if compile else {}),
+        trainer=_trainer_lm(data, size, rows, device, bf16))
 
 def _turns(ways, rounds, steps):
     "Name -> seconds of a step, one figure per round"
@@ -74,8 +74,8 @@ def lm_speed(
     "Tokens per second beside the Trainer's"
     ways = _ways(data, size, rows, device, bf16, compile, **kwargs)
     how = dict(size=size, rows=rows, row=data.seq_len, threads=torch.get_num_threads(), bf16=bf16, compile=compile)
-    return dict(how, **_speeds(_turns(ways, rounds, steps), rows * data.seq_len, ways['ours'].run, peak_flops(device,
-        bf16)))
+    return dict(how, **_speeds(_turns(ways, rounds, steps), rows * data.seq_len, ways['ours'].run,
+        peak_flops(device, bf16)))
 
 # %% ../../nbs/98_dev.language_speed.ipynb #c7602954
 def _speeds(took, n, run, peak):

@@ -47,9 +47,8 @@ def peaks(
     g = seeded(0, device=device)
     a,x,big = (torch.rand(*s, generator=g, device=device) for s in ((1024, 1024), (64, 1024), (2 ** 25,)))
     best = lambda f: min(t.wall for t in timed(f, tries, device))
-    return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a), special=x.numel() * 20 / best(lambda: [x.tanh()
-        for _ in range(20)]),
-        bytes=8 * big.numel() / best(big.clone))
+    return dict(flop=2 * 1024 ** 3 / best(lambda: a @ a),
+        special=x.numel() * 20 / best(lambda: [x.tanh() for _ in range(20)]), bytes=8 * big.numel() / best(big.clone))
 
 # %% ../../nbs/94_dev.limits.ipynb #bec792e6
 def floor(

@@ -128,14 +128,15 @@ def as_markdown(
         lines = [[r['label'], *(censored_mean(r[k], r['censored']) for k in ('share', 'with_warm_up')),
             f'{r["reached"]} of {r["runs"]}'] for r in substitutive(rows)]
         return markdown_table(['arm', 'share of the text needed', 'with the warm-up\'s tokens', 'reached it'], lines)
-    head,lines = ['arm', 'loss (95 %)', 'bits per byte', f'lower by, {n} seeds'],[[r['label'],
-        mean_with_interval(r['validation']), mean_with_interval(r['bits_per_byte']), _gain(r['gain'])]
-        for r in additive(rows)]
+    head,found = ['arm', 'loss (95 %)', 'bits per byte', f'lower by, {n} seeds'],additive(rows)
+    lines = [[r['label'], *(mean_with_interval(r[k]) for k in ('validation', 'bits_per_byte')), _gain(r['gain'])]
+        for r in found]
     if 'accuracy' in rows[0]['curve']:
-        head,lines = head + ['problems right'],[l + [mean_with_interval(r['accuracy'], '{:.1%}')] for l,r in zip(lines,
-            additive(rows))]
+        head.append('problems right')
+        for l,r in zip(lines, found): l.append(mean_with_interval(r['accuracy'], '{:.1%}'))
     if question == 'persistence':
-        head,lines = head + ['lower by, before'],[l + [_gain(_gain_before(rows)[l[0]])] for l in lines]
+        head.append('lower by, before')
+        for l in lines: l.append(_gain(_gain_before(rows)[l[0]]))
     head,lines = ['arm', 'rule right', *head[1:]],[[l[0], skill_range(rows, l[0]), *l[1:]] for l in lines]
     unknown = max(r['warm_tokens'] for r in rows) and 'more of the target' not in [l[0] for l in lines]
     return markdown_table(head, lines + [['more of the target', *['not measured'] * (len(head) - 1)]] * bool(unknown))
@@ -197,8 +198,8 @@ def saved_bars(
     y = alt.Y('arm:N', sort=None, title=None, axis=alt.Axis(labelLimit=200))
     base = alt.Chart(alt.Data(values=data)).encode(y=y)
     x = alt.X('share:Q', title='share of the text needed', axis=alt.Axis(format='%'), scale=alt.Scale(zero=True))
-    shape = alt.Shape('arrived:N', title=None, scale=alt.Scale(domain=['arrived', 'needs more'], range=['circle',
-        'triangle-right']), legend=alt.Legend(orient='bottom'))
+    shape = alt.Shape('arrived:N', title=None, scale=alt.Scale(domain=['arrived', 'needs more'],
+        range=['circle', 'triangle-right']), legend=alt.Legend(orient='bottom'))
     dots = alt.Chart(alt.Data(values=seeds)).mark_point(filled=True, size=60, color='#999',
         opacity=1).encode(x='share:Q', y=y, shape=shape)
     bars = [base.mark_bar(color=color(0), height=14).encode(x=x), dots]
@@ -234,8 +235,8 @@ def amount_points(
     base,data = runs['no warm-up'],[]
     for r in (r for l,rs in runs.items() if l != 'no warm-up' for r in rs.values()):
         b,n = base[r['seed']],r['warm_tokens']
-        data += [dict(what=w, share=n / end, gain=at(b, end) - v) for w,v in (('practice', at(r, end)),
-            ('more of the target', at(b, end + n))) if v is not None]
+        data += [dict(what=w, share=n / end, gain=at(b, end) - v)
+            for w,v in (('practice', at(r, end)), ('more of the target', at(b, end + n))) if v is not None]
     return _by_share(data, 'gain', 'loss lower by (nats)', '').properties(title=title, width=300, height=200)
 
 # %% ../../nbs/67_language.answers.ipynb #9bc4ea07
@@ -245,8 +246,8 @@ def _by_share(data, key, what, form):
     def by(channel, **kwargs):
         return channel('what:N', title=None, sort=names, legend=legend, scale=alt.Scale(domain=names, **kwargs))
     def y(v): return alt.Y(f'{v}:Q', title=what, axis=alt.Axis(format=form), scale=alt.Scale(zero=False, nice=True))
-    x = alt.X('share:Q', title='practice, in % of the text', scale=alt.Scale(type='log'), axis=alt.Axis(format='.3~%',
-        labelOverlap='greedy', tickCount=5))
+    x = alt.X('share:Q', title='practice, in % of the text', scale=alt.Scale(type='log'),
+        axis=alt.Axis(format='.3~%', labelOverlap='greedy', tickCount=5))
     base = alt.Chart(alt.Data(values=data)).encode(x=x, color=by(alt.Color, range=COLORS), shape=by(alt.Shape))
     lines = base.mark_line().encode(y=y(f'mean({key})'), strokeDash=by(alt.StrokeDash, range=DASHES))
     zero = [alt.Chart(alt.Data(values=[{}])).mark_rule(color='#999').encode(y=alt.datum(0))] if key == 'gain' else []

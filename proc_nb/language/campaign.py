@@ -206,8 +206,8 @@ def where_arms(rule, to=SKILL, most=8000):
 BRANCHES = 32, 16, 8, 4, 2, 1 # the longest practice over each
 def amount_arms(rule, longest=3200):
     "Branches of one practice"
-    return {f'{rule}: {n} steps': dict(rule=rule, parts=ALL, warm_steps=n) for n in dict.fromkeys(max(1, longest // b)
-        for b in BRANCHES)}
+    return {f'{rule}: {n} steps': dict(rule=rule, parts=ALL, warm_steps=n)
+        for n in dict.fromkeys(max(1, longest // b) for b in BRANCHES)}
 
 def mixture_arms(first, second, steps=2200):
     "Two rules alone and mixed"
@@ -218,8 +218,8 @@ SHARES = .003, .01, .03
 def savings_arms(rule, tokens, length=6, rows=32):
     "Practice in shares of the text; at least a step"
     def arm(share):
-        return dict(rule=rule, parts=ALL, warm_steps=max(1, round(share * tokens / rows / warm_task(rule,
-            length).seq_len)))
+        return dict(rule=rule, parts=ALL, warm_steps=max(1,
+            round(share * tokens / rows / warm_task(rule, length).seq_len)))
     last = arm(SHARES[-1])
     found = {f'{rule}: {s:.1%} of the text': arm(s) for s in SHARES}
     return {**found, f'{rule}: {SHARES[-1]:.1%}, rows shuffled': {**last, 'rule': f'shuffled {rule}'}}
@@ -297,6 +297,6 @@ def _arms(name, rules, study, to, most):
     if name == 'persistence':
         made = {k: a for k,a in crossing_arms(rules, to, most).items() if a['rule']}
         return {**made, **{f'{k}, rows shuffled': {**a, 'control': 'rows'} for k,a in made.items()}}
-    of = dict(where=lambda r: where_arms(r, to, most), amount=amount_arms, savings=lambda r: savings_arms(r,
-        study.steps * study.per_step, study.length, study.warm_batch))[name]
+    of = dict(where=lambda r: where_arms(r, to, most), amount=amount_arms,
+        savings=lambda r: savings_arms(r, study.steps * study.per_step, study.length, study.warm_batch))[name]
     return {k: v for r in rules for k,v in of(r).items()}

@@ -75,8 +75,8 @@ def _pretraining(o):
     elif o.size in ('tiny', 'laptop') and (o.corpus in EMBEDDED or os.path.exists(o.corpus)): data = read_corpus(**what)
     else: data = Unread(o.corpus, o.tokenizer, what['block'])
     same = {k: getattr(o, k) for k in _SAME}
-    return Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out, betas=(o.beta1,
-        o.beta2), isolate=not o.joined, **same)
+    return Pretraining(data, o.rule, o.size, _many(o.parts), o.steps, o.warm_steps, run_dir=o.out,
+        betas=(o.beta1, o.beta2), isolate=not o.joined, **same)
 
 def _many(s): return [o for o in s.split(',') if o]
 

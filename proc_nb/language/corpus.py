@@ -462,8 +462,8 @@ def corpus(
     if max_tokens is not None: whole('max_tokens', max_tokens, 1)
     local = os.path.exists(source) and source not in EMBEDDED
     python = platform.python_version() if source in EMBEDDED else None
-    files = [[f, os.path.getsize(f), os.path.getmtime(f)] for f in local_files(source,
-        options.get('kind'))[1]] if local else None
+    files = [[f, os.path.getsize(f), os.path.getmtime(f)]
+        for f in local_files(source, options.get('kind'))[1]] if local else None
     about = dict(source=str(source), options=options, held_out=held_out, shuffle=shuffle, max_tokens=max_tokens,
         python=python)
     about.update(problems=str(source).partition(':')[0] in ('maths', 'mathematics'), files=files)

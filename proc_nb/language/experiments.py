@@ -126,9 +126,9 @@ def stored_language(
 ) -> list: # One dict per run, with its 'label'; steps are those of the fine-tuning for persistence
     "The runs of a question that come with the package; raises KeyError for a domain or question that there is not"
     kept = stored('language')
-    todo = arms(question, RULES[choose('domain', domain, RULES)], kept['about']['warm_steps'][choose('size', size,
-        LM_SIZES)])
+    todo = arms(question, RULES[choose('domain', domain, RULES)],
+        kept['about']['warm_steps'][choose('size', size, LM_SIZES)])
     names = {json.dumps(a): l for l,a in todo.items()}
-    rows = [dict(r, label=names.get(json.dumps(r['arm']))) for r in kept['rows'] if (r['corpus'], r['size'],
-        'other' in r) == (domain, size, question == 'persistence')]
+    rows = [dict(r, label=names.get(json.dumps(r['arm']))) for r in kept['rows']
+        if (r['corpus'], r['size'], 'other' in r) == (domain, size, question == 'persistence')]
     return [dict(r, steps=r.get('tuned', r['steps'])) for l in todo for r in rows if r['label'] == l]

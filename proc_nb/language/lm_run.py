@@ -131,8 +131,8 @@ class LMRun:
     def inputs(self, batch):
         "What the network is given, on its device"
         end = getattr(self.task, 'end', None) if self.settings.isolate else None
-        x,y = (o.to(self.acc.device, non_blocking=True) for o in (batch.tokens, batch.targets.where(batch.loss_mask,
-            -100)))
+        x,y = (o.to(self.acc.device, non_blocking=True)
+            for o in (batch.tokens, batch.targets.where(batch.loss_mask, -100)))
         seen = None if end is None else own_document(x, end)
         return x,dict(targets=y, **({} if seen is None else dict(seen=seen)))
     def step(self):
@@ -197,8 +197,8 @@ class LMRun:
         with eval_mode(self.model):
             sums = sum(self._sums(c.rows_of(p.numpy(), split)) for p in self._held_out(rows, split).split(self.at_once))
         nll,count,size = self.total(sums).tolist()
-        out = dict(validation=nll / count, perplexity=math.exp(nll / count), bits_per_byte=nll / max(1,
-            size) / math.log(2))
+        out = dict(validation=nll / count, perplexity=math.exp(nll / count),
+            bits_per_byte=nll / max(1, size) / math.log(2))
         if c.about.get('problems') and problems:
             asked = c.problems(problems, split)
             right = [right_rows(self.model, asked[p].to(self.acc.device))
@@ -220,8 +220,8 @@ class LMRun:
         for p in named.values() if fill else ():
             opt.state[p] = dict(step=torch.tensor(float(self.done), device=p.device), exp_avg=torch.zeros_like(p),
                 exp_avg_sq=torch.zeros_like(p))
-        means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state for k in ('exp_avg',
-            'exp_avg_sq')}
+        means = {f'opt.{k}.{n}': opt.state[p][k] for n,p in named.items() if p in opt.state
+            for k in ('exp_avg', 'exp_avg_sq')}
         return {**{f'model.{n}': p.detach() for n,p in named.items()}, **means}
     def about(self):
         "The settings that must be the same for a run to go on, as JSON"
@@ -241,8 +241,9 @@ class LMRun:
         if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True) or tmp.mkdir(parents=True)
         self.acc.wait_for_everyone()
         try:
-            checkpoint_io(dcp.save, self.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(tmp),
-                save_distributed=True), no_dist=self.acc.num_processes == 1)
+            checkpoint_io(dcp.save, self.tensors(),
+                storage_writer=dcp.HuggingFaceStorageWriter(str(tmp), save_distributed=True),
+                no_dist=self.acc.num_processes == 1)
             if self.acc.is_main_process: self._seal(folder, tmp, path, extra, keep)
         except (Exception, dcp.CheckpointException) as e:
             if self.acc.is_main_process: shutil.rmtree(tmp, ignore_errors=True)

@@ -33,9 +33,12 @@ class Size:
     batch_size:int # Rows in a step, over all processes
     lr:float # Learning rate
 
-LM_SIZES = {'tiny': Size(2, 4, 64, 128, 16, 2e-3), 'laptop': Size(4, 4, 128, 256, 16, 1e-3), '12-12-768': Size(12, 12,
-    768, 1024, 64, 5e-4),
-    '24-16-1024': Size(24, 16, 1024, 1024, 128, 5e-4), '24-16-2048': Size(24, 16, 2048, 1024, 256, 5e-4)}
+LM_SIZES = {
+    'tiny': Size(2, 4, 64, 128, 16, 2e-3),
+    'laptop': Size(4, 4, 128, 256, 16, 1e-3),
+    '12-12-768': Size(12, 12, 768, 1024, 64, 5e-4),
+    '24-16-1024': Size(24, 16, 1024, 1024, 128, 5e-4),
+    '24-16-2048': Size(24, 16, 2048, 1024, 256, 5e-4)}
 
 # %% ../../nbs/64_language.plan.ipynb #b225a7bb
 def lm_config(
@@ -57,9 +60,9 @@ class GPU:
     float32:float # Operations per second in float32
     gib:int # Memory
 
-GPUS = dict(H200=GPU(989e12, 67e12, 141), H100=GPU(989e12, 67e12, 80), A100=GPU(312e12, 19.5e12, 80), L40S=GPU(362e12,
-    91.6e12, 48),
-    L4=GPU(121e12, 30.3e12, 24), T4=GPU(65e12, 8.1e12, 16))
+GPUS = dict(
+    H200=GPU(989e12, 67e12, 141), H100=GPU(989e12, 67e12, 80), A100=GPU(312e12, 19.5e12, 80),
+    L40S=GPU(362e12, 91.6e12, 48), L4=GPU(121e12, 30.3e12, 24), T4=GPU(65e12, 8.1e12, 16))
 
 def gpu_of(
     device='cpu' # Where
@@ -176,15 +179,14 @@ class Plan:
         how += [*([f'dropout {c.dropout:g}'] if c.dropout else []), *([] if self.apart else ['documents joined']),
             'bf16' if self.bf16 else 'float32']
         read = f' ({self.tokens / self.text:.2f} times the text)' if self.text else ''
-        practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, {w.tokens:,} tokens '
-            f'({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
+        practice = [('practice', f'{w.steps:,} steps of {w.batch_size} rows, '
+            f'{w.tokens:,} tokens ({w.tokens / self.tokens:.2%} of those of the text)')] if w else []
         fits = '' if self.gib is None else f' of {self.gib:g} GiB' + (': too little' if self.peak > self.gib * 2**30
             else '')
         took = f'{self.hours * 60:,.1f} minutes' if self.hours < 1 else f'{self.hours:,.1f} hours'
         return [('network', net), ('parameters', f'{self.parameters:,}'), *practice,
-            ('steps', f'{self.steps:,} of {self.batch_size} rows'),
-            ('tokens', f'{self.tokens:,}{read}'), ('layout', ', '.join(how)), *((f'memory: {k}', _size(v))
-            for k,v in mem.items()),
+            ('steps', f'{self.steps:,} of {self.batch_size} rows'), ('tokens', f'{self.tokens:,}{read}'),
+            ('layout', ', '.join(how)), *((f'memory: {k}', _size(v)) for k,v in mem.items()),
             ('memory per device', _size(self.peak) + fits), ('operations', f'{self.operations:.3g}'),
             ('time', f'{took} at {self.share:.0%} of {self.flops / 1e12:,.3g} TFLOP/s each')]
     def __repr__(self): return '\n'.join(f'{k:<34}{v}' for k,v in self.rows())
@@ -246,23 +248,18 @@ class Unread:
     def n_tokens(self): "Not known"
 
 # %% ../../nbs/64_language.plan.ipynb #df92d6fa
+_PRACTICE = dict( # of all three
+    warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, # [CODE], number of steps [CALC]
+    dropout=.1, joined=True) # GPT-2's; [CODE]
 LM_RECIPES = dict(
-    c4=dict(corpus='c4', rule='union', size='12-12-768', tokenizer='gpt2',
-    block=2048, # [CODE]; union is best at the smallest practice [PAGE]
-        batch_size=32, steps=10_000, lr=5e-4, warmup=0, schedule='cosine', floor=.1, weight_decay=0., bf16=True,
-        joined=True, # [CODE]; ten thousand steps of 4 x 8 rows
-        length=64, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0,
-        warm_weight_decay=.1, # [CODE], number of steps [CALC]
-        dropout=.1, decay='all',
-        max_tokens=48_000_000), # GPT-2's; the Trainer's; 100,000 documents, read 14 times [CALC]
-    codeparrot=dict(corpus='codeparrot', rule='set', size='12-12-768', tokenizer='bpe:32768',
-    block=1024, # [CODE]; the tokenizer is ours: theirs was learnt from the same code
-        batch_size=48, steps=20_000, lr=5e-5, schedule='cosine', weight_decay=.01,
-        clip=1., # rows [CALC], steps [PAGE], the others [CODE]; the ramp is ours
-        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1,
-        joined=True, max_tokens=1_000_000_000),
-    mathematics=dict(corpus='mathematics', rule='union', size='12-12-768', tokenizer='bytes',
-    block=512, # [CODE]; their vocabulary has 99 characters
-        batch_size=64, steps=50_000, lr=5e-5, schedule='cosine', weight_decay=.01, # rows [CALC], the others [CODE]
-        length=32, warm_steps=500, warm_batch=64, warm_lr=5e-4, warm_ramp=0, warm_weight_decay=.1, dropout=.1,
-        joined=True))
+    c4=dict(_PRACTICE, corpus='c4', rule='union', length=64, # [CODE]; union is best at the smallest practice [PAGE]
+        size='12-12-768', tokenizer='gpt2', block=2048, batch_size=32, # [CODE]; 4 x 8 rows
+        steps=10_000, lr=5e-4, warmup=0, schedule='cosine', floor=.1, weight_decay=0., bf16=True, # [CODE]
+        decay='all', max_tokens=48_000_000), # the Trainer's; 100,000 documents, read 14 times [CALC]
+    codeparrot=dict(_PRACTICE, corpus='codeparrot', rule='set', length=32, # [CODE]
+        size='12-12-768', tokenizer='bpe:32768', block=1024, # [CODE]; the tokenizer is ours: theirs was of the same code
+        batch_size=48, steps=20_000, lr=5e-5, schedule='cosine', # rows [CALC], steps [PAGE]; the ramp is ours
+        weight_decay=.01, clip=1., max_tokens=1_000_000_000), # [CODE]
+    mathematics=dict(_PRACTICE, corpus='mathematics', rule='union', length=32, # [CODE]
+        size='12-12-768', tokenizer='bytes', block=512, # [CODE]; their vocabulary has 99 characters
+        batch_size=64, steps=50_000, lr=5e-5, schedule='cosine', weight_decay=.01)) # rows [CALC], the others [CODE]

@@ -73,16 +73,16 @@ def _ask(r, x):
 def _polynomial(cs, x):
     "A polynomial as one writes it"
     powers = ['', x] + [f'{x}**{i}' for i in range(2, len(cs))]
-    terms = [(c, p if abs(c) == 1 and p else f'{abs(c)}*{p}' if p else str(abs(c))) for c,p in reversed(list(zip(cs,
-        powers))) if c]
+    terms = [(c, p if abs(c) == 1 and p else f'{abs(c)}*{p}' if p else str(abs(c)))
+        for c,p in reversed(list(zip(cs, powers))) if c]
     text = ' '.join(f'{"-" if c < 0 else "+"} {t}' for c,t in terms) or '0'
     return '-' + text[2:] if text[:2] == '- ' else text.removeprefix('+ ')
 
 # %% ../../nbs/61_language.sources.ipynb #2a3e9f72
 def _add_or_sub(r):
     a,b = _size(r),_size(r)
-    return (_ask(r, f'{a} + {b}' if b >= 0 else f'{a} - {-b}'),a + b) if r.random() < .5 else (_ask(r,
-        f'the difference of {a} and {b}'),a - b)
+    return (_ask(r, f'{a} + {b}' if b >= 0 else f'{a} - {-b}'),
+        a + b) if r.random() < .5 else (_ask(r, f'the difference of {a} and {b}'),a - b)
 def _mul(r):
     a,b = _size(r),r.randint(-20, 20)
     return _ask(r, r.choice([f'{a} times {b}', f'the product of {a} and {b}'])),a * b
@@ -421,8 +421,8 @@ class Stream:
         "Place and row of each document of a part, from where the stream is"
         if not self.local and not self.wikitext: return self._hub_rows(rows)
         if not self.local:
-            rows = ((f'{self.source}, line {i}', dict(text=t)) for i,t in _articles(r['text']
-                for r in self._in_words(rows)))
+            rows = ((f'{self.source}, line {i}', dict(text=t))
+                for i,t in _articles(r['text'] for r in self._in_words(rows)))
         if self.shuffle is not None: rows = _shuffle_rows(rows, self.shuffle, self.buffer)
         return islice(rows, self.done, None)
     def _hub_rows(self, rows):

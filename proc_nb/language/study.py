@@ -50,8 +50,8 @@ def arms(
     if choose('question', question, QUESTIONS) == 'parts':
         return {**none, **full, 'attention only': arm(parts=('attn',)), 'MLPs only': arm(parts=('mlp',))}
     if question == 'amount':
-        return {**none, **{f'{n} steps': arm(warm_steps=n) for n in (warm_steps // 16, warm_steps // 4, warm_steps,
-            warm_steps * 2) if n}}
+        return {**none, **{f'{n} steps': arm(warm_steps=n)
+            for n in (warm_steps // 16, warm_steps // 4, warm_steps, warm_steps * 2) if n}}
     if question == 'mixtures':
         return {**none, 'set': arm('set'), 'union': arm('union'), 'set + union': arm('set+union')}
     return {**none, **full, **control}
@@ -92,15 +92,15 @@ class LanguageStudy:
             setattr(self, k, whole(k, getattr(self, k), 1))
         self.eval_every = min(self.eval_every,
             self.steps) # arms are compared after `steps`, so each curve has a value there
-        self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size,
-            LM_SIZES)].batch_size), 1) * data.seq_len
+        self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'),
+            LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
         self.reread()
     def identity(self):
         "What has to be the same for runs to be compared, as JSON"
         if self._identity: return self._identity
         keys = 'size steps length warm_batch eval_rows eval_every per_step'.split()
-        p = Pretraining(self.data, None, self.size, steps=self.steps, **{k: v for k,v in self.kwargs.items()
-            if k not in PLACE})
+        p = Pretraining(self.data, None, self.size, steps=self.steps,
+            **{k: v for k,v in self.kwargs.items() if k not in PLACE})
         ramp = {k: v for k,v in self.kwargs.items() if k == 'warm_ramp'}
         self._identity = _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(),
             **ramp))
@@ -228,8 +228,8 @@ class LanguageStudy:
             if self.path: save_json(self.path, dict(runs=self.runs), None)
     def found(self, same, tokens=0) -> dict:
         "The run in which `same` was done and whose curve reaches `tokens`, or None"
-        return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items()) and (not tokens
-            or r['curve']['tokens'][-1] >= tokens)), None)
+        return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items())
+            and (not tokens or r['curve']['tokens'][-1] >= tokens)), None)
     def kept(self, same, make, tokens=0) -> dict:
         "The run in which `same` was done, or else what `make()` gives, which is written down"
         self.reread()
