@@ -257,7 +257,7 @@ LM_RECIPES = dict(
         steps=10_000, lr=5e-4, warmup=0, schedule='cosine', floor=.1, weight_decay=0., bf16=True, # [CODE]
         decay='all', max_tokens=48_000_000), # the Trainer's; 100,000 documents, read 14 times [CALC]
     codeparrot=dict(_PRACTICE, corpus='codeparrot', rule='set', length=32, # [CODE]
-        size='12-12-768', tokenizer='bpe:32768', block=1024, # [CODE]; the tokenizer is ours: theirs was of the same code
+        size='12-12-768', tokenizer='bpe:32768', block=1024, # [CODE]; the tokenizer is ours
         batch_size=48, steps=20_000, lr=5e-5, schedule='cosine', # rows [CALC], steps [PAGE]; the ramp is ours
         weight_decay=.01, clip=1., max_tokens=1_000_000_000), # [CODE]
     mathematics=dict(_PRACTICE, corpus='mathematics', rule='union', length=32, # [CODE]
