@@ -48,8 +48,7 @@ from .influence.gradients import GradDot
 from .influence.retrain import lds
 from .language.corpus import corpus
 from .language.pretrain import Pretraining, pretrain
-from .language.checkpoints import load_lm
-from .language.released import load_released
+from .language.model import load_lm, load_released
 from .course.exercises import Exercise, exercise, exercises
 
 # %% ../nbs/92_all.ipynb #b8900c6d

@@ -238,7 +238,7 @@ def write(
 ):
     "Write text with a language model that was trained here"
     options = NS(**locals())
-    from proc_nb.language.use import run_write
+    from proc_nb.language.cli import run_write
     run_write(options)
 
 # %% ../nbs/91_commands.ipynb #5e940ee1
@@ -249,7 +249,7 @@ def export(
 ):
     "Write a language model and its tokenizer so that AutoModelForCausalLM and AutoTokenizer read them"
     options = NS(**locals())
-    from proc_nb.language.use import run_export
+    from proc_nb.language.cli import run_export
     run_export(options)
 
 # %% ../nbs/91_commands.ipynb #c07be2d9

@@ -9,3 +9,13 @@ settings.load_profile('proc-nb')
 
 @pytest.fixture
 def g(): return torch.Generator().manual_seed(0)
+
+@pytest.fixture(scope='module')
+def browser():
+    from lab_page import chromium
+    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); nothing was tried in a browser')
+    playwright = pytest.importorskip('playwright.sync_api')
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
+        yield b
+        b.close()

@@ -10,10 +10,8 @@ from proc_nb.language.corpus import *
 from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
-from proc_nb.language.checkpoints import *
 from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
-from proc_nb.language.released import *
 from proc_nb.language.cli import *
 
 class Engine:

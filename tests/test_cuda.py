@@ -2,8 +2,7 @@
 import gc, threading, warnings, weakref
 import pytest, torch, torch.nn as nn
 from pretend_cuda import Gpu
-from proc_nb.dev import language_speed, ways
-from proc_nb.dev.sampling import seconds
+from proc_nb.dev import ways
 from proc_nb.train import ensemble
 from proc_nb.models import attention as gpt
 from proc_nb.all import *
@@ -133,13 +132,7 @@ def test_the_second_gpu(gpu):
     assert losses(GPT(cfg(NEEDLE)), NEEDLE, 'cuda:1') == pytest.approx(losses(GPT(cfg(NEEDLE)), NEEDLE, 'cpu'), abs=1e-5)
     assert (gpu.captures, gpu.current) == (1, 0)
 
-def test_the_clock_waits_for_the_gpu_that_works(gpu, monkeypatch):
-    waited = []
-    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
-    seconds(lambda: None, 'cuda:1', 2)
-    assert waited == ['cuda:1'] * 3
-
-CLOCKS = {'the bench': lambda: ways.now('cuda:1'), 'a study': lambda: step_seconds(NEEDLE, 4, dict(n_layer=1), 1, 'cuda:1'), 'language': lambda: language_speed._now('cuda:1')}
+CLOCKS = {'the bench': lambda: ways.now('cuda:1'), 'a study': lambda: step_seconds(NEEDLE, 4, dict(n_layer=1), 1, 'cuda:1')}
 @pytest.mark.parametrize('name', CLOCKS)
 def test_every_clock_waits_for_the_gpu_that_works(name, gpu, monkeypatch):
     waited = []
@@ -387,5 +380,5 @@ def test_a_step_of_a_language_model(gpu):
         def clip_grad_norm_(self, ps, c): return nn.utils.clip_grad_norm_(ps, c)
         def unwrap_model(self, m): return m
     for kw in {}, dict(dropout=.2), dict(dropout=.2, remat=True):
-        run = LMRun(language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True, **kw)), NEEDLE, Engine(), 4, warmup=1)
+        run = LMRun(language_model(GPTConfig(NEEDLE.vocab_size, NEEDLE.seq_len, 2, 4, 16, tied=True, **kw)), NEEDLE, Engine(), batch_size=4, warmup=1)
         assert all(l < 10 for l in (run.step(), run.step()))

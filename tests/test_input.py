@@ -10,7 +10,7 @@ from proc_nb.tasks.core import Preset, Presets
 from proc_nb.train.practice import Zoo
 from proc_nb.viz.plots import legend
 from proc_nb.viz.views import rule_page, token_chart
-from proc_nb.language.checkpoints import load_lm
+from proc_nb.language.model import load_lm
 from proc_nb.lab.explorer import AttentionView, RuleExplorer
 from proc_nb.lab.transfer_lab import TransferLab
 from proc_nb.study.table import as_table

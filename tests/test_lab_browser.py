@@ -1,7 +1,7 @@
 "The live panels in a real JupyterLab, driven in a headless Chromium. Screenshots are kept in _artifacts/."
 import json, time, pytest
 from pathlib import Path
-from lab_page import LabPage, chromium, jupyterlab, notebook
+from lab_page import LabPage, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parent.parent
@@ -10,15 +10,6 @@ SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='Attention
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
     predict='PredictLab(seeds=1, steps=40)',
     lego='lego = LegoPanel(steps=4, every=2, batch_size=8)\nlego')
-
-@pytest.fixture(scope='module')
-def browser():
-    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); the live widgets were not tested in a page')
-    playwright = pytest.importorskip('playwright.sync_api')
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        yield b
-        b.close()
 
 @pytest.fixture(scope='module')
 def server(tmp_path_factory):

@@ -1,20 +1,10 @@
 "A finished run as one file, opened in a real Chromium without a network, and played."
 import re, pytest
-from lab_page import chromium
 from proc_nb.lab.replay import replay
 from proc_nb.lab.runner import Choices, LabRun
 from proc_nb.train.practice import load_zoo
 
 pytestmark = pytest.mark.browser
-
-@pytest.fixture(scope='module')
-def browser():
-    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); the replay was not opened')
-    playwright = pytest.importorskip('playwright.sync_api')
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        yield b
-        b.close()
 
 @pytest.fixture(scope='module')
 def run():

@@ -1,7 +1,6 @@
 "Pages as a reader sees them, in a real Chromium: no page wider than its window, and every word legible in light and in dark."
 import pytest
 from docs_check import ROOT, drawn, prose
-from lab_page import chromium
 
 pytestmark = pytest.mark.browser
 PAGES = [*sorted((ROOT/'nbs').glob('8[0-5]_lab.*.ipynb')), *((ROOT/'nbs').glob('*_viz.*.ipynb')), ROOT/'nbs/index.ipynb',
@@ -36,15 +35,6 @@ for (const e of document.querySelectorAll('main *')) {
   if (c < (large ? 3 : 4.5)) found.push(`${c.toFixed(2)} ${text.slice(0, 40)} (${e.tagName} ${e.getAttribute('class') || ''})`)
 }
 return found }"""
-
-@pytest.fixture(scope='module')
-def browser():
-    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); the pages were not looked at')
-    playwright = pytest.importorskip('playwright.sync_api')
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        yield b
-        b.close()
 
 def page_of(browser, book, theme, width):
     "The page's text and stored pictures in the site's style sheet and colours"

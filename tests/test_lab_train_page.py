@@ -1,6 +1,6 @@
 "The network that trains in a browser: compared with the Python one in a real Chromium, and driven as a reader would."
 import time, pytest, torch
-from lab_page import ARTEFACTS, chromium
+from lab_page import ARTEFACTS
 from proc_nb.tasks.core import seeded, tasks
 from proc_nb.train.practice import fresh_rates, start
 from proc_nb.train.loop import Run
@@ -9,15 +9,6 @@ from proc_nb.lab.runner import Frame
 
 pytestmark = pytest.mark.browser
 PARTS = ['attn', 'pos']
-
-@pytest.fixture(scope='module')
-def browser():
-    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); nothing was trained in a browser')
-    playwright = pytest.importorskip('playwright.sync_api')
-    with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        yield b
-        b.close()
 
 @pytest.fixture(scope='module')
 def task(): return tasks['haystack'](n_pairs=10)

@@ -14,15 +14,14 @@ from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
 from proc_nb.language.study import *
 from proc_nb.language.answers import *
+from proc_nb.language.campaign import *
 from proc_nb.language.crossing import *
 from proc_nb.language.experiments import *
 from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
-from proc_nb.language.checkpoints import *
 from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
-from proc_nb.language.released import *
 from proc_nb.language.cli import *
 
 pytest.importorskip('accelerate')
@@ -314,10 +313,8 @@ from proc_nb.language.corpus import *
 from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
-from proc_nb.language.checkpoints import *
 from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
-from proc_nb.language.released import *
 from proc_nb.language.cli import *
 data = corpus('maths', 'bpe:300', 32, n=500, cache={str(tmp_path)!r})
 *_, last = pretrain(data, size='tiny', steps=2, eval_every=1, eval_rows=2, batch_size=2, run_dir={str(tmp_path/'run')!r}, device='cpu')
@@ -514,10 +511,8 @@ from proc_nb.language.corpus import *
 from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
-from proc_nb.language.checkpoints import *
 from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
-from proc_nb.language.released import *
 from proc_nb.language.cli import *
 data = corpus('maths', block_size=32, n=3000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -796,10 +791,8 @@ from proc_nb.language.corpus import *
 from proc_nb.tasks.controls import *
 from proc_nb.language.model import *
 from proc_nb.language.plan import *
-from proc_nb.language.checkpoints import *
 from proc_nb.language.lm_run import *
 from proc_nb.language.pretrain import *
-from proc_nb.language.released import *
 from proc_nb.language.cli import *
 p = Pretraining(corpus('maths', block_size=256, n=8000, progress=False), None, 'laptop', steps=2, eval_every=2, eval_rows=16, device='cpu', {how}).start()
 planned = p.plan().peak
@@ -979,22 +972,22 @@ def test_a_crossing_practises_once_for_all_domains(data, tmp_path, monkeypatch):
         return how(self, p, key)
     monkeypatch.setattr(asking.LanguageStudy, '_practised', counted)
     small = dict(rules=['identity'], seeds=1, steps=2, eval_every=1, to=.1, most=40, length=2, eval_rows=4)
-    rows = list(Crossing(tmp_path, domains=[data, other], **small).records())
+    rows = list(design('crossing', tmp_path, domains=[data, other], **small).records())
     assert len(rows) == 8 and len(made) == len(set(made)) == 2 # the rule and its shuffled rows
     for d in 'maths', 'other': # each arm reads the same text from the same fresh embeddings: they differ in what is carried over
         ends = {r['label']: r['curve']['validation'][-1] for r in rows if r['domain'] == d and r['arm']['rule']}
         assert len(set(ends.values())) == 3
 
 def test_a_crossing_in_words(tmp_path):
-    with pytest.raises(ValueError, match='must be a multiple of 100'): Crossing(tmp_path, domains=['maths'], steps=150)
-    with pytest.raises(KeyError, match="Did you mean 'sort'"): Crossing(tmp_path, rules=['sorte'], domains=['maths'])
-    with pytest.raises(ValueError, match='to must lie'): Crossing(tmp_path, domains=['maths'], to=1.5)
+    with pytest.raises(ValueError, match='must be a multiple of 100'): design('crossing', tmp_path, domains=['maths'], steps=150)
+    with pytest.raises(KeyError, match="Did you mean 'sort'"): design('crossing', tmp_path, rules=['sorte'], domains=['maths'])
+    with pytest.raises(ValueError, match='to must lie'): design('crossing', tmp_path, domains=['maths'], to=1.5)
 
 def test_the_stored_crossing_is_gone_on_with(tmp_path):
     "What is stored is not run again, without any practised network"
     kept, planned = stored_crossing()
     mine = [r for r in kept if r['domain'] == 'maths']
-    study = Crossing(tmp_path, domains=['maths'], start='language_crossing')
+    study = design('crossing', tmp_path, domains=['maths'], start='language_crossing')
     assert mine[0]['sha256'] == study.studies['maths'].data.sha256
     assert len(study) - study.left().runs == len({(r['seed'], r['label']) for r in mine}) and not (tmp_path/'practised').exists()
     assert len(kept) <= planned['runs'] and all({'rule', 'parts'} <= set(r['arm']) and r['read'] and r['passes'] for r in kept)

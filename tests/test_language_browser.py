@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import pytest
-from lab_page import LabPage, chromium, jupyterlab
+from lab_page import LabPage, jupyterlab
 
 pytestmark = [pytest.mark.browser, pytest.mark.full]
 pytest.importorskip('accelerate')
@@ -16,14 +16,9 @@ def cells():
     return [c for c in code[:end + 1] if 'eval: false' not in c] + ["print('trained', len(rows))"]
 
 @pytest.fixture
-def page(tmp_path, monkeypatch):
-    if not chromium(): pytest.skip('NOT RUN: no Chromium found (set CHROMIUM to its path); the live loss chart was not tested in a page')
-    playwright = pytest.importorskip('playwright.sync_api')
+def page(browser, tmp_path, monkeypatch):
     monkeypatch.setenv('PROC_NB_SHORT', '10')
-    with playwright.sync_playwright() as p, jupyterlab(tmp_path) as server:
-        b = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        yield LabPage(b, *server)
-        b.close()
+    with jupyterlab(tmp_path) as server: yield LabPage(browser, *server)
 
 def inside(a, b): return b['x'] <= a['x'] and b['y'] <= a['y'] and a['x'] + a['width'] <= b['x'] + b['width'] + 1 and a['y'] + a['height'] <= b['y'] + b['height'] + 1
 

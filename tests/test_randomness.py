@@ -48,7 +48,7 @@ def cfg(task=TEST, **kw): return GPTConfig(vocab_size=task.vocab_size, block_siz
 def trained(**kw): return list(fit(GPT(cfg(**kw)), TEST, 2, 8, eval_every=2, eval_rows=20))
 def lm(**kw): return language_model(GPTConfig(TEST.vocab_size, TEST.seq_len, 2, 4, 16, **kw, tied=True))
 def lm_steps(**kw):
-    run = LMRun(lm(**kw), TEST, engine('cpu'), 4)
+    run = LMRun(lm(**kw), TEST, engine('cpu'), batch_size=4)
     return [run.step() for _ in range(2)]
 def wired(): return hardwire(GPT(cfg(LEGO, causal=False)))
 LEGO = tasks['lego'](n_vars=3, n_supervised=3)

@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/dev.ways.html.md"""
 
 # %% auto #0
 __all__ = ['SETTINGS', 'ENDLESS', 'WAYS', 'LABELS', 'Took', 'now', 'timed', 'sizes_for', 'ours', 'autograd', 'on_cores', 'many',
-           'Plain', 'plain', 'compiled_plain', 'haystack_rows', 'trainer', 'runs_of', 'middle', 'in_turns']
+           'Plain', 'plain', 'compiled_plain', 'trainer_steps', 'trainer', 'runs_of', 'middle', 'in_turns']
 
 # %% ../../nbs/93_dev.ways.ipynb #73827381
 import random, statistics, time
@@ -49,15 +49,14 @@ def timed(
         out.append(now(device) - start)
     return out
 
-
 # %% ../../nbs/93_dev.ways.ipynb #6dbdc85e
-SETTINGS = dict(lr=1e-3, lr_scale=None, freeze=(), weight_decay=1e-3, clip=1., warmup=500, schedule='constant', decay_steps=None)
+SETTINGS = dict(lr=1e-3, lr_scale=None, freeze=(), weight_decay=1e-3, clip=1., warmup=500, schedule='constant',
+    decay_steps=None)
 ENDLESS = dict(steps=10**9, eval_every=10**9)
 
 def sizes_for(task, **kwargs):
     "The default sizes with `task`'s vocabulary and longest row; `kwargs` change them"
     return GPTConfig(**{**dict(vocab_size=task.vocab_size, block_size=task.seq_len), **kwargs})
-
 
 # %% ../../nbs/93_dev.ways.ipynb #3ad28825
 def ours(task, cfg, batch, device='cpu', compile=False, fused=True):
@@ -72,11 +71,11 @@ def autograd(task, cfg, batch, device='cpu'):
     "This package's step without numba"
     return ours(task, cfg, batch, device, fused=False)
 
-
 # %% ../../nbs/93_dev.ways.ipynb #77c0d3e8
 def on_cores(task, cfg, batch, device='cpu'):
     "A step of as many runs as there are cores"
-    runs = {i: fit(GPT(cfg, seed=i).to(device), task, batch_size=batch, seed=i, **ENDLESS, **SETTINGS) for i in range(cores())}
+    runs = {i: fit(GPT(cfg, seed=i).to(device), task, batch_size=batch, seed=i, **ENDLESS, **SETTINGS)
+        for i in range(cores())}
     steps = in_step(runs)
     return lambda n: timed(lambda: next(steps), n, device)
 
@@ -92,7 +91,8 @@ class Plain(nn.Module):
     def __init__(self, c:GPTConfig):
         super().__init__()
         self.wte,self.wpe = nn.Embedding(c.vocab_size, c.n_embd),nn.Embedding(c.block_size, c.n_embd)
-        layer = nn.TransformerEncoderLayer(c.n_embd, c.n_head, 4 * c.n_embd, 0., nn.GELU('tanh'), batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(c.n_embd, c.n_head, 4 * c.n_embd, 0., nn.GELU('tanh'), batch_first=True,
+            norm_first=True)
         self.h = nn.TransformerEncoder(layer, c.n_layer, nn.LayerNorm(c.n_embd), enable_nested_tensor=False)
         self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
     def forward(self, x):
@@ -118,12 +118,8 @@ def compiled_plain(task, cfg, batch, device='cpu'):
     "The same loop with its network compiled"
     return plain(task, cfg, batch, device, compile=True)
 
-
 # %% ../../nbs/93_dev.ways.ipynb #75b01569
-def haystack_rows(
-    n_pairs:int, # Most pairs
-    seed:int=0 # Seed
-): # Yields the Trainer's dicts
+def _haystack_rows(n_pairs, seed=0):
     "The rows of `Haystack`, one at a time, in plain Python"
     rng = random.Random(seed)
     while True:
@@ -132,37 +128,50 @@ def haystack_rows(
         i = rng.randrange(n)
         row = [t for k,v in zip(keys, values) for t in (128 + k, v)] + [128 + n_pairs + keys[i], values[i]]
         fill = 2 * n_pairs + 2 - len(row)
-        yield dict(input_ids=row + [0] * fill, labels=[-100] * (len(row) - 1) + [values[i]] + [-100] * fill, attention_mask=[1] * len(row) + [0] * fill)
+        yield dict(input_ids=row + [0] * fill, labels=[-100] * (len(row) - 1) + [values[i]] + [-100] * fill,
+            attention_mask=[1] * len(row) + [0] * fill)
 
 # %% ../../nbs/93_dev.ways.ipynb #ad4a99a3
 class _Rows(torch.utils.data.IterableDataset):
     def __init__(self, n_pairs): self.n_pairs = n_pairs
-    def __iter__(self): return haystack_rows(self.n_pairs)
+    def __iter__(self): return _haystack_rows(self.n_pairs)
 
 # %% ../../nbs/93_dev.ways.ipynb #938a3b9c
+def trainer_steps(
+    model, # A model of `transformers`
+    rows, # What it learns: a data set of dicts
+    batch:int, # Rows in a step
+    n:int, # Steps
+    device='cpu', # Where
+    **settings # Of `TrainingArguments`
+) -> list: # A `Took` for each, from end to end
+    "Steps of `transformers`' Trainer, after one that does not count"
+    import transformers as hf
+    from tempfile import mkdtemp
+    ends = []
+    class Clock(hf.TrainerCallback):
+        def on_step_end(self, *args, **kwargs): ends.append(now(device))
+    quiet = dict(report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no')
+    args = hf.TrainingArguments(mkdtemp(), max_steps=n + 1, per_device_train_batch_size=batch, learning_rate=1e-3,
+        use_cpu='cpu' in str(device), **quiet, **settings)
+    t = hf.Trainer(model=model, args=args, train_dataset=rows, callbacks=[Clock()])
+    t.remove_callback(hf.PrinterCallback)
+    t.train()
+    return [b - a for a,b in zip(ends, ends[1:])]
+
 def trainer(task, cfg, batch, device='cpu'):
     "`transformers`' GPT-2 under its Trainer"
     import transformers as hf
-    from tempfile import mkdtemp
     hf.logging.set_verbosity_error()
-    model,ends = to_hf(GPT(cfg)),[]
-    class Clock(hf.TrainerCallback):
-        def on_step_end(self, *args, **kwargs): ends.append(now(device))
-    def go(n):
-        ends.clear()
-        args = hf.TrainingArguments(mkdtemp(), max_steps=n + 1, per_device_train_batch_size=batch, learning_rate=1e-3, weight_decay=1e-3,
-            use_cpu='cpu' in str(device), lr_scheduler_type='constant_with_warmup', report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no')
-        t = hf.Trainer(model=model, args=args, train_dataset=_Rows(task.n_pairs), callbacks=[Clock()])
-        t.remove_callback(hf.PrinterCallback)
-        t.train()
-        return [b - a for a,b in zip(ends, ends[1:])]
-    return go
+    model,how = to_hf(GPT(cfg)),dict(weight_decay=1e-3, lr_scheduler_type='constant_with_warmup')
+    return lambda n: trainer_steps(model, _Rows(task.n_pairs), batch, n, device, **how)
 
-# %% ../../nbs/93_dev.ways.ipynb #9be572ec
-WAYS = dict(ours=ours, autograd=autograd, on_cores=on_cores, many=many, compiled=compiled_plain, plain=plain, trainer=trainer)
-LABELS = dict(ours='this package', autograd='this package, without numba', on_cores='this package, a run on each core, per run',
-    many='this package, 8 members, per member', compiled='plain loop, torch.compile', plain='plain PyTorch loop', trainer='transformers Trainer')
-
+WAYS = dict(ours=ours, autograd=autograd, on_cores=on_cores, many=many, compiled=compiled_plain, plain=plain,
+    trainer=trainer)
+LABELS = dict(ours='this package', autograd='this package, without numba', on_cores='this package, a run on each '
+    'core, per run',
+    many='this package, 8 members, per member', compiled='plain loop, torch.compile', plain='plain PyTorch loop',
+    trainer='transformers Trainer')
 
 # %% ../../nbs/93_dev.ways.ipynb #c2c5a0f4
 def runs_of(way):
@@ -179,13 +188,15 @@ def in_turns(
     ways:dict, # Name -> function that does `n` steps and gives a `Took` for each
     rounds:int=5, # Turns of each
     steps:int=3 # Steps in a turn
-) -> dict: # Name -> 'ms' and 'cpu', milliseconds per step of one run, and 'times' and 'cpu_times', how often as fast as the last way
+) -> dict: # Name -> 'ms' and 'cpu' of a step of one run, and 'times' and 'cpu_times', how often as fast as the last
     "Time several ways in turns; each figure has median, low and high"
     for f in ways.values(): f(1)
     took = {k: dict(ms=[], cpu=[]) for k in ways}
-    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False, delay=2):
-        for clock,seconds in zip(took[k].values(), zip(*f(steps))): clock.append(1e3 * statistics.median(seconds) / runs_of(k))
+    for k,f in progress([o for _ in range(rounds) for o in ways.items()], 'measuring', unit='turn', leave=False,
+        delay=2):
+        for clock,seconds in zip(took[k].values(), zip(*f(steps))):
+            clock.append(1e3 * statistics.median(seconds) / runs_of(k))
     last = took[list(ways)[-1]]
     def times(mine, clock): return middle([b / a for a,b in zip(mine[clock], last[clock])])
-    return {k: dict(ms=middle(v['ms']), cpu=middle(v['cpu']), times=times(v, 'ms'), cpu_times=times(v, 'cpu')) for k,v in took.items()}
-
+    return {k: dict(ms=middle(v['ms']), cpu=middle(v['cpu']), times=times(v, 'ms'), cpu_times=times(v, 'cpu'))
+        for k,v in took.items()}

@@ -6,9 +6,8 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.sources.html.md"""
 
 # %% auto #0
 __all__ = ['SKIP', 'FAMILIES', 'MORE_FAMILIES', 'EMBEDDED', 'HUB', 'HELD_OUT', 'EXPORTED', 'FORMATS', 'READERS', 'SPLIT_WORDS',
-           'library_files', 'read_source', 'docstrings', 'outermost', 'library_english', 'library_code', 'polynomial',
-           'maths_problems', 'kind_of', 'files_under', 'local_files', 'open_text', 'likely_encoding', 'undecodable',
-           'articles', 'rows_in', 'document', 'split_named', 'own_splits', 'Stream', 'shuffle_rows']
+           'read_source', 'library_english', 'library_code', 'maths_problems', 'kind_of', 'local_files', 'open_text',
+           'undecodable', 'document', 'Stream']
 
 # %% ../../nbs/61_language.sources.ipynb #e1dda4f1
 import ast, codecs, csv, gzip, json, math, os, random, re, sysconfig, tokenize
@@ -22,9 +21,7 @@ from .tokenizers import require, whole_text
 
 # %% ../../nbs/61_language.sources.ipynb #960d6bf6
 SKIP = set('test tests site-packages dist-packages __pycache__ lib2to3 idlelib turtledemo pydoc_data'.split())
-def library_files(
-    packages:bool=False # The installed packages too?
-) -> list: # Paths of Python files
+def _library_files(packages=False):
     "The source files of the running Python's standard library, tests left out"
     roots = [sysconfig.get_paths()['stdlib']] + [sysconfig.get_paths()['purelib']] * packages
     found = [(p, p.relative_to(r).parts) for r in map(Path, roots) for p in r.rglob('*.py')]
@@ -37,22 +34,19 @@ def read_source(path):
     except (SyntaxError, UnicodeDecodeError, OSError): return None
 
 # %% ../../nbs/61_language.sources.ipynb #008b7936
-def docstrings(
-    source:str # Python source
-) -> str: # The docstrings, one after the other
+def _docstrings(source):
     "All docstrings of a module, without running it"
     try: nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError): return ''
     kinds = ast.Module,ast.ClassDef,ast.FunctionDef,ast.AsyncFunctionDef
     return '\n\n'.join(d for n in nodes if isinstance(n, kinds) and (d := ast.get_docstring(n)))
 
-# %% ../../nbs/61_language.sources.ipynb #ba1ee51d
-def outermost(texts):
+def _outermost(texts):
     "The texts, in their order, without those whose words stand whole within another"
     plain = [' '.join(re.findall(r'\w+', t)) for t in texts]
-    return [t for i,t in enumerate(texts) if not any(plain[i] in p for j,p in enumerate(plain) if j != i and (plain[i] != p or j < i))]
+    return [t for i,t in enumerate(texts) if not any(plain[i] in p for j,p in enumerate(plain) if j != i
+        and (plain[i] != p or j < i))]
 
-# %% ../../nbs/61_language.sources.ipynb #e559a7d9
 def library_english(
     packages:bool=False, # The docstrings of the installed packages too?
     nested:bool=False # Keep the topics that stand whole within others, as version 0.1 did?
@@ -60,13 +54,13 @@ def library_english(
     "The topics of the manual, and the docstrings of each module"
     from pydoc_data.topics import topics
     texts = [t.strip() for t in topics.values()]
-    yield from texts if nested else outermost(texts)
-    yield from (d for f in library_files(packages) if (s := read_source(f)) and len(d := docstrings(s)) > 200)
+    yield from texts if nested else _outermost(texts)
+    yield from (d for f in _library_files(packages) if (s := read_source(f)) and len(d := _docstrings(s)) > 200)
 
 # %% ../../nbs/61_language.sources.ipynb #53ccec20
 def library_code(packages=False): # Yields documents
     "Each source file of the standard library"
-    yield from (s for f in library_files(packages) if (s := read_source(f)) and s.strip())
+    yield from (s for f in _library_files(packages) if (s := read_source(f)) and s.strip())
 
 # %% ../../nbs/61_language.sources.ipynb #a73f1cd7
 def _name(r): return r.choice('abcdfghjkmnpqrtuvwxyz')
@@ -76,20 +70,19 @@ def _ask(r, x):
     return f'{how} {x}' + ('?' if how == 'What is' else '.')
 
 # %% ../../nbs/61_language.sources.ipynb #21169a41
-def polynomial(
-    cs, # Coefficients, the constant first
-    x:str # The variable
-) -> str: # Such as '3*x**2 - x + 5'
+def _polynomial(cs, x):
     "A polynomial as one writes it"
     powers = ['', x] + [f'{x}**{i}' for i in range(2, len(cs))]
-    terms = [(c, p if abs(c) == 1 and p else f'{abs(c)}*{p}' if p else str(abs(c))) for c,p in reversed(list(zip(cs, powers))) if c]
+    terms = [(c, p if abs(c) == 1 and p else f'{abs(c)}*{p}' if p else str(abs(c)))
+        for c,p in reversed(list(zip(cs, powers))) if c]
     text = ' '.join(f'{"-" if c < 0 else "+"} {t}' for c,t in terms) or '0'
     return '-' + text[2:] if text[:2] == '- ' else text.removeprefix('+ ')
 
 # %% ../../nbs/61_language.sources.ipynb #2a3e9f72
 def _add_or_sub(r):
     a,b = _size(r),_size(r)
-    return (_ask(r, f'{a} + {b}' if b >= 0 else f'{a} - {-b}'),a + b) if r.random() < .5 else (_ask(r, f'the difference of {a} and {b}'),a - b)
+    return (_ask(r, f'{a} + {b}' if b >= 0 else f'{a} - {-b}'),
+        a + b) if r.random() < .5 else (_ask(r, f'the difference of {a} and {b}'),a - b)
 def _mul(r):
     a,b = _size(r),r.randint(-20, 20)
     return _ask(r, r.choice([f'{a} times {b}', f'the product of {a} and {b}'])),a * b
@@ -112,21 +105,23 @@ def _is_prime(r):
 # %% ../../nbs/61_language.sources.ipynb #c6525c58
 def _sort(r):
     xs,down = r.sample(range(-50, 51), r.randint(3, 5)),r.random() < .5
-    return f'Sort {", ".join(map(str, xs))} in {"decreasing" if down else "increasing"} order.',', '.join(map(str, sorted(xs, reverse=down)))
+    return f'Sort {", ".join(map(str, xs))} in {"decreasing" if down else "increasing"} order.',', '.join(map(str,
+        sorted(xs, reverse=down)))
 def _linear(r):
     x,v,a,b = _name(r),r.randint(-12, 12),r.choice([-1, 1]) * r.randint(1, 12),r.randint(-40, 40)
-    return f'Solve {polynomial([b, a], x)} = {a * v + b} for {x}.',v
+    return f'Solve {_polynomial([b, a], x)} = {a * v + b} for {x}.',v
 
-# %% ../../nbs/61_language.sources.ipynb #cc8ad852
 def _evaluate_polynomial(r):
     f,x = r.sample('fghpqrxyz', 2)
     cs,v = [r.randint(-9, 9) for _ in range(r.randint(2, 3))],r.randint(-6, 6)
-    return f'Let {f}({x}) = {polynomial(cs, x)}. Calculate {f}({v}).',sum(c * v ** i for i,c in enumerate(cs))
+    return f'Let {f}({x}) = {_polynomial(cs, x)}. Calculate {f}({v}).',sum(c * v ** i for i,c in enumerate(cs))
 def _differentiate(r):
     x,cs = _name(r),[r.randint(-12, 12) for _ in range(r.randint(2, 4))]
-    return f'What is the derivative of {polynomial(cs, x)} with respect to {x}?',polynomial([i * c for i,c in enumerate(cs)][1:], x)
+    return f'What is the derivative of {_polynomial(cs, x)} with respect to {x}?',_polynomial([i * c
+        for i,c in enumerate(cs)][1:], x)
 
-FAMILIES = dict(add_or_sub=_add_or_sub, mul=_mul, div=_div, gcd=_gcd, place_value=_place_value, is_prime=_is_prime, sort=_sort,
+FAMILIES = dict(add_or_sub=_add_or_sub, mul=_mul, div=_div, gcd=_gcd, place_value=_place_value, is_prime=_is_prime,
+    sort=_sort,
     linear_1d=_linear, evaluate=_evaluate_polynomial, differentiate=_differentiate)
 
 # %% ../../nbs/61_language.sources.ipynb #21806c1a
@@ -147,7 +142,6 @@ def _round(r):
     away = (abs(n) + 10 ** k // 2) // 10 ** k * 10 ** k
     return f'Round {n} to the nearest {["ten", "hundred", "thousand"][k - 1]}.',away if n >= 0 else -away
 
-# %% ../../nbs/61_language.sources.ipynb #2b460a78
 def _kth(r):
     xs,k = r.sample(range(-99, 100), r.randint(3, 6)),r.randint(0, 2)
     return f'Which is the {["", "second ", "third "][k]}biggest value of {", ".join(map(str, xs))}?',sorted(xs)[-1 - k]
@@ -160,7 +154,7 @@ def _add_sub_multiple(r):
     return _ask(r, ' '.join([str(xs[0]), *(f'{"-" if x < 0 else "+"} {abs(x)}' for x in xs[1:])])),sum(xs)
 def _polynomial_sum(r):
     x,f,g = _name(r),*([r.randint(-9, 9) for _ in range(3)] for _ in range(2))
-    return f'Add {polynomial(f, x)} and {polynomial(g, x)}.',polynomial([a + b for a,b in zip(f, g)], x)
+    return f'Add {_polynomial(f, x)} and {_polynomial(g, x)}.',_polynomial([a + b for a,b in zip(f, g)], x)
 
 MORE_FAMILIES = dict(lcm=_lcm, div_remainder=_remainder, base_conversion=_base, round_number=_round, kth_biggest=_kth,
     sequence_next_term=_sequence, add_sub_multiple=_add_sub_multiple, polynomial_add=_polynomial_sum)
@@ -182,57 +176,57 @@ def maths_problems(
 EMBEDDED = dict(text=library_english, code=library_code, maths=maths_problems)
 
 # %% ../../nbs/61_language.sources.ipynb #a68bd18e
-HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None), mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
+HUB = dict(c4=('allenai/c4', 'en'), codeparrot=('codeparrot/codeparrot-clean', None),
+    mathematics=('deepmind/math_dataset', 'algebra__linear_1d'),
     wikitext=('Salesforce/wikitext', 'wikitext-103-raw-v1'))
 
-# %% ../../nbs/61_language.sources.ipynb #1fd6460a
-HELD_OUT = dict(codeparrot=dict(validation=('codeparrot/codeparrot-clean-valid', None))) # held-out parts that are data sets of their own
+HELD_OUT = dict(codeparrot=dict(validation=('codeparrot/codeparrot-clean-valid',
+    None))) # held-out parts that are data sets of their own
 
-# %% ../../nbs/61_language.sources.ipynb #c8686cb6
 EXPORTED = dict(mathematics=('train', 'test')) # parts of a data set that comes as a program
 
-# %% ../../nbs/61_language.sources.ipynb #87357fc3
-FORMATS = dict(text=('.txt', '.md', '.tokens', '.raw'), code=('.py',), json=('.jsonl', '.json', '.ndjson'), csv=('.csv', '.tsv'), parquet=('.parquet',))
+FORMATS = dict(text=('.txt', '.md', '.tokens', '.raw'), code=('.py',), json=('.jsonl', '.json', '.ndjson'),
+    csv=('.csv', '.tsv'), parquet=('.parquet',))
 
-# %% ../../nbs/61_language.sources.ipynb #416547a9
 def kind_of(name):
     "The kind of documents in a file of this name; None if there is none. All but Parquet may be compressed (.gz)"
     name = str(name).lower().removesuffix('.gz')
     return next((k for k,ends in FORMATS.items() if name.endswith(ends)), None)
 
 # %% ../../nbs/61_language.sources.ipynb #06f8c0ff
-def files_under(
-    folder # Where to look
-): # Yields paths in the order of their names
+def _files_under(folder):
     "Every file below a folder once"
     seen = set()
     for at,below,names in os.walk(folder, followlinks=True):
-        below[:] = [] if os.path.realpath(at) in seen else sorted(b for b in below if b[0] != '.' and b != '__pycache__')
+        below[:] = [] if os.path.realpath(at) in seen else sorted(b for b in below if b[0] != '.'
+            and b != '__pycache__')
         for p in (os.path.join(at, n) for n in sorted(names) if n[0] != '.'):
             if os.path.isfile(p) and os.path.realpath(p) not in seen: yield p
             seen.add(os.path.realpath(p))
         seen.add(os.path.realpath(at))
 
-# %% ../../nbs/61_language.sources.ipynb #21c4b2f3
 def local_files(
     path, # A file or a folder
     kind:str=None # 'text', 'code', 'json', 'csv' or 'parquet', where a folder holds several kinds
 ) -> tuple: # The kind and the files
     "What there is to read under `path`; raises ValueError if nothing, or several kinds"
     found = {}
-    for f in [str(path)] if Path(path).is_file() else files_under(path): found.setdefault(kind_of(f), []).append(f)
+    for f in [str(path)] if Path(path).is_file() else _files_under(path): found.setdefault(kind_of(f), []).append(f)
     found.pop(None, None)
     if kind is not None: found = {k: v for k,v in found.items() if k == choose('kind of document', kind, FORMATS)}
     if len(found) == 1: return next(iter(found.items()))
-    if found: raise ValueError(f'{path} holds {" and ".join(found)} documents; say which are meant: kind={next(iter(found))!r} (--kind {next(iter(found))}).')
-    raise ValueError(f'{path} holds no documents{f" of the kind {kind}" if kind else ""}; a corpus needs files that end in {", ".join(e for o in FORMATS.values() for e in o)}.')
+    if found:
+        raise ValueError(f'{path} holds {" and ".join(found)} documents; say which are meant: '
+            f'kind={next(iter(found))!r} (--kind {next(iter(found))}).')
+    raise ValueError(f'{path} holds no documents{f" of the kind {kind}" if kind else ""}; a corpus needs files that '
+        f'end in {", ".join(e for o in FORMATS.values() for e in o)}.')
 
 # %% ../../nbs/61_language.sources.ipynb #4629db05
 def open_text(file):
     "A text file, compressed or not, without its byte-order mark"
     return (gzip.open if str(file).lower().endswith('.gz') else open)(file, 'rt', encoding='utf-8-sig')
 
-def likely_encoding(data):
+def _likely_encoding(data):
     "What bytes that are not UTF-8 probably are, by their byte-order mark or their zero bytes, as `iconv` calls it"
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)): return 'utf-32'
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): return 'utf-16'
@@ -246,7 +240,7 @@ def undecodable(file):
     try: place = data.decode().find('\0')
     except UnicodeDecodeError as e: place = e.start
     if place < 0: return None
-    fix = f'iconv -f {likely_encoding(data)} -t utf-8'
+    fix = f'iconv -f {_likely_encoding(data)} -t utf-8'
     return f'{file} is not UTF-8: byte {data[place]:#04x} at place {place:,}. Convert it first, for example with: {fix}'
 
 # %% ../../nbs/61_language.sources.ipynb #8da510fe
@@ -259,16 +253,17 @@ def _json_rows(file):
         else: rows = ((i, _parsed(line, f'{file}, line {i}')) for i,line in enumerate(f, 1) if line.strip())
         for i,row in rows:
             if isinstance(row, dict): yield i,row
-            else: raise ValueError(f'{file}, line {i}: {json.dumps(row)[:40]} is no document. A line is an object, such as {{"text": "..."}}.')
+            else:
+                raise ValueError(f'{file}, line {i}: {json.dumps(row)[:40]} is no document. A line is an object, such '
+                    f'as {{"text": "..."}}.')
 
 def _parsed(line, where):
     try: return json.loads(line)
-    except (ValueError, RecursionError) as e: raise ValueError(f'{where}: this is no JSON ({e}). Mend or remove the line.') from None
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{where}: this is no JSON ({e}). Mend or remove the line.') from None
 
 # %% ../../nbs/61_language.sources.ipynb #68b0b317
-def articles(
-    lines # Lines of WikiText
-): # Yields the number of the first line and the article
+def _articles(lines):
     "WikiText's lines put together to articles"
     held,first,before = [],1,''
     for i,line in enumerate(lines, 1):
@@ -283,8 +278,9 @@ def _text_rows(file):
     "Line and row of a text file: the whole of it, WikiText's articles, or the published problems"
     name = Path(file).name
     with open_text(file) as f:
-        if re.fullmatch(r'wiki\.\w+\.(tokens|raw)(\.gz)?', name): yield from ((i, dict(text=t)) for i,t in articles(f))
-        elif re.fullmatch(r'[a-z]+__\w+\.txt(\.gz)?', name): yield from ((2 * i + 1, dict(question=q, answer=next(f, None))) for i,q in enumerate(f))
+        if re.fullmatch(r'wiki\.\w+\.(tokens|raw)(\.gz)?', name): yield from ((i, dict(text=t)) for i,t in _articles(f))
+        elif re.fullmatch(r'[a-z]+__\w+\.txt(\.gz)?', name):
+            yield from ((2 * i + 1, dict(question=q, answer=next(f, None))) for i,q in enumerate(f))
         else: yield 1,dict(text=_without_zeros(f.read(), file))
 
 def _without_zeros(text, file):
@@ -310,10 +306,7 @@ def _code_rows(file):
 
 # %% ../../nbs/61_language.sources.ipynb #64314c8b
 READERS = dict(text=_text_rows, code=_code_rows, json=_json_rows, csv=_csv_rows, parquet=_parquet_rows)
-def rows_in(
-    file, # A file
-    kind:str # Its kind, a name in `FORMATS`
-): # Yields (line or row, row as a dict)
+def _rows_in(file, kind):
     "The rows of a file; raises ValueError with file and line for what cannot be read"
     at = 0
     try:
@@ -340,21 +333,17 @@ def document(
     raise ValueError(f"A row needs 'text', 'content', or 'question' and 'answer'; this one has {', '.join(row)}.")
 
 # %% ../../nbs/61_language.sources.ipynb #3cbb2b28
-SPLIT_WORDS = dict(train='train', training='train', validation='validation', valid='validation', val='validation', dev='validation',
+SPLIT_WORDS = dict(train='train', training='train', validation='validation', valid='validation', val='validation',
+    dev='validation',
     test='test', interpolate='test', extrapolate='extrapolate')
-def split_named(
-    name:str # A path within a folder
-) -> str: # 'train', 'validation', 'test', or None
+def _split_named(name):
     "The part of a data set that a path names; None if it names none or several"
     found = {SPLIT_WORDS[w] for w in re.split('[^a-z]+', str(name).lower()) if w in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
 
-def own_splits(
-    source, # A file or a folder
-    files # What it holds
-) -> dict: # Part -> its files; {None: all files} if they are not named after parts
+def _own_splits(source, files):
     "The parts that a data set was published in"
-    named = [split_named(os.path.relpath(f, source)) if os.path.isdir(source) else None for f in files]
+    named = [_split_named(os.path.relpath(f, source)) if os.path.isdir(source) else None for f in files]
     if None in named or 'train' not in named or len(set(named)) < 2: return {None: files}
     return {k: [f for f,n in zip(files, named) if n == k] for k in ('validation', 'test', 'train') if k in named}
 
@@ -362,8 +351,8 @@ def own_splits(
 class Stream:
     "Documents of a data set or of local files, one at a time; `where` says how far it is"
     def __init__(self,
-        source:str, # 'c4', 'codeparrot', 'mathematics', 'wikitext', a name on the hub, a file or a folder; names with ':configuration', or several with '+'
-        split:str=None, # 'train', 'validation' or 'test' of a data set that has them; None for all there is, held-out parts first
+        source:str, # A file, a folder, or a data set by its name, with ':configuration', or several with '+'
+        split:str=None, # 'train', 'validation' or 'test' of a data set; None for all there is, held-out parts first
         shuffle:int=None, # Seed of the order; None leaves it as it is
         buffer:int=10_000, # Documents shuffled at a time
         state:dict=None, # Go on from here
@@ -372,7 +361,8 @@ class Stream:
         store_attr()
         self.problems,self.local = False,os.path.exists(source)
         self.parts = self._local_parts() if self.local else self._hub_parts()
-        if split is not None: self.parts = {split: self.parts[choose('split of this data set', split, [str(p) for p in self.parts])]}
+        if split is not None:
+            self.parts = {split: self.parts[choose('split of this data set', split, [str(p) for p in self.parts])]}
         self.part,self.done = ifnone(state, {}).get('part', 0),ifnone(state, {}).get('done', 0)
     def where(self):
         "How far it is, as JSON: the part, documents of it, and what `datasets` says of its place"
@@ -388,8 +378,8 @@ class Stream:
         kind,files = local_files(self.source, self.kind)
         def rows(files):
             if self.shuffle is not None: files = random.Random(self.shuffle).sample(files, len(files))
-            return chain.from_iterable(((f'{f}, line {i}', row) for i,row in rows_in(f, kind)) for f in files)
-        return {k: (lambda fs=fs: rows(fs)) for k,fs in own_splits(self.source, files).items()}
+            return chain.from_iterable(((f'{f}, line {i}', row) for i,row in _rows_in(f, kind)) for f in files)
+        return {k: (lambda fs=fs: rows(fs)) for k,fs in _own_splits(self.source, files).items()}
     def _hub_parts(self):
         "Split -> function that gives its rows, for a data set on the hub, held-out parts first"
         hub = re.fullmatch(r'[\w.-]+/[\w.-]+(:[\w.+-]+)?', self.source) and kind_of(self.source) is None
@@ -415,7 +405,9 @@ class Stream:
                 at = f'hf://datasets/{name}@refs/convert/parquet/{config or "default"}'
                 files = {k: f'{at}/{k}/*.parquet' for k in EXPORTED.get(self.source.partition(':')[0], ('train',))}
                 return load('parquet', data_files=files, streaming=True)
-        except Exception as e: raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched ({type(e).__name__}: {str(e)[:200]}).') from None
+        except Exception as e:
+            raise ValueError(f'{self.source!r} is no file or folder here, and no data set that can be fetched '
+                f'({type(e).__name__}: {str(e)[:200]}).') from None
     def __iter__(self):
         while self.part < len(self.parts):
             for at,row in self._rows(list(self.parts.values())[self.part]()):
@@ -428,8 +420,10 @@ class Stream:
     def _rows(self, rows):
         "Place and row of each document of a part, from where the stream is"
         if not self.local and not self.wikitext: return self._hub_rows(rows)
-        if not self.local: rows = ((f'{self.source}, line {i}', dict(text=t)) for i,t in articles(r['text'] for r in self._in_words(rows)))
-        if self.shuffle is not None: rows = shuffle_rows(rows, self.shuffle, self.buffer)
+        if not self.local:
+            rows = ((f'{self.source}, line {i}', dict(text=t))
+                for i,t in _articles(r['text'] for r in self._in_words(rows)))
+        if self.shuffle is not None: rows = _shuffle_rows(rows, self.shuffle, self.buffer)
         return islice(rows, self.done, None)
     def _hub_rows(self, rows):
         if self.shuffle is not None: rows = rows.shuffle(seed=self.shuffle, buffer_size=self.buffer).skip(self.done)
@@ -440,14 +434,11 @@ class Stream:
         "The rows; whatever their reader raises is said with the name of the data set"
         try: yield from rows
         except OSError: raise
-        except Exception as e: raise ValueError(f'{self.source}, about row {self.done + 1:,}: {str(e) or type(e).__name__}') from e
+        except Exception as e:
+            raise ValueError(f'{self.source}, about row {self.done + 1:,}: {str(e) or type(e).__name__}') from e
 
 # %% ../../nbs/61_language.sources.ipynb #39682968
-def shuffle_rows(
-    rows, # Anything to go through
-    seed:int, # Seed of the order
-    buffer:int # How many are held at a time
-): # Yields the same, in another order
+def _shuffle_rows(rows, seed, buffer):
     "Rows in an order in which each is within a buffer's reach of its place"
     r,held = random.Random(seed),[]
     for row in rows:

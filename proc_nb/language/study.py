@@ -9,7 +9,7 @@ __all__ = ['QUESTIONS', 'RULES', 'ALL', 'PLACE', 'arms', 'Practice', 'LanguageSt
 
 # %% ../../nbs/66_language.study.ipynb #b940c4e1
 import copy, hashlib, json, math, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +30,10 @@ from .plan import LM_SIZES
 from .pretrain import Pretraining, rule_code
 
 # %% ../../nbs/66_language.study.ipynb #2db389c2
-QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?', parts='Which parts matter?',
-    amount='How much warm-up is best?', mixtures='Do mixtures of rules help?', persistence='Does the gain last after fine-tuning on something else?')
+QUESTIONS = dict(additive='Is it better for the same text?', substitutive='How little text reaches the same loss?',
+    parts='Which parts matter?',
+    amount='How much warm-up is best?', mixtures='Do mixtures of rules help?', persistence='Does the gain last after '
+    'fine-tuning on something else?')
 
 # %% ../../nbs/66_language.study.ipynb #e2c07637
 RULES = dict(text='sort', code='set', maths='union')
@@ -45,9 +47,13 @@ def arms(
     def arm(rule=rule, parts=ALL, warm_steps=warm_steps): return dict(rule=rule, parts=parts, warm_steps=warm_steps)
     none,full = {'no warm-up': arm(None, (), 0)},{'warm-up': arm()}
     control = {'shuffled rows': arm(f'shuffled {rule}')}
-    if choose('question', question, QUESTIONS) == 'parts': return {**none, **full, 'attention only': arm(parts=('attn',)), 'MLPs only': arm(parts=('mlp',))}
-    if question == 'amount': return {**none, **{f'{n} steps': arm(warm_steps=n) for n in (warm_steps // 16, warm_steps // 4, warm_steps, warm_steps * 2) if n}}
-    if question == 'mixtures': return {**none, 'set': arm('set'), 'union': arm('union'), 'set + union': arm('set+union')}
+    if choose('question', question, QUESTIONS) == 'parts':
+        return {**none, **full, 'attention only': arm(parts=('attn',)), 'MLPs only': arm(parts=('mlp',))}
+    if question == 'amount':
+        return {**none, **{f'{n} steps': arm(warm_steps=n)
+            for n in (warm_steps // 16, warm_steps // 4, warm_steps, warm_steps * 2) if n}}
+    if question == 'mixtures':
+        return {**none, 'set': arm('set'), 'union': arm('union'), 'set + union': arm('set+union')}
     return {**none, **full, **control}
 
 # %% ../../nbs/66_language.study.ipynb #a6bbb76a
@@ -58,12 +64,11 @@ class Practice(NamedTuple):
     accuracy:float # Share of right answers on rows of the test split; None without practice
     steps:int # Steps of it
 
-# %% ../../nbs/66_language.study.ipynb #9e76dc7a
 PLACE = 'device', 'micro', 'compile', 'remat', 'prefetch' # what changes nothing about a result
 
 # %% ../../nbs/66_language.study.ipynb #34e2e47f
 class LanguageStudy:
-    "Arms and seeds on one corpus; runs that are in `out` are not run again"
+    "Arms and seeds on one corpus; runs that are in `out` are not run again. In all methods an `arm` is one of `arms`"
     def __init__(self,
         data:Corpus, # What is to be learnt
         rule:str='set', # What is practised
@@ -72,7 +77,7 @@ class LanguageStudy:
         warm_steps:int=300, # Steps of the warm-up
         seeds=(0, 1, 2), # Seeds
         out=None, # File with the runs (JSON); nothing is written if None
-        nets=None, # Folder for the practised networks, which several studies may share; they are kept in memory only if None
+        nets=None, # Folder for the practised networks, which studies may share; kept in memory only if None
         length:int=16, # Longest input of the rule
         warm_batch:int=32, # Rows in a step of the warm-up
         eval_every:int=50, # Steps between evaluations
@@ -83,26 +88,28 @@ class LanguageStudy:
         self.path,self.warmed,self.kwargs,self.runs = out and Path(out),{},kwargs,[]
         self.nets,self.siblings = nets and Path(nets),[self] # studies that practise alike, on other texts
         self._identity,self._codes,self._practices = None,{},{} # what is worked out once
-        for k in 'steps warm_steps warm_batch eval_every eval_rows'.split(): setattr(self, k, whole(k, getattr(self, k), 1))
-        self.eval_every = min(self.eval_every, self.steps) # arms are compared after `steps`, so each curve has a value there
-        self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'), LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
+        for k in 'steps warm_steps warm_batch eval_every eval_rows'.split():
+            setattr(self, k, whole(k, getattr(self, k), 1))
+        self.eval_every = min(self.eval_every,
+            self.steps) # arms are compared after `steps`, so each curve has a value there
+        self.per_step = whole('batch_size', ifnone(kwargs.get('batch_size'),
+            LM_SIZES[choose('size', size, LM_SIZES)].batch_size), 1) * data.seq_len
         self.reread()
     def identity(self):
         "What has to be the same for runs to be compared, as JSON"
         if self._identity: return self._identity
         keys = 'size steps length warm_batch eval_rows eval_every per_step'.split()
-        p = Pretraining(self.data, None, self.size, steps=self.steps, **{k: v for k,v in self.kwargs.items() if k not in PLACE})
+        p = Pretraining(self.data, None, self.size, steps=self.steps,
+            **{k: v for k,v in self.kwargs.items() if k not in PLACE})
         ramp = {k: v for k,v in self.kwargs.items() if k == 'warm_ramp'}
-        self._identity = _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(), **ramp))
+        self._identity = _plain(dict(sha256=self.data.sha256, **{k: getattr(self, k) for k in keys}, **p.settings(),
+            **ramp))
         return self._identity
     def about(self):
         "What a run of this study says of itself"
         return dict(corpus=self.data.about['source'], python=self.data.about.get('python'), **self.identity())
-    def warmed_up(self,
-        arm:dict, # As in `arms`
-        seed:int # Seed
-    ) -> Practice: # What the arm carries parts of
-        "The warm-up of an arm"
+    def warmed_up(self, arm, seed) -> Practice:
+        "What an arm carries parts of"
         if not arm['rule']: return Practice(None, 0, None, 0)
         if arm.get('control') == 'weights': return self._scrambled(self.warmed_up({**arm, 'control': None}, seed), seed)
         p,key = self._to_practise(arm, seed)
@@ -127,11 +134,8 @@ class LanguageStudy:
         "The practice called `key`, if it has been made"
         if key not in self.warmed and (kept := self._kept_practice(p, key)): self.warmed[key] = kept
         return self.warmed.get(key)
-    def known(self,
-        arm:dict, # As in `arms`
-        seed:int # Seed
-    ) -> Practice: # Without its network; None if no run tells of it
-        "What kept runs tell of an arm's practice, of this study or of a sibling's; its controls are as long"
+    def known(self, arm, seed) -> Practice:
+        "What kept runs of this study or a sibling tell of an arm's practice, without its network; None if nothing"
         def bare(a): return {k: v for k,v in a.items() if k not in ('parts', 'control')}
         for study in self.siblings:
             same = {k: v for k,v in study.same(arm, seed).items() if k != 'arm'}
@@ -140,22 +144,16 @@ class LanguageStudy:
                 own = r['arm'].get('control') == arm.get('control')
                 return Practice(None, r['warm_tokens'], r['warm_accuracy'] if own else None, r['practised'])
         return None
-    def practised_before(self,
-        arm:dict, # As in `arms`
-        seed:int # Seed
-    ) -> Practice: # Its network may be missing; None if nobody practised
-        "The practice that an arm and its controls are about, if it was ever made; nothing is practised"
+    def practised_before(self, arm, seed) -> Practice:
+        "The practice that an arm and its controls are about, if it was ever made (its network may be gone), or None"
         plain = {k: v for k,v in arm.items() if k != 'control'}
         return self.known(plain, seed) or self._there(*self._to_practise(plain, seed))
-    def to_practise(self,
-        arm:dict, # As in `arms`
-        seed:int, # Seed
-        steps:int # How many steps it takes
-    ) -> dict: # Name of a practice -> the rule and `steps`; empty if its network is there
-        "What has to be practised before an arm can be run"
+    def to_practise(self, arm, seed, steps) -> dict:
+        "Name of a practice -> the rule and `steps`: what an arm has to have practised; empty if its network is there"
         if not arm['rule']: return {}
         plain = {k: v for k,v in arm.items() if k != 'control'}
-        if arm.get('control') == 'rows' and not self.practised_before(arm, seed): return {self._to_practise(plain, seed)[1] + ' shuffled': (arm['rule'], steps)}
+        if arm.get('control') == 'rows' and not self.practised_before(arm, seed):
+            return {self._to_practise(plain, seed)[1] + ' shuffled': (arm['rule'], steps)}
         p,key = self._to_practise(arm if arm.get('control') == 'rows' else plain, seed)
         return {} if self._there(p, key) else {key: (arm['rule'], steps)}
     def _scrambled(self, practice, seed):
@@ -168,14 +166,13 @@ class LanguageStudy:
         return self._keep_practice(p.source, p.task, last, key)
     def _keep_practice(self, net, task, last, key):
         found = Practice(net, last.tokens, evaluate(net, task, 2000, 'test'), last.step)
-        if self.nets: save_tensors(self.nets/f'{key}.safetensors', own_state(net), **dict(found._asdict(), net=repr(task)))
+        if self.nets:
+            save_tensors(self.nets/f'{key}.safetensors', own_state(net), **dict(found._asdict(), net=repr(task)))
         return found
-    def practise_branches(self,
-        todo:dict, # Label -> arm, as in `arms`: one rule for several lengths
-        seed:int # Seed
-    ):
-        "One practice, as long as the longest, with a network kept at each length; they are those of practices apart if the ramp is the same"
-        if 'warm_ramp' not in self.kwargs: raise ValueError('Branches of one practice need one ramp for all: give warm_ramp.')
+    def practise_branches(self, todo, seed):
+        "One practice for all arms of a rule, with a network kept at each length; as practices apart, with one ramp"
+        if 'warm_ramp' not in self.kwargs:
+            raise ValueError('Branches of one practice need one ramp for all: give warm_ramp.')
         for rule in dict.fromkeys(a['rule'] for a in todo.values() if a['rule']):
             arms = {a['warm_steps']: self._to_practise(a, seed) for a in todo.values() if a['rule'] == rule}
             left = {n: key for n,(p,key) in arms.items() if not self._there(p, key)}
@@ -191,86 +188,72 @@ class LanguageStudy:
         net = GPT(p.warm_config())
         fill(net, state)
         return Practice(net, about['tokens'], about['accuracy'], about['steps'])
+    def _language(self, arm, practice, seed, steps, every):
+        how = dict(steps=steps, seed=seed, eval_every=every, eval_rows=self.eval_rows)
+        return Pretraining(self.data, practice.net, self.size, arm['parts'], **how, **self.kwargs)
     def run(self, arm, seed, extra=0):
         "One arm with one seed; a dict with its curve"
         begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
-        how = dict(steps=self.steps + extra, seed=seed, eval_every=self.eval_every, eval_rows=self.eval_rows)
-        found = [r for r in Pretraining(self.data, practice.net, self.size, arm['parts'], **how, **self.kwargs).records() if r.found]
+        p = self._language(arm, practice, seed, self.steps + extra, self.eval_every)
+        found = [r for r in p.records() if r.found]
         curve = {k: [round(r.found[k], 5) for r in found] for k in found[0].found}
         read = found[-1].tokens
-        about = dict(self.about(), warm_tokens=practice.tokens, warm_accuracy=practice.accuracy, practised=practice.steps,
-            read=read, passes=round(read / self.data.n_tokens(), 4), seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
+        about = dict(self.about(), warm_tokens=practice.tokens, warm_accuracy=practice.accuracy,
+            practised=practice.steps,
+            read=read, passes=round(read / self.data.n_tokens(), 4), seconds=round(time.perf_counter() - begun, 1),
+            hardware=machine()['hardware'])
         return dict(arm=_plain(arm), seed=int(seed), **about, curve=dict(tokens=[r.tokens for r in found], **curve))
     def reread(self):
         "Take in what other processes have written; raises ValueError for a damaged file"
         if not (self.path and self.path.exists()): return
         runs = load_json(self.path).get('runs')
-        if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)): raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
+        if not (isinstance(runs, list) and all(isinstance(r, dict) for r in runs)):
+            raise ValueError(f'{self.path} holds no runs of a question. Move it away to start again.')
         self.runs = runs + [r for r in self.runs if r not in runs]
-    def take(self,
-        runs:list # Runs, as in the file; those of other texts are left out
-    ):
-        "Take in runs that were made elsewhere, and write them down"
+    def take(self, runs):
+        "Take in and write down runs of this text that were made elsewhere"
         mine = self.about()['corpus']
         def told(r): return {k: v for k,v in r.items() if k not in ('curve', 'seconds', 'label', 'domain')}
         def new():
             there = [told(r) for r in self.runs]
             return [r for r in runs if r['corpus'] == mine and told(r) not in there]
         if not new(): return
+        with self._locked(): self.runs += new()
+    @contextmanager
+    def _locked(self):
+        "Within, the runs are those of the file, and no other process writes; then they are written"
         with file_lock(self.path) if self.path else nullcontext():
             self.reread()
-            self.runs += new()
-            self._write()
-    def _write(self):
-        if self.path: save_json(self.path, dict(runs=self.runs), None)
-    def found(self,
-        same:dict, # What was done
-        tokens:int=0 # How far its curve has to reach
-    ) -> dict: # The run, or None
-        "The run in which this was done"
-        return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items()) and (not tokens or r['curve']['tokens'][-1] >= tokens)), None)
-    def kept(self,
-        same:dict, # What was done
-        make, # A function that does it and gives the run
-        tokens:int=0 # How far its curve has to reach
-    ) -> dict: # The run
-        "The run that was made this way, or a new one, which is written down"
+            yield
+            if self.path: save_json(self.path, dict(runs=self.runs), None)
+    def found(self, same, tokens=0) -> dict:
+        "The run in which `same` was done and whose curve reaches `tokens`, or None"
+        return next((r for r in self.runs if all(r.get(k) == v for k,v in same.items())
+            and (not tokens or r['curve']['tokens'][-1] >= tokens)), None)
+    def kept(self, same, make, tokens=0) -> dict:
+        "The run in which `same` was done, or else what `make()` gives, which is written down"
         self.reread()
         if there := self.found(same, tokens): return there
         made = make()
-        with file_lock(self.path) if self.path else nullcontext():
-            self.reread()
+        with self._locked():
             if not self.found(same, tokens): self.runs.append(made)
-            self._write()
         return self.found(same, tokens)
-    def ask(self,
-        question:str # A name in `QUESTIONS`
-    ): # Yields a dict per run, with its 'label'
-        "Run what a question needs"
+    def ask(self, question):
+        "Run what a question of `QUESTIONS` needs; yields a dict per run, with its 'label'"
         yield from self.answers(arms(question, self.rule, self.warm_steps))
-    def answers(self,
-        todo:dict, # Label -> arm, as in `arms`
-        seeds=None # Seeds; the study's own if None
-    ): # Yields a dict per run, with its 'label'
-        "Run arms, seed by seed; that without a warm-up goes on for as many tokens as the others practise at most"
+    def answers(self, todo, seeds=None):
+        "Run arms (label -> arm); yields a dict per run. That without a warm-up is longer by the longest practice"
         for seed in ifnone(seeds, self.seeds):
             for label,arm in todo.items():
-                extra = 0 if arm['rule'] else math.ceil(max(self.warm_tokens(a, seed) for a in todo.values()) / self.per_step)
+                extra = 0 if arm['rule'] else math.ceil(max(self.warm_tokens(a, seed)
+                    for a in todo.values()) / self.per_step)
                 def make(): return dict(self.run(arm, seed, extra), **self._code(arm))
                 yield dict(self.kept(self.same(arm, seed), make, (self.steps + extra) * self.per_step), label=label)
-    def same(self,
-        arm:dict, # As in `arms`
-        seed:int # Seed
-    ) -> dict: # JSON
-        "What a run of this arm and seed says of itself, and no other"
+    def same(self, arm, seed) -> dict:
+        "What a run of this arm and seed says of itself, and no other, as JSON"
         return dict(self.identity(), arm=_plain(arm), seed=int(seed), other=None, **self._code(arm))
-    def same_tuned(self,
-        arm:dict, # As in `arms`
-        seed:int, # Seed
-        other:Corpus, # What is learnt afterwards
-        steps:int # Steps of that
-    ) -> dict: # JSON
-        "What a fine-tuned run of this arm and seed says of itself, and no other"
+    def same_tuned(self, arm, seed, other, steps) -> dict:
+        "The same for a run that is trained on another corpus afterwards, for `steps`"
         then = dict(other_sha256=other.sha256, tuned=steps, tuned_ramp=steps // 30)
         return dict(self.identity(), arm=_plain(arm), seed=int(seed), **then, **self._code(arm))
     def warm_tokens(self, arm, seed):
@@ -283,32 +266,26 @@ class LanguageStudy:
         rule,key = arm['rule'],repr(arm['rule'])
         if key not in self._codes: self._codes[key] = rule_code(warm_task(rule, self.length)) if rule else ''
         return dict(code=self._codes[key]) if self._codes[key] else {}
-    def tuned(self,
-        arm:dict, # As in `arms`
-        seed:int, # Seed
-        other:Corpus, # What is learnt afterwards
-        steps:int # Steps of that
-    ) -> dict: # The curve of the second corpus, and 'before': what the first was worth at its end
-        "One arm trained on the study's corpus, then on another"
+    def tuned(self, arm, seed, other, steps) -> dict:
+        "An arm trained on the study's corpus, then on another: the second curve, and 'before', the first's end"
         begun,practice = time.perf_counter(),self.warmed_up(arm, seed)
-        p = Pretraining(self.data, practice.net, self.size, arm['parts'], steps=self.steps, seed=seed, eval_every=self.steps, eval_rows=self.eval_rows, **self.kwargs)
+        p = self._language(arm, practice, seed, self.steps, self.steps)
         *_,last = p.records()
-        how = {**self.kwargs, 'steps': steps, 'seed': seed, 'init': p.run.bare, 'warmup': steps // 30, 'eval_every': max(1, steps // 10), 'eval_rows': self.eval_rows}
-        found = [dict(tokens=r.tokens, **r.found) for r in Pretraining(other, None, self.size, **how).records() if r.found]
+        how = {**self.kwargs, 'steps': steps, 'seed': seed, 'init': p.run.bare, 'warmup': steps // 30,
+            'eval_every': max(1, steps // 10), 'eval_rows': self.eval_rows}
+        found = [dict(tokens=r.tokens, **r.found) for r in Pretraining(other, None, self.size, **how).records()
+            if r.found]
         curve = {k: [round(f[k], 5) for f in found] for k in found[0]}
-        told = dict(warm_tokens=0, warm_accuracy=practice.accuracy, before=round(last.found['validation'], 5), passes=round(found[-1]['tokens'] / other.n_tokens(), 4))
+        told = dict(warm_tokens=0, warm_accuracy=practice.accuracy, before=round(last.found['validation'], 5),
+            passes=round(found[-1]['tokens'] / other.n_tokens(), 4))
         return dict(told, curve=curve, seconds=round(time.perf_counter() - begun, 1), hardware=machine()['hardware'])
-    def last(self,
-        other:Corpus, # What is learnt afterwards
-        steps:int=600, # Steps of that
-        todo:dict=None, # Label -> arm; those of the additive question if None
-        seeds=None # Seeds; the study's own if None
-    ): # Yields a dict per run; the curve is that of the second corpus
-        "Fine-tune what each arm reached"
+    def last(self, other, steps=600, todo=None, seeds=None):
+        "Train what each arm reached on another corpus; yields a dict per run, with the curve of the second"
         for seed in ifnone(seeds, self.seeds):
             for label,arm in ifnone(todo, arms('persistence', self.rule, self.warm_steps)).items():
                 same = self.same_tuned(arm, seed, other, steps)
-                there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'], **self.tuned(arm, seed, other, steps)))
+                there = self.kept(same, lambda: dict(self.about(), **same, other=other.about['source'],
+                    **self.tuned(arm, seed, other, steps)))
                 yield dict(there, label=label, steps=steps)
 
 # %% ../../nbs/66_language.study.ipynb #18d52a08

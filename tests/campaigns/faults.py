@@ -14,7 +14,7 @@ from proc_nb.all import *
 from proc_nb.files import load_tensors
 from proc_nb.influence.ekfac import fingerprint
 from proc_nb.results import keep
-from proc_nb.language.checkpoints import load_lm
+from proc_nb.language.model import load_lm
 from proc_nb.influence import cli as influence_cli
 from proc_nb.study.jobs import Store
 from proc_nb.commands import demo, practise as practise_cli

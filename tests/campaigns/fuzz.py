@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=['proc_nb']) if guided else contextlib.n
     from proc_nb.lego.task import Group
     from proc_nb.tasks.controls import warm_task
     from proc_nb.train.practice import Zoo
-    from proc_nb.language.checkpoints import checkpoints, load_lm
+    from proc_nb.language.model import checkpoints, load_lm
     from proc_nb import cli, commands
     from proc_nb.language import tokenizers as corpora_tokenizers, sources as corpora_sources, corpus as corpora, plan as lm_plan, pretrain as lm
     from proc_nb.influence import cli as influence_cli
