@@ -139,7 +139,7 @@ def _checks(found):
     return [dict(network=k, method=m, value=v['all'][0], low=v['all'][1], high=v['all'][2]) for k in kinds for m,v in found['lds'].get(k, {}).items()]
 
 # %% ../../nbs/96_dev.gallery.ipynb #8005b92b
-@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.repair.ipynb')
+@view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000', 'Only identity was practised; the other rules are what might have been.', 'nbs/73_influence.retrain.ipynb')
 def _bridge(found):
     return [dict(test=r['test'], carried='everything' if 'mlp' in r['carried'] else 'attention', rule=k, seed=r['seed'], value=1000 * v[0]) for r in found['runs'] for k,v in r['at_equal_length'].items()]
 

@@ -23,8 +23,7 @@ from ..tasks.core import Batch
 from ..models.checkpoint import load_model
 from ..models.hf import safe_pretrained
 from .gradients import HFCausalLM, padded_rows
-from .ekfac import EKFAC, fingerprint, rows_sha256
-from .estimate import estimate
+from .ekfac import EKFAC, estimate, fingerprint, rows_sha256
 
 # %% ../../nbs/78_influence.cli.ipynb #abfed98d
 def open_model(
