@@ -409,7 +409,7 @@ def bridge_findings(
     "The answers of the bridge"
     def line(finding, paper, xs, planned, what):
         power = f'{paired_power(planned):.2f} for one standard deviation'
-        ours = mean_of([100 * x for x in xs], f'{what}, points')
+        ours = mean_of([100 * x for x in xs], what, unit=' points')
         return dict(finding=finding, paper=paper, ours=ours, power=power, verdict=told_mean(xs, planned))
     n = EXPERIMENTS['bridge'].seeds
     by = {s: {r['seed']: r['sooner'] for r in rows if r['setting'] == s} for s in ('chains', 'random')}
@@ -428,12 +428,13 @@ def bridge_findings(
 def mean_of(
     xs, # Numbers
     what:str, # What they are of
-    form:str='+.1f' # How they are written
+    form:str='+.1f', # How they are written
+    unit:str='' # What stands behind them
 ) -> str: # Mean, Student's 95 % interval, number
     "A mean in words"
     if len(xs) < 2: return f'{len(xs)} {what} yet'
     mean,low,high = (format(x, form) for x in student(xs))
-    return f'{mean} ({low} to {high}), {len(xs)} {what}'
+    return f'{mean} ({low} to {high}){unit}, {len(xs)} {what}'
 
 def paired_power(
     n:int, # Differences
