@@ -17,7 +17,8 @@ from fastcore.basics import ifnone
 from ..checks import choose, whole
 from ..tasks.core import Batch, next_token, Task
 from ..models.gpt import device_of
-from .capture import answer_cross_entropy, asking_rows, last_answer, layer_pass, layer_shape, linear_layers, pick_layers, row_grads, sample_labels
+from .capture import answer_cross_entropy, asking_rows, last_answer, layer_pass, layer_shape
+from .capture import linear_layers, pick_layers, row_grads, sample_labels
 
 # %% ../../nbs/70_influence.gradients.ipynb #3a07285d
 def example_rows(

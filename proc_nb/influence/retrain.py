@@ -257,7 +257,8 @@ def _extremes(score, rows, k=3):
         for side,some in (('helps', order[:k]), ('hurts', order[:-k-1:-1]))}
 
 # %% ../../nbs/73_influence.retrain.ipynb #7bbd3907
-FINDERS = [('addition', ('attn', 'mlp', 'ln', 'pos'), 0), ('addition', ('attn', 'pos'), 0), ('addition', ('attn', 'pos'), 1),
+FINDERS = [('addition', ('attn', 'mlp', 'ln', 'pos'), 0),
+    ('addition', ('attn', 'pos'), 0), ('addition', ('attn', 'pos'), 1),
     ('needle', ('attn', 'mlp', 'ln', 'pos'), 0), *(('needle', ('attn', 'pos'), s) for s in range(3))]
 
 def repair_study(

@@ -371,10 +371,10 @@ def length_findings(
         out.append(compared(f'shared weights get further than they were trained, {start}',
             'yes (abstract; in detail second-hand)', rows, beyond,
             ('ALBERT-like', [f'ALBERT-like, {start}']), ('BERT-like', [f'BERT-like, {start}']), n))
-    out.append(compared('mimicked heads help to learn the trained places', 'yes (abstract, released code)', rows, learnt,
-        ('mimicked', both('mimicked')), ('random', both('random')), 2 * n))
-    out.append(compared('mimicked heads help beyond them', 'yes (abstract, released code)', rows, beyond,
-        ('mimicked', both('mimicked')), ('random, longer', both('random, longer')), 2 * n))
+    asked = ('to learn the trained places', learnt, 'random'),('beyond them', beyond, 'random, longer')
+    for where,right,other in asked:
+        out.append(compared(f'mimicked heads help {where}', 'yes (abstract, released code)', rows, right,
+            ('mimicked', both('mimicked')), (other, both(other)), 2 * n))
     return out
 
 def shortcut_findings(

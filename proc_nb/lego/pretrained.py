@@ -86,7 +86,8 @@ class WordGuesser(torch.nn.Module):
     ):
         super().__init__()
         hf = require('transformers', 'hf')
-        config = getattr(hf, f'{kind.capitalize()}Config')(vocab_size=vocab_size, **{**SMALL_BERT, **OWN[kind], **sizes})
+        sizes = {**SMALL_BERT, **OWN[kind], **sizes}
+        config = getattr(hf, f'{kind.capitalize()}Config')(vocab_size=vocab_size, **sizes)
         with use_generator(seeded(seed)): self.base = hf.AutoModel.from_config(config)
         self.bias = torch.nn.Parameter(torch.zeros(vocab_size))
 
@@ -168,7 +169,8 @@ def pretrained_run(
     s = head_scores(model, task.sample(100, seeded(1), 'validation'))
     best = dict(association=float(s.association.max()), local=float(s.local.max()))
     stages = learn_in_stages(model, curriculum(task), most, seed, batch_size=32, lr=2e-3)
-    return dict(places=accuracy_by_place(model, task, 2000, 'test'), stages=stages, steps=sum(stages), guessed=guessed, **best)
+    places = accuracy_by_place(model, task, 2000, 'test')
+    return dict(places=places, stages=stages, steps=sum(stages), guessed=guessed, **best)
 
 # %% ../../nbs/69_lego.pretrained.ipynb #7dfb36c7
 PRETRAINED_LINES = {f'{k}, {s}': dict(kind=k, start=s) for k in OWN for s in STARTS}
