@@ -25,7 +25,7 @@ from ..language.answers import at
 from ..language.campaign import unpacked
 from ..language.crossing import crossing_rows
 from ..influence.experiments import FINDINGS
-from ..influence.format import APART, BETWEEN, CROSS, PLAIN
+from ..influence.format import APART, BETWEEN, CROSS, PLAIN as WORDS_TOO
 from .ways import LABELS
 
 # %% ../../nbs/96_dev.gallery.ipynb #920cdb5e
@@ -146,7 +146,7 @@ def _bridge(found):
 
 @view('influence_format', 'Do questions share format or computation?', 'mean correlation of scores between pairs of questions', 'By what two questions share: the procedure, the numbers, the wordings; for the words of the answers and for the numbers computed.', 'nbs/77_influence.format.ipynb')
 def _format(found):
-    pairs = {PLAIN: 'procedure and wordings', CROSS: 'procedure and numbers', APART: 'the procedure only', BETWEEN: 'nothing'}
+    pairs = {WORDS_TOO: 'procedure and wordings', CROSS: 'procedure and numbers', APART: 'the procedure only', BETWEEN: 'nothing'}
     return [dict(readers=r['cell'], asked=part, shared=said, seed=r['seed'], value=r['raw']['format'][part][pair][0])
         for r in found['rows'] for part in ('words', 'computed') for pair,said in pairs.items()]
 
