@@ -96,7 +96,6 @@ class WordGuesser(torch.nn.Module):
         x = self.base(tokens).last_hidden_state
         return (x if at is None else x[at]) @ self.base.get_input_embeddings().weight.T + self.bias
 
-# %% ../../nbs/69_lego.pretrained.ipynb #562dbfe6
 def pretrain(
     folder, # Where the network and its tokenizer go; `AutoModel` and `AutoTokenizer` read it
     kind:str, # 'BERT' or 'ALBERT'
@@ -133,7 +132,6 @@ def _practised(kind, seed, steps):
     folder = TemporaryDirectory()
     return folder,pretrain(folder.name, kind, seed, steps)
 
-# %% ../../nbs/69_lego.pretrained.ipynb #190a803b
 STARTS = 'pretrained', 'random', 'mimicked', 'shuffled'
 
 def pretrained_reader(
