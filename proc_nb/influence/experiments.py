@@ -289,8 +289,9 @@ def verdict(
 
 # %% ../../nbs/75_influence.experiments.ipynb #a1f0000f
 def _reading(finding, seed):
-    try: return finding.read(seed)
+    try: value = finding.read(seed)
     except KeyError: return None
+    return None if value != value else value # a mean of nothing is no measurement
 
 def judge(
     findings:list, # Of `Finding`

@@ -196,6 +196,7 @@ def by_format(
     worked = [i for i,q in enumerate(questions) if 'case' in q]
     r,found = torch.corrcoef(scores[worked]),{}
     for i,j in combinations(range(len(worked)), 2):
+        if r[i, j].isnan(): continue # an answer has nothing of the part that is asked for
         found.setdefault(kind_of_pair(questions[worked[i]], questions[worked[j]]), []).append(float(r[i, j]))
     return {k: (sum(v) / len(v), len(v)) for k,v in sorted(found.items())}
 
