@@ -255,13 +255,13 @@ def export(
 # %% ../nbs/91_commands.ipynb #c07be2d9
 @call_parse
 def lego(
-    name:str, # length, shortcuts or bridge
+    name:str, # length, shortcuts, bridge or pretrained
     budget:str=None, # Begin no run after this time, such as 10m, and go on next time; 0 only shows what there is
     out:str='_runs/lego' # Folder of results; studies may share it
 ):
     "What the paper on LEGO found, asked again: do the runs that are missing, then show every finding"
     options = NS(**locals())
-    from proc_nb.lego.findings import run_findings
+    from proc_nb.lego.pretrained import run_findings # which knows all studies
     run_findings(options)
 
 # %% ../nbs/91_commands.ipynb #b3a5e940

@@ -7,7 +7,7 @@ from proc_nb.influence.retrain import removal, spearman, train_without
 from proc_nb.language.plan import LM_SIZES
 from proc_nb.tasks.core import SPLITS
 from proc_nb.tasks.controls import warm_task
-from proc_nb.influence import experiments as influence_study, repair
+from proc_nb.influence import experiments as influence_study, retrain as repair
 from proc_nb.language import experiments as language
 from proc_nb.study import table as study_table
 from proc_nb.study.run import build_model, learning_of_parts, RunConfig, task_label, to_spec

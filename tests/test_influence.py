@@ -9,9 +9,7 @@ from proc_nb.tasks.core import next_token
 from proc_nb.influence.capture import *
 from proc_nb.influence.gradients import *
 from proc_nb.influence.ekfac import *
-from proc_nb.influence.baselines import *
 from proc_nb.influence.retrain import *
-from proc_nb.influence.estimate import *
 from proc_nb.commands import influence as influence_cli
 
 HEARD = dict(capture_output=True, text=True, timeout=300)
@@ -639,3 +637,15 @@ def test_a_killed_fit_goes_on(tmp_path):
     parts = [rows[i:i+20] for i in range(0, 200, 20)]
     whole_fit, resumed = EKFAC(model).fit(parts, rows=20), EKFAC(model).fit(parts, rows=20, path=path)
     assert all(torch.equal(v, resumed.state[k]) for k, v in whole_fit.state.items())
+
+@pytest.mark.parametrize('name', ['influence_study', 'influence_checks', 'influence_bridge'])
+def test_stored_studies_say_how_they_are_made_again(name):
+    "Their commands import what they call, call it as it is now, and name what the file holds"
+    import ast, inspect
+    kept, space = stored(name), {}
+    tree = ast.parse(kept['about']['command'])
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom): exec(ast.unparse(node), space)
+    calls = [c for c in ast.walk(tree) if isinstance(c, ast.Call) and c.func.id in space]
+    for c in calls: inspect.signature(space[c.func.id]).bind(*c.args, **{k.arg: k.value for k in c.keywords})
+    assert calls and {n.targets[0].id for n in tree.body if isinstance(n, ast.Assign)} == {*kept} - {'about', 'sum'}

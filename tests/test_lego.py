@@ -6,9 +6,12 @@ from hypothesis import given, strategies as st
 from scipy.stats import fisher_exact
 from proc_nb.all import *
 from proc_nb.lego.heads import accuracy_by_place, count_or_follow, flip_effect
-from proc_nb.lego.reader import Pretrained, reader
-from proc_nb.lego.task import Group, group_fault, group_of, GROUPS
-from proc_nb.models.wired import associate, attention_flops, counted_flops, EqualTokens, hardwire, same_weights
+from proc_nb.lego.reader import mimic, mimic_kl, Pretrained, reader
+from proc_nb.lego.pretrained import HiddenWords, pretrained_reader, STARTS
+from proc_nb.lego.task import GROUPS, Group, group_of
+from proc_nb.models.wired import attention_flops, counted_flops, hardwire
+from proc_nb.lego.task import group_fault
+from proc_nb.models.wired import EqualTokens, associate, same_weights
 from proc_nb.lego.experiments import STUDIES, make_study, runs_of
 from proc_nb.lego.findings import (CHAIN, EXPERIMENTS, RULES, SHORT, Experiment, curriculum, equal_norm, finished, fisher, paired_power, power,
     rows_of, run_experiment, told)
@@ -361,8 +364,29 @@ def test_a_pretrained_reader(tmp_path, kind):
     assert len(list(fit(a, task, steps=2, warmup=0, eval_every=2, eval_rows=20))) == 2
     assert not torch.equal(before, weight)
     assert all(0 <= x <= 1 for x in accuracy_by_place(a, task, 50)) and a(b.tokens, at=b.score_mask).shape == (b.score_mask.sum(), task.vocab_size)
+    maps = a.attention(b.tokens)
+    assert maps.shape == (2, 4, 2, task.seq_len, task.seq_len) and torch.allclose(maps.sum(-1), torch.ones(()), atol=1e-5)
+    far = mimic_kl(a, b.tokens).sum()
+    mimic(a, task, steps=20, batch_size=8, lr=1e-2)
+    assert mimic_kl(a, b.tokens).sum() < far
+    models = {s: pretrained_reader(task, None, s, 1, tmp_path)[0].base.state_dict() for s in STARTS}
+    at = 'embeddings.word_embeddings.weight'
+    assert torch.equal(models['pretrained'][at].flatten().sort()[0], models['shuffled'][at].flatten().sort()[0])
+    assert not any(torch.equal(models['pretrained'][at], models[s][at]) for s in STARTS[1:])
     with pytest.raises(ValueError, match="no word '2'"): Pretrained(tasks['lego']('D3'), tmp_path)
     torch.save(a.base.state_dict(), tmp_path/'pytorch_model.bin')
     (tmp_path/'model.safetensors').unlink()
     with pytest.raises(ValueError, match='pickled .bin files, which are never read'): Pretrained(task, tmp_path)
     assert Pretrained(task, tmp_path, fresh=True).head.out_features == task.vocab_size
+
+@given(st.integers(0, 2**31), st.floats(.05, .95))
+def test_hidden_words_are_asked_for_and_marks_never(seed, share):
+    class Words:
+        mask_token_id = 4
+        def __len__(self): return 30
+        def convert_ids_to_tokens(self, ids): return [f'w{i}' for i in ids]
+    rows = torch.randint(30, (64, 16), generator=gen())
+    b = HiddenWords(Words(), rows, share).sample(50, gen(seed))
+    assert torch.equal(b.tokens[~b.loss_mask], b.targets[~b.loss_mask]) and (b.targets[b.loss_mask] >= 5).all()
+    train = {tuple(r) for r in rows[torch.arange(64) % 16 != 0].tolist()}
+    assert {tuple(r) for r in b.targets.tolist()} <= train

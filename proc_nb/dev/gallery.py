@@ -23,6 +23,7 @@ from ..language.answers import at
 from ..language.campaign import unpacked
 from ..language.crossing import crossing_rows
 from ..influence.experiments import FINDINGS
+from ..influence.format import APART, BETWEEN, CROSS, PLAIN as WORDS_TOO
 from .ways import LABELS
 
 # %% ../../nbs/96_dev.gallery.ipynb #920cdb5e
@@ -168,10 +169,16 @@ def _checks(found):
 
 # %% ../../nbs/96_dev.gallery.ipynb #8005b92b
 @view('influence_bridge', 'Which practice would repair an answer?', 'mean score at equal gradient length, times 1000',
-    'Only identity was practised; the other rules are what might have been.', 'nbs/75_influence.repair.ipynb')
+    'Only identity was practised; the other rules are what might have been.', 'nbs/73_influence.retrain.ipynb')
 def _bridge(found):
     return [dict(test=r['test'], carried='everything' if 'mlp' in r['carried'] else 'attention', rule=k,
         seed=r['seed'], value=1000 * v[0]) for r in found['runs'] for k,v in r['at_equal_length'].items()]
+
+@view('influence_format', 'Do questions share format or computation?', 'mean correlation of scores between pairs of questions', 'By what two questions share: the procedure, the numbers, the wordings; for the words of the answers and for the numbers computed.', 'nbs/77_influence.format.ipynb')
+def _format(found):
+    pairs = {WORDS_TOO: 'procedure and wordings', CROSS: 'procedure and numbers', APART: 'the procedure only', BETWEEN: 'nothing'}
+    return [dict(readers=r['cell'], asked=part, shared=said, seed=r['seed'], value=r['raw']['format'][part][pair][0])
+        for r in found['rows'] for part in ('words', 'computed') for pair,said in pairs.items()]
 
 # %% ../../nbs/96_dev.gallery.ipynb #7c3973f6
 @view('influence_speed', 'Influence: speed beside kronfluence', 'seconds', 'The same rows, in turns on the same '

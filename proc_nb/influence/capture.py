@@ -184,7 +184,6 @@ def _layer_rows(layer, call, mask, way, by_token):
     empty = x.new_zeros(len(mask), mask.shape[-1] if by_token else 1, 1)
     return tuple(empty.expand(-1, -1, width) for width in layer_shape(layer)[::-1])
 
-# %% ../../nbs/70_influence.capture.ipynb #3971eff6
 def _layer_pass(name, layer, calls, mask, ways, by_token):
     "Inputs, gradients and counted positions of a layer over all its calls"
     for c in calls:
@@ -276,7 +275,6 @@ def layer_pass(
     ways = {n: _ways_of(n, c, mask, weights, known) for n,c in calls.items()}
     return {n: _layer_pass(n, layers[n], c, mask, ways[n], by_token) for n,c in calls.items()}
 
-# %% ../../nbs/70_influence.capture.ipynb #1aa4d78e
 def _refuse_untraced(layers, calls, each):
     "Raise ValueError for layers that are never called, and for outputs that no gradient leads back from"
     for n in layers:
@@ -301,12 +299,10 @@ def last_answer(batch):
     "Position of each row's last answer, 0 if it has none: [n]"
     return (batch.loss_mask * torch.arange(batch.tokens.shape[1], device=batch.tokens.device)).amax(1)
 
-# %% ../../nbs/70_influence.capture.ipynb #64d5dd6a
 def asking_rows(batch):
     "Which rows ask for anything: bool [n]"
     return batch.loss_mask.reshape(len(batch), -1).any(1)
 
-# %% ../../nbs/70_influence.capture.ipynb #72ac5461
 def row_grads(a, g):
     "Gradient matrix of every row, [n, out, in], from inputs [n, P, in] and gradients [n, P, out]"
     return torch.einsum('npo,npi->noi', g, a)

@@ -22,8 +22,7 @@ from ..files import *
 from ..tasks.core import Batch
 from ..models.checkpoint import load_model, safe_pretrained
 from .gradients import HFCausalLM, padded_rows
-from .ekfac import EKFAC, fingerprint, rows_sha256
-from .estimate import estimate
+from .ekfac import EKFAC, estimate, fingerprint, rows_sha256
 
 # %% ../../nbs/78_influence.cli.ipynb #abfed98d
 def open_model(

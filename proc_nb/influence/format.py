@@ -29,14 +29,11 @@ from .capture import last_answer
 from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
-from .library import answered, FACTS, Facts, Library, Procedure, reader, READING
-from .findings import Finding, gather, judge
-from .experiments import answer_rate, correlations, members, per_nat, power_law
+from .library import answered, FACTS, Facts, Library, Procedure, PROCEDURES, reader, READING
+from .experiments import answer_rate, correlations, Finding, gather, judge, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
-def _arithmetic(a, b, c): return dict(a=a, b=b, c=c, s=a + b, p=(a + b) * c)
-
-ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), _arithmetic,
+ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), PROCEDURES['arithmetic'].values,
     questions=('calculate ( {a} + {b} ) * {c} ?', 'what is ( {a} + {b} ) times {c} ?',
     'add {a} and {b} , then multiply by {c} . what do you get ?',
         'how much is {c} times the sum of {a} and {b} ?'),
@@ -50,9 +47,7 @@ ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), _arith
     told='the brackets with {a} and {b} and the factor {c} come to {p} .')
 
 # %% ../../nbs/77_influence.format.ipynb #d746135c
-def _slope(x, y, run, m): return dict(x=x, y=y, u=x + run, v=y + m * run, dy=m * run, dx=run, m=m)
-
-SLOPES = Procedure(product(range(10), range(10), range(1, 9), range(1, 10)), _slope,
+SLOPES = Procedure(product(range(10), range(10), range(1, 9), range(1, 10)), PROCEDURES['slopes'].values,
     questions=('slope of ( {x} , {y} ) ( {u} , {v} ) ?',
     'what is the slope of the line through ( {x} , {y} ) and ( {u} , {v} ) ?',
         'a line goes through ( {x} , {y} ) and ( {u} , {v} ) . how steep is it ?',
@@ -70,9 +65,7 @@ SLOPES = Procedure(product(range(10), range(10), range(1, 9), range(1, 10)), _sl
     told='the line from ( {x} , {y} ) on to ( {u} , {v} ) has the slope {m} .')
 
 # %% ../../nbs/77_influence.format.ipynb #404d2ca6
-def _linear(a, x, b): return dict(a=a, x=x, b=b, c=a * x + b, ax=a * x)
-
-LINEAR = Procedure(product(range(2, 10), range(1, 25), range(1, 25)), _linear,
+LINEAR = Procedure(product(range(2, 10), range(1, 25), range(1, 25)), PROCEDURES['linear'].values,
     questions=('solve {a} x + {b} = {c} ?', 'what is x if {a} times x plus {b} is {c} ?',
     '{a} x and {b} make {c} . how much is x ?', 'find the x with {a} x + {b} = {c} ?'),
     steps=(('{c} - {b} = {ax} .', 'first subtract : {c} minus {b} leaves {ax} .',
@@ -203,6 +196,7 @@ def by_format(
     worked = [i for i,q in enumerate(questions) if 'case' in q]
     r,found = torch.corrcoef(scores[worked]),{}
     for i,j in combinations(range(len(worked)), 2):
+        if r[i, j].isnan(): continue # an answer has nothing of the part that is asked for
         found.setdefault(kind_of_pair(questions[worked[i]], questions[worked[j]]), []).append(float(r[i, j]))
     return {k: (sum(v) / len(v), len(v)) for k,v in sorted(found.items())}
 
@@ -254,7 +248,6 @@ def own_and_other(
                 out.setdefault(f, {})[f'{whose} {kind}'] = float(is_it[top[mine]].float().mean() / is_it.float().mean())
     return out
 
-# %% ../../nbs/77_influence.format.ipynb #3c5e691d
 def _said(table): return {' | '.join(k): v for k,v in table.items()}
 
 def _plain(x):
@@ -294,7 +287,6 @@ def right_words(model, batch):
     with eval_mode(model): right = model(batch.tokens, at=batch.loss_mask).argmax(-1) == batch.targets[batch.loss_mask]
     return float(right.float().mean())
 
-# %% ../../nbs/77_influence.format.ipynb #f3b3b65e
 def format_run(
     seed:int=0, # Seed of library and reader
     passes:int=1, # How often each document is read: `documents` / `passes` of them are written

@@ -6,19 +6,19 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.gradients.html.md"""
 
 # %% auto #0
 __all__ = ['example_rows', 'each_batch', 'chunks', 'padded_rows', 'HFCausalLM', 'GradDot', 'low_rank', 'full', 'row_scores',
-           'squared_norms', 'in_document_order']
+           'squared_norms', 'in_document_order', 'cosine', 'tracin', 'overlap']
 
 # %% ../../nbs/70_influence.gradients.ipynb #b2c8c6a1
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from fastcore.basics import ifnone
 
 from ..checks import choose, whole
 from ..tasks.core import Batch, next_token, Task
 from ..models.gpt import device_of
-from proc_nb.influence.capture import (
-    answer_cross_entropy, asking_rows, last_answer, layer_pass, layer_shape, linear_layers, pick_layers, row_grads,
-    sample_labels)
+from .capture import answer_cross_entropy, asking_rows, last_answer, layer_pass, layer_shape
+from .capture import linear_layers, pick_layers, row_grads, sample_labels
 
 # %% ../../nbs/70_influence.gradients.ipynb #3a07285d
 def example_rows(
@@ -234,7 +234,6 @@ def _token_scores(d, a, g, T):
 # %% ../../nbs/70_influence.gradients.ipynb #9eb20808
 def squared_norms(a, g): return row_grads(a, g).square().sum((1, 2))
 
-# %% ../../nbs/70_influence.gradients.ipynb #4121bdcd
 def in_document_order(parts):
     "Scores of groups in the order of the documents; token scores are filled up with 0"
     n = sum(len(i) for i,_ in parts)
@@ -244,3 +243,48 @@ def in_document_order(parts):
     for i,s in parts: out[(slice(None), i, *(slice(s.shape[2]) for _ in wide))] = s
     if not out.isfinite().all(): raise FloatingPointError('The products of the gradients are not finite.')
     return out
+
+# %% ../../nbs/70_influence.gradients.ipynb #4dc56cb1
+def cosine(
+    model, # Any model, as for `GradDot`
+    queries:Batch, # One query per row
+    documents:Batch, # One document per row
+    modules='mlp', # Which layers
+    **kwargs # `loss` of `GradDot`
+) -> torch.Tensor: # [queries, documents], -1 to 1
+    "Cosine between gradients"
+    t = GradDot(model, modules, **kwargs)
+    return t.scores(queries, documents) / (t.norms(queries)[:, None] * t.norms(documents)).clamp(min=1e-12)
+
+# %% ../../nbs/70_influence.gradients.ipynb #354a1ebd
+def tracin(
+    model, # The model; its weights are put back afterwards
+    checkpoints:list, # Pairs of a state dict and the learning rate at that time
+    queries:Batch, # One query per row
+    documents:Batch, # One document per row
+    modules='mlp', # Which layers
+    **kwargs # `loss` of `GradDot`
+) -> torch.Tensor: # [queries, documents]
+    "Gradient products summed over checkpoints (2002.08484, TracInCP)"
+    if not checkpoints: raise ValueError('TracIn needs at least one checkpoint.')
+    was = {k: v.clone() for k,v in model.state_dict().items()}
+    total = 0
+    try:
+        for state,lr in checkpoints:
+            model.load_state_dict(state)
+            total = total + lr * GradDot(model, modules, **kwargs).scores(queries, documents)
+    finally: model.load_state_dict(was)
+    return total
+
+# %% ../../nbs/70_influence.gradients.ipynb #792ec38e
+def overlap(
+    queries:Batch, # One query per row
+    documents:Batch # One document per row
+) -> torch.Tensor: # [queries, documents], 0 to 1
+    "Cosine of token counts, rare tokens counting more (TF-IDF)"
+    size = int(max(queries.tokens.max(), documents.tokens.max())) + 1
+    counts = [F.one_hot(b.tokens.cpu(), size).sum(1).float() for b in (queries, documents)]
+    for c in counts: c[:, getattr(documents.task, 'pad', 0)] = 0
+    q,d = counts
+    idf = (len(d) / (1 + (d > 0).sum(0))).log().clamp(min=0)
+    return F.normalize(q * idf, dim=1) @ F.normalize(d * idf, dim=1).T

@@ -225,7 +225,6 @@ class Writer:
 # %% ../../nbs/74_influence.library.ipynb #1adb336a
 FAMILIES = 'facts', 'arithmetic', 'slopes', 'linear', 'control facts', 'control reasoning'
 
-# %% ../../nbs/74_influence.library.ipynb #37bfbaf3
 REASONING = FAMILIES[1:4]
 
 # %% ../../nbs/74_influence.library.ipynb #d483387d

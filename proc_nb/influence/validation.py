@@ -18,10 +18,9 @@ from fastcore.basics import ifnone
 from ..checks import choose, whole
 from ..results import keep, machine, student
 from ..viz.draw import COLORS
-from .findings import Finding, gather
 from .retrain import lds, random_subsets, removal, row_losses, spearman, train_without
 from .library import answered, Library, reader
-from .experiments import members, scorers
+from .experiments import Finding, gather, members, scorers
 
 # %% ../../nbs/75_influence.validation.ipynb #784744f1
 SMALL = dict(scale=.5)

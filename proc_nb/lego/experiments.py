@@ -116,7 +116,8 @@ def keep_study(
 ):
     "Write measurements as JSON, a row per line"
     lines = ',\n'.join(json.dumps({k: _short(v) for k,v in r.items()}) for r in rows)
-    write_atomic(path, lambda p: p.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}]}}\n', encoding='utf-8'))
+    text = f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}]}}\n'
+    write_atomic(path, lambda p: p.write_text(text, encoding='utf-8'))
 
 def _short(x):
     if isinstance(x, (list, tuple)): return [_short(v) for v in x]

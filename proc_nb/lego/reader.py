@@ -14,6 +14,7 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Task, seeded
+from ..models.attention import eval_mode
 from ..models.attention import Attention
 from ..models.gpt import *
 from ..models.transfer import transfer
@@ -79,10 +80,10 @@ def mimic_kl(
     heads=(0, 1) # The head to make local and the one to make associative, in every layer
 ) -> torch.Tensor: # float [n_layer, 2]: KL to the local and to the association target, nats
     "How far two heads of each layer are from their targets (2206.04301, released code)"
-    n,H = len(tokens),model.config.n_head
-    for h in heads: whole('head', h, 0, H - 1)
+    n,maps = len(tokens),model.maps(tokens)
+    for h in heads: whole('head', h, 0, maps.shape[2] - 1)
     target = torch.stack([local_map(tokens.shape[1]).to(tokens.device).expand(n, -1, -1), same_map(tokens)], 1)
-    mine = _smooth(model.maps(tokens)[:, :, list(heads)])
+    mine = _smooth(maps[:, :, list(heads)])
     return (mine * (mine.log() - target.log())).sum(-1).mean((1, 3))
 
 # %% ../../nbs/51_lego.reader.ipynb #cd093978
@@ -160,14 +161,24 @@ class Pretrained(torch.nn.Module):
         t = _transformers()
         self.register_buffer('ids', _word_ids(t.AutoTokenizer.from_pretrained(name), words_of(task)))
         with use_generator(seeded(seed)):
-            if fresh: self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name))
-            else: self.base = safe_pretrained(t.AutoModel, name)
+            seen = dict(attn_implementation='eager') # the only one that gives its maps
+            if fresh: self.base = t.AutoModel.from_config(t.AutoConfig.from_pretrained(name), **seen)
+            else: self.base = safe_pretrained(t.AutoModel, name, **seen)
             self.head = torch.nn.Linear(self.base.config.hidden_size, task.vocab_size)
 
     def forward(self, tokens, at=None):
         "Logits [n, T, vocab] for tokens int64 [n, T], or [at.sum(), vocab] at the positions `at`, bool [n, T]"
         x = self.base(self.ids[tokens]).last_hidden_state
         return self.head(x if at is None else x[at])
+
+    def maps(self, tokens):
+        "Attention maps with gradients, float [layers, n, heads, T, T]"
+        with eval_mode(self): return torch.stack(self.base(self.ids[tokens], output_attentions=True).attentions)
+
+    @torch.no_grad()
+    def attention(self, tokens):
+        "The maps for looking, without gradients"
+        return self.maps(tokens)
 
 # %% ../../nbs/51_lego.reader.ipynb #b383869b
 def _word_ids(tokenizer, words):
