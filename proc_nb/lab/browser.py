@@ -25,25 +25,45 @@ from .replay import *
 LAYERS_JS = '''
 const WIDTH = 16, HEADS = 4, DEEP = WIDTH / HEADS, WIDE = 4 * WIDTH, VOCAB = 256, LONGEST = 22
 
-// y = x W' + b
+// y = x W' + b, four outputs at a time: one reading of x serves four sums that do not wait for one another
 function linear(x, W, b, y, from, to, nIn, nOut) {
   for (let t = from; t < to; t++)
-    for (let o = 0; o < nOut; o++) {
-      let sum = b ? b[o] : 0
-      for (let i = 0, u = t * nIn, v = o * nIn; i < nIn; i++) sum += x[u + i] * W[v + i]
-      y[t * nOut + o] = sum
+    for (let o = 0; o < nOut; o += 4) {
+      const u = t * nIn, y0 = t * nOut + o, v0 = o * nIn, v1 = v0 + nIn, v2 = v1 + nIn, v3 = v2 + nIn
+      let a0 = 0, a1 = 0, a2 = 0, a3 = 0
+      for (let i = 0; i < nIn; i++) {
+        const xi = x[u + i]
+        a0 += xi * W[v0 + i]
+        a1 += xi * W[v1 + i]
+        a2 += xi * W[v2 + i]
+        a3 += xi * W[v3 + i]
+      }
+      y[y0] = b ? a0 + b[o] : a0
+      y[y0 + 1] = b ? a1 + b[o + 1] : a1
+      y[y0 + 2] = b ? a2 + b[o + 2] : a2
+      y[y0 + 3] = b ? a3 + b[o + 3] : a3
     }
 }
 
 function linearBack(dy, x, W, dW, db, dx, from, to, nIn, nOut) {
   dx.fill(0, from * nIn, to * nIn)
   for (let t = from; t < to; t++)
-    for (let o = 0; o < nOut; o++) {
-      const d = dy[t * nOut + o]
-      if (db) db[o] += d
-      for (let i = 0, u = t * nIn, v = o * nIn; i < nIn; i++) {
-        dW[v + i] += d * x[u + i]
-        dx[u + i] += d * W[v + i]
+    for (let o = 0; o < nOut; o += 4) {
+      const u = t * nIn, y0 = t * nOut + o, v0 = o * nIn, v1 = v0 + nIn, v2 = v1 + nIn, v3 = v2 + nIn
+      const d0 = dy[y0], d1 = dy[y0 + 1], d2 = dy[y0 + 2], d3 = dy[y0 + 3]
+      if (db) {
+        db[o] += d0
+        db[o + 1] += d1
+        db[o + 2] += d2
+        db[o + 3] += d3
+      }
+      for (let i = 0; i < nIn; i++) {
+        const xi = x[u + i]
+        dW[v0 + i] += d0 * xi
+        dW[v1 + i] += d1 * xi
+        dW[v2 + i] += d2 * xi
+        dW[v3 + i] += d3 * xi
+        dx[u + i] += d0 * W[v0 + i] + d1 * W[v1 + i] + d2 * W[v2 + i] + d3 * W[v3 + i]
       }
     }
 }
@@ -80,14 +100,15 @@ function normBack(dy, g, dg, db, z, s, dx, from, to) { // adds to dx
 // GELU, GPT-2's approximation, and its slope
 const ROOT = Math.sqrt(2 / Math.PI)
 const bent = x => ROOT * (x + .044715 * x * x * x) // a product: ** is several times slower
-function gelu(x, y, from, to) {
-  for (let i = from; i < to; i++) y[i] = .5 * x[i] * (1 + Math.tanh(bent(x[i])))
-}
-function geluBack(x, d, from, to) { // in place
+function gelu(x, h, y, from, to) { // h keeps tanh, written with exp, which is faster
   for (let i = from; i < to; i++) {
-    const h = Math.tanh(bent(x[i]))
-    d[i] *= .5 * (1 + h) + .5 * x[i] * (1 - h * h) * ROOT * (1 + 3 * .044715 * x[i] * x[i])
+    h[i] = 1 - 2 / (1 + Math.exp(2 * bent(x[i])))
+    y[i] = .5 * x[i] * (1 + h[i])
   }
+}
+function geluBack(x, h, d, from, to) { // in place
+  for (let i = from; i < to; i++)
+    d[i] *= .5 * (1 + h[i]) + .5 * x[i] * (1 - h[i] * h[i]) * ROOT * (1 + 3 * .044715 * x[i] * x[i])
 }
 '''
 
@@ -148,7 +169,7 @@ const floats = n => new Float64Array(n)
 const room = () => { // what a block keeps for its backward pass
   const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW), s1: floats(LONGEST), s2: floats(LONGEST)}
   for (const k of ['x', 'n1', 'z1', 'mix', 'r', 'm', 'n2', 'z2', 'y']) a[k] = floats(LONGEST * WIDTH)
-  for (const k of ['h', 'g']) a[k] = floats(LONGEST * WIDE)
+  for (const k of ['h', 't', 'g']) a[k] = floats(LONGEST * WIDE)
   return a
 }
 
@@ -160,7 +181,7 @@ function block(w, p, a, from, to) {
   for (let i = from * WIDTH; i < to * WIDTH; i++) a.m[i] = a.x[i] + a.r[i]
   norm(a.m, w[p + 'ln_2.weight'], w[p + 'ln_2.bias'], a.n2, a.z2, a.s2, from, to)
   linear(a.n2, w[p + 'mlp.c_fc.weight'], w[p + 'mlp.c_fc.bias'], a.h, from, to, WIDTH, WIDE)
-  gelu(a.h, a.g, from * WIDE, to * WIDE)
+  gelu(a.h, a.t, a.g, from * WIDE, to * WIDE)
   linear(a.g, w[p + 'mlp.c_proj.weight'], w[p + 'mlp.c_proj.bias'], a.r, from, to, WIDE, WIDTH)
   for (let i = from * WIDTH; i < to * WIDTH; i++) a.y[i] = a.m[i] + a.r[i]
 }
@@ -169,7 +190,7 @@ function blockBack(w, g, p, a, d, from, to) { // from d.y to d.x
   const back = (name, dy, x, dx, from, nIn, nOut) =>
     linearBack(dy, x, w[p + name + '.weight'], g[p + name + '.weight'], g[p + name + '.bias'], dx, from, to, nIn, nOut)
   back('mlp.c_proj', d.y, a.g, d.g, from, WIDE, WIDTH)
-  geluBack(a.h, d.g, from * WIDE, to * WIDE)
+  geluBack(a.h, a.t, d.g, from * WIDE, to * WIDE)
   back('mlp.c_fc', d.g, a.n2, d.n2, from, WIDTH, WIDE)
   for (let i = from * WIDTH; i < to * WIDTH; i++) d.m[i] = d.y[i]
   normBack(d.n2, w[p + 'ln_2.weight'], g[p + 'ln_2.weight'], g[p + 'ln_2.bias'], a.z2, a.s2, d.m, from, to)
