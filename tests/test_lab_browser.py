@@ -37,7 +37,7 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.points() >= 4, 240)
     p.wait(lambda: p.part('positions').is_disabled())
     heads = p.page.locator('.pnb-scores').first
-    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 20) # what the heads do, in words
+    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 240) # what the heads do, in words
     early = heads.inner_text()
     p.wait(lambda: heads.inner_text() != early)
     few, was = p.points(), p.step()
