@@ -1,7 +1,7 @@
 """What can be checked of the site without Quarto: staging, listed pages, titles, links and anchors, picture texts, sizes.
 `--shots` also draws some staged pages with Chromium, light and dark, narrow and wide, into `_artifacts`."""
 import fnmatch, json, re, sys
-from docs_stage import ROOT, STAGED, html_of, stage
+from docs_stage import ROOT, STAGED, heading_id, html_of, stage
 
 MOST = 1_000_000 # bytes of a page
 LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)')
@@ -19,10 +19,13 @@ def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT
 
 def title(page): return next((s for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
 
+def headings(page): return {heading_id(h) for h in re.findall(r'^#+ +(.+?)\s*$', prose(page), re.M)}
+
 def dead(page, link):
-    "Does this link lead to no file? Anchors are looked for in the staged pages"
-    name = link.partition('#')[0]
-    return bool(name) and not (ROOT/page).parent.joinpath(name).exists()
+    "Does this link lead nowhere? Anchors of what nbdev documents are looked for in the staged pages"
+    name, _, anchor = link.partition('#')
+    there = (ROOT/page).parent/name if name else ROOT/page
+    return not there.exists() or bool(anchor) and there.suffix == '.ipynb' and anchor not in headings(there)
 
 def drawn(page):
     "The HTML of all stored outputs"

@@ -83,8 +83,8 @@ def test_links_lead_somewhere(tmp_path, monkeypatch):
     def cell(text): return dict(cell_type='markdown', source=[text])
     monkeypatch.setattr(docs_stage, 'STAGED', tmp_path)
     auto = [f'[`{n}`]({docs_stage.SITE}b.html#{i})' for n, i in (('Task', 'task'), ('Task.rows', 'task.rows'), ('gone', 'gone'))]
-    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell('[x](b.ipynb#task) [y](b.ipynb#no) ' + ' '.join(auto))])))
-    (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[cell('# B\n\n### Task')])))
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell('[x](b.ipynb#task) [y](b.ipynb#no) ' + ' '.join(auto))])), encoding='utf-8')
+    (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[cell('# B\n\n### Task')])), encoding='utf-8')
     site = Site()
     assert anchors(tmp_path/'b.ipynb') == {'b', 'task'} and address(tmp_path/'a.ipynb') == 'a.html'
     assert list(site.dead(tmp_path/'a.ipynb')) == ['b.ipynb#no', f'{docs_stage.SITE}b.html#task.rows', f'{docs_stage.SITE}b.html#gone']

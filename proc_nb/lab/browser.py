@@ -131,7 +131,8 @@ function attend(qkv, map, y, from, to) {
       for (let i = 0; i < DEEP; i++) y[t * WIDTH + h * DEEP + i] = 0
       for (let j = 0; j <= t; j++) {
         map[m + j] /= sum
-        for (let i = 0, v = j * ROW + 2 * WIDTH + h * DEEP; i < DEEP; i++) y[t * WIDTH + h * DEEP + i] += map[m + j] * qkv[v + i]
+        const v = j * ROW + 2 * WIDTH + h * DEEP, o = t * WIDTH + h * DEEP
+        for (let i = 0; i < DEEP; i++) y[o + i] += map[m + j] * qkv[v + i]
       }
     }
 }
@@ -167,7 +168,8 @@ function attendBack(dy, qkv, map, d, from, to) {
 NETWORK_JS = '''
 const floats = n => new Float64Array(n)
 const room = () => { // what a block keeps for its backward pass
-  const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW), s1: floats(LONGEST), s2: floats(LONGEST)}
+  const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW)}
+  for (const k of ['s1', 's2']) a[k] = floats(LONGEST)
   for (const k of ['x', 'n1', 'z1', 'mix', 'r', 'm', 'n2', 'z2', 'y']) a[k] = floats(LONGEST * WIDTH)
   for (const k of ['h', 't', 'g']) a[k] = floats(LONGEST * WIDE)
   return a
@@ -219,14 +221,17 @@ class Network {
     }
     this.a = [room(), room()]
     this.d = [room(), room()]
-    Object.assign(this, {x: floats(WIDTH), z: floats(WIDTH), s: floats(1), p: floats(VOCAB), dx: floats(WIDTH), dn: floats(WIDTH)})
+    for (const k of ['x', 'z', 'dx', 'dn']) this[k] = floats(WIDTH)
+    this.s = floats(1)
+    this.p = floats(VOCAB)
   }
 
   // the shares of all answers at place `at`; the first places of the last block are left out unless `whole`
   read(tokens, at, whole = false) {
     const [a, b] = this.a, w = this.w, to = whole ? tokens.length : at + 1, from = whole ? 0 : at
+    const embedded = (t, i) => w['wte.weight'][tokens[t] * WIDTH + i] + w['wpe.weight'][t * WIDTH + i]
     for (let t = 0; t < to; t++)
-      for (let i = 0; i < WIDTH; i++) a.x[t * WIDTH + i] = w['wte.weight'][tokens[t] * WIDTH + i] + w['wpe.weight'][t * WIDTH + i]
+      for (let i = 0; i < WIDTH; i++) a.x[t * WIDTH + i] = embedded(t, i)
     block(w, 'h.0.', a, 0, to)
     b.x.set(a.y.subarray(0, to * WIDTH))
     block(w, 'h.1.', b, from, to)
@@ -339,7 +344,8 @@ function scores(net, rows) {
     net.a.forEach(({map}, l) => {
       for (let h = 0; h < HEADS; h++) {
         const share = (t, j) => map[(h * LONGEST + t) * LONGEST + j]
-        for (let j = 0; j <= at; j++) if (tokens[j] === tokens[at + 1]) answer[l * HEADS + h] += share(at, j) / rows.length
+        for (let j = 0; j <= at; j++)
+          if (tokens[j] === tokens[at + 1]) answer[l * HEADS + h] += share(at, j) / rows.length
         for (let t = 1; t < tokens.length; t++) before[l * HEADS + h] += share(t, t - 1)
       }
     })
@@ -370,7 +376,8 @@ onmessage = ({data}) => {
 let state
 function begin({shapes, weights, how, tests, example, watched, names}) {
   const net = new Network(shapes, weights)
-  state = {net, adam: new Adam(net, shapes, how), random: generator(how.seed), how, tests, example, watched, names, spent: 0}
+  const own = {net, adam: new Adam(net, shapes, how), random: generator(how.seed), spent: 0}
+  state = {...own, how, tests, example, watched, names}
 }
 
 function work() {
@@ -415,7 +422,8 @@ function trainPage(root, data, program) {
   const choice = make('select', {'aria-label': 'which network'}, make('option', {value: 'all'}, 'both, side by side'),
     ...runs.map((run, i) => make('option', {value: i}, run.name)))
   choice.value = '0'
-  const button = make('button', {type: 'button'}, '▶ train'), clock = make('span', {class: 'pnb-r-clock', 'aria-live': 'polite'}, '')
+  const button = make('button', {type: 'button'}, '▶ train')
+  const clock = make('span', {class: 'pnb-r-clock', 'aria-live': 'polite'}, '')
   const stage = make('div')
   root.replaceChildren(make('div', {class: 'pnb-r-player'}, choice, button, clock), stage)
   const view = replay(stage, {steps: how.steps, guess: data.guess, runs})
@@ -432,7 +440,8 @@ function trainPage(root, data, program) {
     seconds[i] = message.seconds
     view.add(i, message.frame)
     const {step, loss} = message.frame
-    clock.textContent = `${runs[i].name}: step ${step} of ${how.steps}, loss ${loss.toFixed(2)}, ${Math.round(seconds[i])} s`
+    const said = [`step ${step} of ${how.steps}`, `loss ${loss.toFixed(2)}`, `${Math.round(seconds[i])} s`]
+    clock.textContent = `${runs[i].name}: ${said.join(', ')}`
   }
   function rest(left) {
     training = left
@@ -440,7 +449,8 @@ function trainPage(root, data, program) {
     choice.disabled = left.length > 0
     button.disabled = !left.length && chosen().length === 0
   }
-  const chosen = () => (choice.value === 'all' ? runs.map((_, i) => i) : [Number(choice.value)]).filter(i => !ended.has(i))
+  const asked = () => choice.value === 'all' ? runs.map((_, i) => i) : [Number(choice.value)]
+  const chosen = () => asked().filter(i => !ended.has(i))
   choice.onchange = () => rest([])
   button.onclick = () => {
     if (training.length) {
@@ -483,7 +493,8 @@ def network_data(
 # %% ../../nbs/85_lab.browser.ipynb #8d670ded
 CLOCK_CSS = '''
 .pnb-replay .pnb-r-player {flex-wrap: wrap; margin: .3em 0}
-.pnb-replay select {font: inherit; color: inherit; background: Canvas; padding: .25em; border: 1px solid currentColor; border-radius: 4px}
+.pnb-replay select {font: inherit; color: inherit; background: Canvas; padding: .25em}
+.pnb-replay select {border: 1px solid currentColor; border-radius: 4px}
 .pnb-replay option {color: CanvasText}
 .pnb-replay .pnb-r-clock {font-variant-numeric: tabular-nums}
 '''
@@ -502,9 +513,14 @@ def train_page(
     at = len(example) - 2
     shown = dict(names=[names[t] for t in example], at=at, want=[i for i in range(at) if example[i] == example[-1]],
         right=names[example[-1]], layers=2, heads=4)
-    runs = [dict(shown, name=f'practised ({rule})', kind='practised', color=color(2), dash='none', scale=fresh_rates(parts, report=practised.report)),
-        dict(shown, name='random weights', kind='random', color=color(7), dash=' '.join(map(str, DASHES[7])), scale=fresh_rates([]))]
+    def run(kind, name, look, scale):
+        dash = ' '.join(map(str, DASHES[look]))
+        return dict(shown, kind=kind, name=name, color=color(look), dash=dash, scale=scale)
+    runs = [run('practised', f'practised ({rule})', 2, fresh_rates(parts, report=practised.report)),
+        run('random', 'random weights', 7, fresh_rates([]))]
     data = dict(network_data(practised, fresh), runs=runs, how=how, names=names, example=example,
         guess=round(task.guesses()['any value in the row'], 4))
-    script = f'{REPLAY_JS}{MATHS_JS}{PAGE_JS}\nconst data = {as_script(data)}\ntrainPage(root, data, {as_script(MATHS_JS + WORKER_JS)})'
-    return live_page(REPLAY_CSS + CLOCK_CSS, script, Html('<p>Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.</p>'))
+    worker = as_script(MATHS_JS + WORKER_JS)
+    script = f'{REPLAY_JS}{MATHS_JS}{PAGE_JS}\nconst data = {as_script(data)}\ntrainPage(root, data, {worker})'
+    said = 'Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.'
+    return live_page(REPLAY_CSS + CLOCK_CSS, script, Html(f'<p>{said}</p>'))

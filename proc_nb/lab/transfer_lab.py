@@ -30,7 +30,7 @@ from ..train.zoo import *
 from ..train.practice import practise
 from ..viz.views import RowView, network
 from .runner import *
-from .panel import *
+from .explorer import *
 from .replay import replay
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #964652a8
