@@ -45,7 +45,11 @@ def test_train_pause_continue_stop_again(browser, server):
 
     p.button('Pause').click()
     p.wait(lambda: p.button('Continue').count())
-    p.page.wait_for_timeout(500)
+    def still(): # the step that was under way ends, and is shown
+        before = p.step()
+        p.page.wait_for_timeout(1000)
+        return p.step() == before
+    p.wait(still)
     held = p.step()
     p.page.wait_for_timeout(1500)
     assert p.step() == held, 'pause did not hold'
@@ -58,10 +62,6 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.step() > held)
     p.button('Stop').click()
     p.wait(lambda: p.button('Train').count())
-    def still(): # the step that was under way ends, and is shown
-        before = p.step()
-        p.page.wait_for_timeout(1000)
-        return p.step() == before
     p.wait(still)
     assert p.step() < 6000
     assert p.step(1) > 5
