@@ -57,7 +57,7 @@ test-full: .venv/.dev ## everything, the long runs included
 lab: .venv/.dev ## open JupyterLab on the live lab
 	@$(BIN)/proc-nb-lab
 
-docs-check: .venv/.dev ## stage the site and check pages, links, titles and pictures (no Quarto needed)
+docs-check: .venv/.dev ## stage the site and check pages, links, anchors, pictures and sizes (no Quarto needed)
 	@$(PY) tests/docs_check.py
 
 gallery: .venv/.dev ## make the page of results again from what is stored

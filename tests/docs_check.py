@@ -1,15 +1,12 @@
-"""What can be checked of the site without Quarto: staging, listed pages, titles, links between pages, picture texts.
-`--shots` also draws three staged pages with Chromium, light and dark, into `_artifacts`."""
-import fnmatch, json, re, subprocess, sys
-from pathlib import Path
+"""What can be checked of the site without Quarto: staging, listed pages, titles, links and anchors, picture texts, sizes.
+`--shots` also draws some staged pages with Chromium, light and dark, narrow and wide, into `_artifacts`."""
+import fnmatch, json, re, sys
+from docs_stage import ROOT, STAGED, heading_id, html_of, stage
 
-ROOT = Path(__file__).parent.parent
+MOST = 1_000_000 # bytes of a page
 LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)')
 SVG = re.compile(r'(<[^<>]*>)?\s*(<svg\b[^>]*>)') # a picture, and the tag it stands in
 IMAGE = re.compile(r'!\[([^\]]*)\]\(([^)\s]+)\)|<img\b[^>]*>')
-
-# nbdev stages pages only after it has made sure of Quarto, which it would download and install as root.
-STAGE = 'import nbdev.quarto as q; q._ensure_quarto = lambda: None; q.nbdev_proc_nbs()'
 
 def pages(): return [p.relative_to(ROOT) for d in ('nbs', 'nbs/explain', 'tutorials', 'tutorials/assignments') for p in sorted((ROOT/d).glob('*.ipynb'))]
 
@@ -22,13 +19,10 @@ def prose(page): return '\n'.join(''.join(c['source']) for c in json.loads((ROOT
 
 def title(page): return next((s for c in json.loads((ROOT/page).read_text(encoding='utf-8'))['cells'] if (s := ''.join(c['source'])).startswith('# ')), '')
 
-def headings(page):
-    "Ids that Quarto gives the headings of a page"
-    found = re.findall(r'^#+ +(.+?)\s*$', prose(page), re.M)
-    return {re.sub(r'^[^a-z]+', '', re.sub(r'[^\w\s.-]', '', h.lower()).replace(' ', '-')) for h in found}
+def headings(page): return {heading_id(h) for h in re.findall(r'^#+ +(.+?)\s*$', prose(page), re.M)}
 
 def dead(page, link):
-    "Does this link lead nowhere?"
+    "Does this link lead nowhere? Anchors of what nbdev documents are looked for in the staged pages"
     name, _, anchor = link.partition('#')
     there = (ROOT/page).parent/name if name else ROOT/page
     return not there.exists() or bool(anchor) and there.suffix == '.ipynb' and anchor not in headings(there)
@@ -58,46 +52,41 @@ def wrong(page):
         if not alt: yield f'picture {target} has no text'
         if not re.match(r'https?:', target) and not ((ROOT/page).parent/target).exists(): yield f'picture {target} is not there'
 
-SHOTS = dict(home='nbs/index.ipynb', tutorial='tutorials/01_hello.ipynb', api='nbs/24_models.transfer.ipynb')
-def as_html(page, theme):
-    "A staged page as HTML, nearly as on the site: without what its directives hide"
-    import nbformat
-    from nbconvert import HTMLExporter
-    nb = json.loads((ROOT/'_proc'/page).read_text(encoding='utf-8'))
-    for c in nb['cells']:
-        for k in set(c) - {'cell_type', 'id', 'metadata', 'source', 'outputs', 'execution_count'}: del c[k]
-        source = ''.join(c['source'])
-        c['metadata'] = dict(tags=[w for w, sign in (('no_source', 'echo: false'), ('no_cell', 'include: false'), ('no_cell', 'hide')) if re.search(rf'^#\| *{sign}', source, re.M)])
-        c['source'] = re.sub(r'^#\|.*\n?', '', source, flags=re.M)
-        if c['cell_type'] == 'raw': c.update(cell_type='markdown', source=''.join(f'# {m}\n' for m in re.findall('^title: (.+)', source, re.M)))
-    tags = dict(enabled=True, remove_input_tags={'no_source'}, remove_cell_tags={'no_cell'})
-    looks = dict(theme=theme, embed_images=True, mathjax_url='', require_js_url='', exclude_input_prompt=True, exclude_output_prompt=True)
-    beside = dict(metadata=dict(path=str((ROOT/'_proc'/page).parent)))
-    return HTMLExporter(**looks, config=dict(TagRemovePreprocessor=tags)).from_notebook_node(nbformat.reads(json.dumps(nb), 4), beside)[0]
+SHOTS = dict(home='nbs/index.ipynb', results='nbs/explain/gallery.ipynb', tutorial='tutorials/01_hello.ipynb', api='nbs/24_models.transfer.ipynb')
+THEMES = dict(light=('#373a3c', '#ffffff'), dark=('#ffffff', '#222222')) # text and ground of the site's two themes
+def as_page(body, theme):
+    "A body of HTML in the site's style sheet and colours"
+    ink, ground = THEMES[theme]
+    css = (ROOT/'nbs/styles/site.css').read_text(encoding='utf-8')
+    plain = f'body{{margin:8px;font:16px/1.5 sans-serif;color:{ink};background:{ground}}} a{{color:inherit}}'
+    return f'<meta charset="utf-8"><meta name="color-scheme" content="{theme}"><style>{plain}{css}</style><main style="max-width:820px;margin:0 auto">{body}</main>'
 
 def shots():
-    "Pictures of three pages, light and dark; yields their paths"
+    "Pictures of some pages; yields their paths"
     from lab_page import ARTEFACTS, chromium
     from playwright.sync_api import sync_playwright
     if not chromium(): sys.exit('--shots needs Chromium: set CHROMIUM, or install it')
     ARTEFACTS.mkdir(exist_ok=True)
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=['--no-sandbox', '--disable-gpu'])
-        for name, theme in ((n, t) for n in SHOTS for t in ('light', 'dark')):
-            tab = browser.new_page(viewport=dict(width=1000, height=800), color_scheme=theme)
-            tab.route('http*://**', lambda route: route.abort())
-            tab.set_content(as_html(SHOTS[name], theme))
-            tab.screenshot(path=ARTEFACTS/f'page_{name}_{theme}.png', full_page=True)
-            yield ARTEFACTS/f'page_{name}_{theme}.png'
+        for name, theme, width in ((n, t, w) for n in SHOTS for t in THEMES for w in (420, 1400)):
+            tab = browser.new_context(offline=True, viewport=dict(width=width, height=900), color_scheme=theme).new_page()
+            tab.set_content(as_page(html_of(STAGED/SHOTS[name]), theme))
+            tab.screenshot(path=ARTEFACTS/f'page_{name}_{theme}_{width}.png')
+            tab.context.close()
+            yield ARTEFACTS/f'page_{name}_{theme}_{width}.png'
 
 def main():
-    subprocess.run([sys.executable, '-c', STAGE], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    site = stage()
     found = [f'{p}: {w}' for p in pages() for w in wrong(p)]
     found += [f'_quarto.yml: {g} matches no page' for g in listed() if not any(fnmatch.fnmatch(str(p), g) for p in pages())]
     found += [f'_quarto.yml does not list {p}' for p in pages() if not any(fnmatch.fnmatch(str(p), g) for g in listed())]
-    found += [f'{p} was not staged' for p in pages() if not (ROOT/'_proc'/p).exists() and not list((ROOT/'_proc').rglob(p.name))]
-    found += [f'{c} was not staged' for c in re.findall(r'^ *css: (\S+)', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M) if not (ROOT/'_proc'/c).exists()]
-    print('\n'.join(found) or f'{len(pages())} pages staged; listing, titles, links and pictures are in order')
+    for p in site.pages:
+        found += [f'{p.name} leads to {l}, which is not there' for l in dict.fromkeys(site.dead(p))]
+        if len(html_of(p).encode()) > MOST: found.append(f'{p.name} is larger than {MOST:,} bytes')
+    found += [f'{p} was not staged' for p in pages() if not (STAGED/p).exists() and not list((STAGED).rglob(p.name))]
+    found += [f'{c} was not staged' for c in re.findall(r'^ *css: (\S+)', (ROOT/'_quarto.yml').read_text(encoding='utf-8'), re.M) if not (STAGED/c).exists()]
+    print('\n'.join(found) or f'{len(pages())} pages staged; listing, titles, links, anchors, pictures and sizes are in order')
     if '--shots' in sys.argv: print(*shots(), sep='\n')
     return bool(found)
 

@@ -7,7 +7,6 @@ import proc_nb.viz.panel as P, proc_nb.lab.explorer as L_explorer, proc_nb.lab.r
 from proc_nb.train.background import *
 from proc_nb.viz.panel import *
 from proc_nb.lab.runner import *
-from proc_nb.lab.panel import *
 from proc_nb.lab.explorer import *
 from proc_nb.lab.transfer_lab import *
 from proc_nb.lab.composer import *

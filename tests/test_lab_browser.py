@@ -28,7 +28,7 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.points() >= 4, 240)
     p.wait(lambda: p.part('positions').is_disabled())
     heads = p.page.locator('.pnb-scores').first
-    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 20) # what the heads do, in words
+    p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 240) # what the heads do, in words
     early = heads.inner_text()
     p.wait(lambda: heads.inner_text() != early)
     few, was = p.points(), p.step()
@@ -36,7 +36,11 @@ def test_train_pause_continue_stop_again(browser, server):
 
     p.button('Pause').click()
     p.wait(lambda: p.button('Continue').count())
-    p.page.wait_for_timeout(500)
+    def still(): # the step that was under way ends, and is shown
+        before = p.step()
+        p.page.wait_for_timeout(1000)
+        return p.step() == before
+    p.wait(still)
     held = p.step()
     p.page.wait_for_timeout(1500)
     assert p.step() == held, 'pause did not hold'
@@ -49,10 +53,6 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: p.step() > held)
     p.button('Stop').click()
     p.wait(lambda: p.button('Train').count())
-    def still(): # the step that was under way ends, and is shown
-        before = p.step()
-        p.page.wait_for_timeout(1000)
-        return p.step() == before
     p.wait(still)
     assert p.step() < 6000
     assert p.step(1) > 5

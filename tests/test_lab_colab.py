@@ -14,7 +14,6 @@ import ipywidgets, altair, anywidget
 assert (ipywidgets.__version__, altair.__version__, anywidget.__version__) == ('7.7.1', '5.5.0', '0.9.21')
 from proc_nb.all import *
 from proc_nb.lab.runner import *
-from proc_nb.lab.panel import *
 from proc_nb.lab.explorer import *
 from proc_nb.lab.transfer_lab import *
 from proc_nb.lab.composer import *

@@ -1,13 +1,11 @@
 "Pages as a reader sees them, in a real Chromium: no page wider than its window, and every word legible in light and in dark."
 import pytest
-from docs_check import ROOT, drawn, prose
+from docs_check import ROOT, THEMES, as_page
+from docs_stage import Site, address, anchors, heading_id, html_of, link_right, set_right
 
 pytestmark = pytest.mark.browser
 PAGES = [*sorted((ROOT/'nbs').glob('8[0-5]_lab.*.ipynb')), *((ROOT/'nbs').glob('*_viz.*.ipynb')), ROOT/'nbs/index.ipynb',
-    *((ROOT/f'nbs/explain/{n}.ipynb') for n in ('induction', 'brackets', 'transfer')), *sorted((ROOT/'tutorials').glob('0[12]_*.ipynb'))]
-# text and ground of the site's two themes
-THEMES = dict(light=('#373a3c', '#ffffff'), dark=('#ffffff', '#222222'))
-
+    *((ROOT/f'nbs/explain/{n}.ipynb') for n in ('induction', 'brackets', 'transfer', 'gallery')), *sorted((ROOT/'tutorials').glob('0[123489]_*.ipynb'))]
 # every piece of text that is too faint: its contrast with what is painted beneath it (WCAG, AA: 4.5, large letters 3)
 FAINT = """() => {
 const numbers = c => (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number)
@@ -38,13 +36,8 @@ return found }"""
 
 def page_of(browser, book, theme, width):
     "The page's text and stored pictures in the site's style sheet and colours"
-    from markdown_it import MarkdownIt
-    ink, ground = THEMES[theme]
-    css = (ROOT/'nbs/styles/site.css').read_text(encoding='utf-8')
-    text = MarkdownIt().enable('table').render(prose(book.relative_to(ROOT)))
-    body = f'<main style="max-width:820px;margin:0 auto">{text}<div class="cell-output-display">{drawn(book.relative_to(ROOT))}</div></main>'
     page = browser.new_context(offline=True, viewport=dict(width=width, height=900), color_scheme=theme).new_page()
-    page.set_content(f'<meta charset="utf-8"><meta name="color-scheme" content="{theme}"><style>body{{margin:8px;color:{ink};background:{ground}}} a{{color:inherit}}{css}</style>{body}')
+    page.set_content(as_page(html_of(book), theme))
     return page
 
 @pytest.mark.parametrize('theme', THEMES)
@@ -55,9 +48,9 @@ def test_every_word_is_legible(browser, book, theme):
     page.context.close()
     assert not faint, f'{len(faint)} pieces of text: {faint[:8]}'
 
-@pytest.mark.parametrize('book', [*PAGES, ROOT/'nbs/explain/gallery.ipynb'], ids=lambda p: p.stem)
+@pytest.mark.parametrize('book', PAGES, ids=lambda p: p.stem)
 def test_no_page_is_wider_than_its_window(browser, book):
-    for width in (1400, 420):
+    for width in (1400, 800, 420):
         page = page_of(browser, book, 'light', width)
         too_wide = page.evaluate('() => document.documentElement.scrollWidth - innerWidth')
         page.context.close()
@@ -69,3 +62,25 @@ def test_faint_text_is_found(browser):
         '<svg width="90" height="30"><rect width="90" height="30" fill="#004070"/><text x="5" y="20">dark on dark</text></svg></main>')
     assert [f.split(' ', 1)[1].split(' (')[0] for f in page.evaluate(FAINT)] == ['faint', 'pale', 'dark on dark']
     page.close()
+
+def test_headings_get_the_ids_of_quarto():
+    ids = {'A needle': 'a-needle', '2 Carry over': 'carry-over', '`fit`, and *why*?': 'fit-and-why', 'Task.sample': 'task.sample', 'x {#own .a}': 'own', '3': 'section'}
+    assert {h: heading_id(h) for h in ids} == ids
+
+def test_links_lead_somewhere(tmp_path, monkeypatch):
+    "An id that is missing is found; nbdev's links to it go to the class, or go"
+    import json, docs_stage
+    def cell(text): return dict(cell_type='markdown', source=[text])
+    monkeypatch.setattr(docs_stage, 'STAGED', tmp_path)
+    auto = [f'[`{n}`]({docs_stage.SITE}b.html#{i})' for n, i in (('Task', 'task'), ('Task.rows', 'task.rows'), ('gone', 'gone'))]
+    (tmp_path/'a.ipynb').write_text(json.dumps(dict(cells=[cell('[x](b.ipynb#task) [y](b.ipynb#no) ' + ' '.join(auto))])), encoding='utf-8')
+    (tmp_path/'b.ipynb').write_text(json.dumps(dict(cells=[cell('# B\n\n### Task')])), encoding='utf-8')
+    site = Site()
+    assert anchors(tmp_path/'b.ipynb') == {'b', 'task'} and address(tmp_path/'a.ipynb') == 'a.html'
+    assert list(site.dead(tmp_path/'a.ipynb')) == ['b.ipynb#no', f'{docs_stage.SITE}b.html#task.rows', f'{docs_stage.SITE}b.html#gone']
+    assert link_right(site, ' '.join(auto)) == f'{auto[0]} [`Task.rows`]({docs_stage.SITE}b.html#task) `gone`'
+
+def test_signatures_bear_their_names():
+    said = dict(cell_type='code', source=['show_doc(whole)'], outputs=[dict(data={'text/markdown': ['### made.<locals>.typed\n', 'def typed(x:__main__.A)']})])
+    set_right(said)
+    assert said['outputs'][0]['data']['text/markdown'] == '### whole\ndef whole(x:A)'

@@ -24,25 +24,45 @@ from .replay import *
 LAYERS_JS = '''
 const WIDTH = 16, HEADS = 4, DEEP = WIDTH / HEADS, WIDE = 4 * WIDTH, VOCAB = 256, LONGEST = 22
 
-// y = x W' + b
+// y = x W' + b, four outputs at a time: one reading of x serves four sums that do not wait for one another
 function linear(x, W, b, y, from, to, nIn, nOut) {
   for (let t = from; t < to; t++)
-    for (let o = 0; o < nOut; o++) {
-      let sum = b ? b[o] : 0
-      for (let i = 0, u = t * nIn, v = o * nIn; i < nIn; i++) sum += x[u + i] * W[v + i]
-      y[t * nOut + o] = sum
+    for (let o = 0; o < nOut; o += 4) {
+      const u = t * nIn, y0 = t * nOut + o, v0 = o * nIn, v1 = v0 + nIn, v2 = v1 + nIn, v3 = v2 + nIn
+      let a0 = 0, a1 = 0, a2 = 0, a3 = 0
+      for (let i = 0; i < nIn; i++) {
+        const xi = x[u + i]
+        a0 += xi * W[v0 + i]
+        a1 += xi * W[v1 + i]
+        a2 += xi * W[v2 + i]
+        a3 += xi * W[v3 + i]
+      }
+      y[y0] = b ? a0 + b[o] : a0
+      y[y0 + 1] = b ? a1 + b[o + 1] : a1
+      y[y0 + 2] = b ? a2 + b[o + 2] : a2
+      y[y0 + 3] = b ? a3 + b[o + 3] : a3
     }
 }
 
 function linearBack(dy, x, W, dW, db, dx, from, to, nIn, nOut) {
   dx.fill(0, from * nIn, to * nIn)
   for (let t = from; t < to; t++)
-    for (let o = 0; o < nOut; o++) {
-      const d = dy[t * nOut + o]
-      if (db) db[o] += d
-      for (let i = 0, u = t * nIn, v = o * nIn; i < nIn; i++) {
-        dW[v + i] += d * x[u + i]
-        dx[u + i] += d * W[v + i]
+    for (let o = 0; o < nOut; o += 4) {
+      const u = t * nIn, y0 = t * nOut + o, v0 = o * nIn, v1 = v0 + nIn, v2 = v1 + nIn, v3 = v2 + nIn
+      const d0 = dy[y0], d1 = dy[y0 + 1], d2 = dy[y0 + 2], d3 = dy[y0 + 3]
+      if (db) {
+        db[o] += d0
+        db[o + 1] += d1
+        db[o + 2] += d2
+        db[o + 3] += d3
+      }
+      for (let i = 0; i < nIn; i++) {
+        const xi = x[u + i]
+        dW[v0 + i] += d0 * xi
+        dW[v1 + i] += d1 * xi
+        dW[v2 + i] += d2 * xi
+        dW[v3 + i] += d3 * xi
+        dx[u + i] += d0 * W[v0 + i] + d1 * W[v1 + i] + d2 * W[v2 + i] + d3 * W[v3 + i]
       }
     }
 }
@@ -79,14 +99,15 @@ function normBack(dy, g, dg, db, z, s, dx, from, to) { // adds to dx
 // GELU, GPT-2's approximation, and its slope
 const ROOT = Math.sqrt(2 / Math.PI)
 const bent = x => ROOT * (x + .044715 * x * x * x) // a product: ** is several times slower
-function gelu(x, y, from, to) {
-  for (let i = from; i < to; i++) y[i] = .5 * x[i] * (1 + Math.tanh(bent(x[i])))
-}
-function geluBack(x, d, from, to) { // in place
+function gelu(x, h, y, from, to) { // h keeps tanh, written with exp, which is faster
   for (let i = from; i < to; i++) {
-    const h = Math.tanh(bent(x[i]))
-    d[i] *= .5 * (1 + h) + .5 * x[i] * (1 - h * h) * ROOT * (1 + 3 * .044715 * x[i] * x[i])
+    h[i] = 1 - 2 / (1 + Math.exp(2 * bent(x[i])))
+    y[i] = .5 * x[i] * (1 + h[i])
   }
+}
+function geluBack(x, h, d, from, to) { // in place
+  for (let i = from; i < to; i++)
+    d[i] *= .5 * (1 + h[i]) + .5 * x[i] * (1 - h[i] * h[i]) * ROOT * (1 + 3 * .044715 * x[i] * x[i])
 }
 '''
 
@@ -109,7 +130,8 @@ function attend(qkv, map, y, from, to) {
       for (let i = 0; i < DEEP; i++) y[t * WIDTH + h * DEEP + i] = 0
       for (let j = 0; j <= t; j++) {
         map[m + j] /= sum
-        for (let i = 0, v = j * ROW + 2 * WIDTH + h * DEEP; i < DEEP; i++) y[t * WIDTH + h * DEEP + i] += map[m + j] * qkv[v + i]
+        const v = j * ROW + 2 * WIDTH + h * DEEP, o = t * WIDTH + h * DEEP
+        for (let i = 0; i < DEEP; i++) y[o + i] += map[m + j] * qkv[v + i]
       }
     }
 }
@@ -145,9 +167,10 @@ function attendBack(dy, qkv, map, d, from, to) {
 NETWORK_JS = '''
 const floats = n => new Float64Array(n)
 const room = () => { // what a block keeps for its backward pass
-  const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW), s1: floats(LONGEST), s2: floats(LONGEST)}
+  const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW)}
+  for (const k of ['s1', 's2']) a[k] = floats(LONGEST)
   for (const k of ['x', 'n1', 'z1', 'mix', 'r', 'm', 'n2', 'z2', 'y']) a[k] = floats(LONGEST * WIDTH)
-  for (const k of ['h', 'g']) a[k] = floats(LONGEST * WIDE)
+  for (const k of ['h', 't', 'g']) a[k] = floats(LONGEST * WIDE)
   return a
 }
 
@@ -159,7 +182,7 @@ function block(w, p, a, from, to) {
   for (let i = from * WIDTH; i < to * WIDTH; i++) a.m[i] = a.x[i] + a.r[i]
   norm(a.m, w[p + 'ln_2.weight'], w[p + 'ln_2.bias'], a.n2, a.z2, a.s2, from, to)
   linear(a.n2, w[p + 'mlp.c_fc.weight'], w[p + 'mlp.c_fc.bias'], a.h, from, to, WIDTH, WIDE)
-  gelu(a.h, a.g, from * WIDE, to * WIDE)
+  gelu(a.h, a.t, a.g, from * WIDE, to * WIDE)
   linear(a.g, w[p + 'mlp.c_proj.weight'], w[p + 'mlp.c_proj.bias'], a.r, from, to, WIDE, WIDTH)
   for (let i = from * WIDTH; i < to * WIDTH; i++) a.y[i] = a.m[i] + a.r[i]
 }
@@ -168,7 +191,7 @@ function blockBack(w, g, p, a, d, from, to) { // from d.y to d.x
   const back = (name, dy, x, dx, from, nIn, nOut) =>
     linearBack(dy, x, w[p + name + '.weight'], g[p + name + '.weight'], g[p + name + '.bias'], dx, from, to, nIn, nOut)
   back('mlp.c_proj', d.y, a.g, d.g, from, WIDE, WIDTH)
-  geluBack(a.h, d.g, from * WIDE, to * WIDE)
+  geluBack(a.h, a.t, d.g, from * WIDE, to * WIDE)
   back('mlp.c_fc', d.g, a.n2, d.n2, from, WIDTH, WIDE)
   for (let i = from * WIDTH; i < to * WIDTH; i++) d.m[i] = d.y[i]
   normBack(d.n2, w[p + 'ln_2.weight'], g[p + 'ln_2.weight'], g[p + 'ln_2.bias'], a.z2, a.s2, d.m, from, to)
@@ -197,14 +220,17 @@ class Network {
     }
     this.a = [room(), room()]
     this.d = [room(), room()]
-    Object.assign(this, {x: floats(WIDTH), z: floats(WIDTH), s: floats(1), p: floats(VOCAB), dx: floats(WIDTH), dn: floats(WIDTH)})
+    for (const k of ['x', 'z', 'dx', 'dn']) this[k] = floats(WIDTH)
+    this.s = floats(1)
+    this.p = floats(VOCAB)
   }
 
   // the shares of all answers at place `at`; the first places of the last block are left out unless `whole`
   read(tokens, at, whole = false) {
     const [a, b] = this.a, w = this.w, to = whole ? tokens.length : at + 1, from = whole ? 0 : at
+    const embedded = (t, i) => w['wte.weight'][tokens[t] * WIDTH + i] + w['wpe.weight'][t * WIDTH + i]
     for (let t = 0; t < to; t++)
-      for (let i = 0; i < WIDTH; i++) a.x[t * WIDTH + i] = w['wte.weight'][tokens[t] * WIDTH + i] + w['wpe.weight'][t * WIDTH + i]
+      for (let i = 0; i < WIDTH; i++) a.x[t * WIDTH + i] = embedded(t, i)
     block(w, 'h.0.', a, 0, to)
     b.x.set(a.y.subarray(0, to * WIDTH))
     block(w, 'h.1.', b, from, to)
@@ -317,7 +343,8 @@ function scores(net, rows) {
     net.a.forEach(({map}, l) => {
       for (let h = 0; h < HEADS; h++) {
         const share = (t, j) => map[(h * LONGEST + t) * LONGEST + j]
-        for (let j = 0; j <= at; j++) if (tokens[j] === tokens[at + 1]) answer[l * HEADS + h] += share(at, j) / rows.length
+        for (let j = 0; j <= at; j++)
+          if (tokens[j] === tokens[at + 1]) answer[l * HEADS + h] += share(at, j) / rows.length
         for (let t = 1; t < tokens.length; t++) before[l * HEADS + h] += share(t, t - 1)
       }
     })
@@ -348,7 +375,8 @@ onmessage = ({data}) => {
 let state
 function begin({shapes, weights, how, tests, example, watched, names}) {
   const net = new Network(shapes, weights)
-  state = {net, adam: new Adam(net, shapes, how), random: generator(how.seed), how, tests, example, watched, names, spent: 0}
+  const own = {net, adam: new Adam(net, shapes, how), random: generator(how.seed), spent: 0}
+  state = {...own, how, tests, example, watched, names}
 }
 
 function work() {
@@ -393,7 +421,8 @@ function trainPage(root, data, program) {
   const choice = make('select', {'aria-label': 'which network'}, make('option', {value: 'all'}, 'both, side by side'),
     ...runs.map((run, i) => make('option', {value: i}, run.name)))
   choice.value = '0'
-  const button = make('button', {type: 'button'}, '▶ train'), clock = make('span', {class: 'pnb-r-clock', 'aria-live': 'polite'}, '')
+  const button = make('button', {type: 'button'}, '▶ train')
+  const clock = make('span', {class: 'pnb-r-clock', 'aria-live': 'polite'}, '')
   const stage = make('div')
   root.replaceChildren(make('div', {class: 'pnb-r-player'}, choice, button, clock), stage)
   const view = replay(stage, {steps: how.steps, guess: data.guess, runs})
@@ -410,7 +439,8 @@ function trainPage(root, data, program) {
     seconds[i] = message.seconds
     view.add(i, message.frame)
     const {step, loss} = message.frame
-    clock.textContent = `${runs[i].name}: step ${step} of ${how.steps}, loss ${loss.toFixed(2)}, ${Math.round(seconds[i])} s`
+    const said = [`step ${step} of ${how.steps}`, `loss ${loss.toFixed(2)}`, `${Math.round(seconds[i])} s`]
+    clock.textContent = `${runs[i].name}: ${said.join(', ')}`
   }
   function rest(left) {
     training = left
@@ -418,7 +448,8 @@ function trainPage(root, data, program) {
     choice.disabled = left.length > 0
     button.disabled = !left.length && chosen().length === 0
   }
-  const chosen = () => (choice.value === 'all' ? runs.map((_, i) => i) : [Number(choice.value)]).filter(i => !ended.has(i))
+  const asked = () => choice.value === 'all' ? runs.map((_, i) => i) : [Number(choice.value)]
+  const chosen = () => asked().filter(i => !ended.has(i))
   choice.onchange = () => rest([])
   button.onclick = () => {
     if (training.length) {
@@ -461,7 +492,8 @@ def network_data(
 # %% ../../nbs/85_lab.browser.ipynb #8d670ded
 CLOCK_CSS = '''
 .pnb-replay .pnb-r-player {flex-wrap: wrap; margin: .3em 0}
-.pnb-replay select {font: inherit; color: inherit; background: Canvas; padding: .25em; border: 1px solid currentColor; border-radius: 4px}
+.pnb-replay select {font: inherit; color: inherit; background: Canvas; padding: .25em}
+.pnb-replay select {border: 1px solid currentColor; border-radius: 4px}
 .pnb-replay option {color: CanvasText}
 .pnb-replay .pnb-r-clock {font-variant-numeric: tabular-nums}
 '''
@@ -480,9 +512,14 @@ def train_page(
     at = len(example) - 2
     shown = dict(names=[names[t] for t in example], at=at, want=[i for i in range(at) if example[i] == example[-1]],
         right=names[example[-1]], layers=2, heads=4)
-    runs = [dict(shown, name=f'practised ({rule})', kind='practised', color=color(2), dash='none', scale=fresh_rates(parts, report=practised.report)),
-        dict(shown, name='random weights', kind='random', color=color(7), dash=' '.join(map(str, DASHES[7])), scale=fresh_rates([]))]
+    def run(kind, name, look, scale):
+        dash = ' '.join(map(str, DASHES[look]))
+        return dict(shown, kind=kind, name=name, color=color(look), dash=dash, scale=scale)
+    runs = [run('practised', f'practised ({rule})', 2, fresh_rates(parts, report=practised.report)),
+        run('random', 'random weights', 7, fresh_rates([]))]
     data = dict(network_data(practised, fresh), runs=runs, how=how, names=names, example=example,
         guess=round(task.guesses()['any value in the row'], 4))
-    script = f'{REPLAY_JS}{MATHS_JS}{PAGE_JS}\nconst data = {as_script(data)}\ntrainPage(root, data, {as_script(MATHS_JS + WORKER_JS)})'
-    return live_page(REPLAY_CSS + CLOCK_CSS, script, Html('<p>Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.</p>'))
+    worker = as_script(MATHS_JS + WORKER_JS)
+    script = f'{REPLAY_JS}{MATHS_JS}{PAGE_JS}\nconst data = {as_script(data)}\ntrainPage(root, data, {worker})'
+    said = 'Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.'
+    return live_page(REPLAY_CSS + CLOCK_CSS, script, Html(f'<p>{said}</p>'))

@@ -17,8 +17,9 @@ from ..checks import choose, whole
 from ..viz.draw import Html, esc
 from ..viz.plots import *
 from ..viz.panel import *
+from ..viz.views import network
 from ..tasks.core import Task, tasks
-from ..models.gpt import GPT, device_of
+from ..models.gpt import GPT, GPTConfig, device_of
 from ..models.transfer import compose
 from ..train.background import Runner
 from ..train.workers import in_step
@@ -160,4 +161,5 @@ class Composer(Trainable):
         "A chart for each test"
         head = f'<h4>Attention of {esc(self.c["attn"].value)}, MLPs of {esc(self.c["mlp"].value)}</h4>'
         charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') + self._lost_said(t) for t,r in self.rows.items() if r]
-        return Html(head + ''.join(c.markup for c in charts) + ('' if charts else '<p>Not trained yet.</p>'))
+        if charts: return Html(head + ''.join(c.markup for c in charts))
+        return Html(f'{head}<p>Not trained yet. What is ticked comes from the two.</p>') + network(GPT(GPTConfig()), ['attn', 'mlp'])

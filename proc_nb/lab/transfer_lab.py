@@ -29,7 +29,7 @@ from ..train.background import Runner, turn_lock
 from ..train.practice import *
 from ..viz.views import RowView, network
 from .runner import *
-from .panel import *
+from .explorer import *
 from .replay import replay
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #964652a8

@@ -44,6 +44,8 @@ _CSS = '''<style>
 .pnb .pnb-scores {border: 0; font-size: .85em; font-variant-numeric: tabular-nums}
 .pnb .pnb-scores :is(td, th) {padding: 0 .5em .1em 0; text-align: left; font-weight: normal; white-space: normal; color: inherit}
 .pnb .pnb-scores caption {text-align: left; color: inherit}
+.pnb svg.marks {min-width: 0 !important}
+.pnb :focus-visible {outline: 2px solid currentColor; outline-offset: 2px}
 .pnb .pnb-look {container-type: inline-size; width: 100%}
 @container (max-width: 500px) {.pnb-look .pnb-wide {display: none} .pnb-look .pnb-upright {display: block !important}}
 </style>'''

@@ -35,9 +35,13 @@ def show(
     markup = vlc.vegalite_to_svg({**chart.to_dict(), 'config': THEME}).replace(_INK, 'currentColor')
     markup = re.sub(r' (?:role|aria-\w+)="[^"]*"', '', markup) # the picture has one name, its marks need none
     markup = re.sub(r'\d+\.\d{3,}', lambda number: f'{float(number[0]):.2f}', markup) # a hundredth of a pixel is enough
+    wide,high = (float(re.search(rf'{side}="([\d.]+)"', markup)[1]) for side in ('width', 'height'))
+    # labels left of an axis get some room: a reader's font may be wider than the one they were measured in
+    room = .8 * max(map(len, re.findall(r'text-anchor="end"[^>]*>([^<]*)<', markup)), default=0)
+    size = f'width="{wide + room:g}" height="{high:g}" viewBox="{-room:g} 0 {wide + room:g} {high:g}"'
     # a chart shrinks with its column, and scrolls before its labels get too small to read
-    wide = float(re.search(r'width="([\d.]+)"', markup)[1])
-    markup = markup.replace('<svg', f'<svg aria-label="{esc(label)}" style="max-width:100%;min-width:{.55 * wide:.0f}px;height:auto"', 1)
+    looks = f'aria-label="{esc(label)}" style="max-width:100%;min-width:{.9 * (wide + room):.0f}px;height:auto"'
+    markup = re.sub('<svg(.*?) width=.*? viewBox="[^"]*"', lambda m: f'<svg {looks}{m[1]} {size}', markup, count=1)
     return Html(f'<div role="img" aria-label="{esc(label)}" style="overflow-x:auto;max-width:100%">{markup}</div>')
 
 # %% ../../nbs/06_viz.plots.ipynb #1fe106f3
