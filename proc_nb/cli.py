@@ -117,8 +117,10 @@ def _often(about):
     "How often the package's own runs with these settings found the needle, in one line; '' if there are none"
     rates = 'equal' if about['equal'] else 'fresh faster'
     if about['rule'] != 'identity': return ''
+    kept = stored('needle')
+    if about['batch_size'] != kept['about']['batch_size']: return ''
     settings = about['n_pairs'],about['steps'],rates
-    alike = [r for r in stored('needle')['runs'] if (r['n_pairs'], r['step'][-1], r['rates']) == settings]
+    alike = [r for r in kept['runs'] if (r['n_pairs'], r['step'][-1], r['rates']) == settings]
     found = {s: [max(r['accuracy']) > .5 for r in alike if r['setting'] == s] for s in STARTS}
     counts = ', '.join(f'{s} {sum(f)} of {len(f)}' for s,f in found.items() if f)
     if not counts: return ''
@@ -159,7 +161,7 @@ def _before(called, known):
 
 def _next(at):
     commands = {f'{at}proc-nb-demo --rule dyck --parts all': 'another practice',
-        f'{at}proc-nb-demo --n-pairs 10 --steps 1000': 'a smaller haystack, in a minute'}
+        f'{at}proc-nb-demo --n-pairs 10': 'a smaller haystack, a third of the work'}
     if Path('tutorials').is_dir(): commands['make lab'] = 'the tutorials in JupyterLab'
     else: commands[f'{at}proc-nb-lab'] = 'the live lab in JupyterLab'
     width = max(map(len, commands))
@@ -184,9 +186,9 @@ def _watch(bar, rows, out, about, order):
 # %% ../nbs/90_cli.ipynb #b8c1d70a
 def _heading(o, starts, about, at):
     many = f', {o.seeds} seeds' * (o.seeds > 1) + f', {about["workers"]} at a time' * (about['workers'] > 1)
-    budget = f'{len(starts)} networks, {o.steps:,} steps each{many}, on {about["hardware"]}'
+    budget = f'{len(starts)} networks, {o.steps:,} steps of {o.batch_size:,} rows each{many}, on {about["hardware"]}'
     what = f'{o.rule} -> haystack with up to {o.n_pairs} pairs: {budget}'
-    return f'{what}\nCtrl-C keeps what is done. In a minute: {at}proc-nb-demo --n-pairs 10 --steps 1000'
+    return f'{what}\nCtrl-C keeps what is done. A third of the work: {at}proc-nb-demo --n-pairs 10'
 
 # %% ../nbs/90_cli.ipynb #c6868ff0
 def run_demo(
@@ -198,10 +200,9 @@ def run_demo(
     at = _before(sys.argv[0], shutil.which('proc-nb-demo'))
     starts = _starts(o.parts)
     rows = []
-    rates = dict(RATES, lr_scale=None) if o.equal else dict(RATES)
+    rates = dict(RATES, batch_size=o.batch_size) | (dict(lr_scale=None) if o.equal else {})
     workers = workers_on(dev, o.workers)
-    whole('steps', o.steps, 1)
-    whole('seeds', o.seeds, 1)
+    for k in 'steps','batch_size','seeds': whole(k, getattr(o, k), 1)
     for p,embed in starts.values(): start(o.rule, test, p, embed)
     scaled = not o.equal # the papers leave fresh embeddings as they are
     about = dict(rule=o.rule, n_pairs=o.n_pairs, steps=o.steps, seeds=o.seeds, equal=o.equal, scaled=scaled,

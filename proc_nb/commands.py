@@ -21,7 +21,8 @@ def demo(
     rule:str='identity', # Practised network to start from (see proc-nb-rules)
     parts:str=None, # Only this start beside random weights: some of attn,mlp,ln,tok,pos, or all
     n_pairs:int=30, # Most pairs in a row
-    steps:int=3000, # Training steps for each start
+    steps:int=1000, # Training steps for each start
+    batch_size:int=1000, # Rows in a step, as many as in the papers
     seeds:int=1, # Runs of each start, with seeds 0, 1, ...
     equal:bool=False, # As in the papers: one learning rate for everything, fresh embeddings as they are
     workers:int=None, # Runs at once; as many as there are cores if left out

@@ -21,7 +21,8 @@ def again(run, upto):
     "The first evaluations of a stored needle run, made again from its record"
     about, steps = stored('needle')['about'], stored('needle')['about']['steps'][f'{run["n_pairs"]} pairs']
     kw = {k: about[k] for k in 'batch_size lr warmup schedule weight_decay clip'.split()} | (dict(lr_scale=None) if run['rates'] == 'equal' else {})
-    recs = race('identity', {run['setting']: STARTS[run['setting']]}, tasks['haystack'](n_pairs=run['n_pairs']), steps, [run['seed']], **kw)
+    recs = race('identity', {run['setting']: STARTS[run['setting']]}, tasks['haystack'](n_pairs=run['n_pairs']), steps, [run['seed']],
+        scaled=run['rates'] != 'equal', **kw)
     return [rec.accuracy for _, _, rec in islice(recs, upto) if rec.accuracy is not None]
 
 def near(got, want, rows=1000):
