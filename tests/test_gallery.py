@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from proc_nb.viz.draw import esc
 from proc_nb.dev.gallery import *
+from proc_nb.dev.gallery import _arm
 from proc_nb.language.answers import additive
 from proc_nb.language.experiments import stored_language
 
