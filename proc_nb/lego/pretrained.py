@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..tasks.core import Batch, Task, seeded
+from ..tasks.core import Batch, seeded, Task, uniform
 from ..models.gpt import use_generator
 from ..train.loss import evaluate
 from ..train.loop import fit
@@ -64,10 +64,11 @@ class HiddenWords(Task):
 
     def sample(self, n, generator, split='train'):
         "`n` rows with other pieces hidden each time"
-        rows,where = self.text[split != 'train'],dict(generator=generator, device=generator.device)
-        rows = rows.to(generator.device)[torch.randint(len(rows), (n,), **where)]
-        asked = (torch.rand(rows.shape, **where) < self.share) & (rows >= len(MARKS))
-        how,other = torch.rand(rows.shape, **where),torch.randint(len(MARKS), self.vocab_size, rows.shape, **where)
+        rows,rand = self.text[split != 'train'],dict(generator=generator, device=generator.device)
+        rows = rows.to(generator.device)[torch.randint(len(rows), (n,), **rand)]
+        asked = (uniform(*rows.shape, generator=generator) < self.share) & (rows >= len(MARKS))
+        how = uniform(*rows.shape, generator=generator)
+        other = torch.randint(len(MARKS), self.vocab_size, rows.shape, **rand)
         shown = torch.where(how < .8, self.mask, torch.where(how < .9, other, rows))
         return Batch(torch.where(asked, shown, rows), rows, asked, asked, self)
 
