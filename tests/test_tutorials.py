@@ -6,7 +6,7 @@ from nbclient import NotebookClient
 import proc_nb.all as everything
 from proc_nb.tasks.core import tasks
 from proc_nb.study.table import Table
-from proc_nb.course.exercises import exercises
+from proc_nb.course.answers import exercises
 
 ROOT = Path(__file__).parent.parent
 BOOKS = sorted((ROOT/'tutorials').glob('0*.ipynb'))
