@@ -10,7 +10,8 @@ from proc_nb.study.reference import PUBLISHED
 from proc_nb.train.practice import load_zoo
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT/'tutorials').glob('0*.ipynb')) + sorted((ROOT/'nbs/explain').glob('*.ipynb'))
+TUTORIALS = sorted((ROOT/'tutorials').glob('0*.ipynb'))
+PAGES = [*TUTORIALS, *sorted((ROOT/'nbs/explain').glob('*.ipynb')), ROOT/'nbs/index.ipynb', ROOT/'tutorials/assignments/teachers.ipynb', *sorted((ROOT/'tutorials/assignments/_masters').glob('*.ipynb'))]
 HISTORY = 'corrections', 'moved' # what was wrong once, and stays so
 NOT_PROSE = re.compile(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|\$[^$]*\$|\b\d{4}\.\d{5}\b|section [\d.]+|[\d.]+ on two CPU', re.S)
 MARKUP = re.compile(r'<(svg|script|style)\b.*?</\1>|<[^>]*>', re.S) # coordinates and sizes are no source
