@@ -14,6 +14,12 @@ def source(cell): return ''.join(cell['source'])
 
 def test_readme_is_the_home_page(): assert (ROOT/'README.md').read_text(encoding='utf-8') == readme()
 
+def test_nbdev_leaves_the_readme_alone(monkeypatch):
+    "With a Quarto on the path, it would render another one"
+    from nbdev import quarto
+    monkeypatch.setattr(quarto, 'proc_nbs', lambda *args, **kwargs: pytest.fail('it renders'))
+    quarto.nbdev_readme.__wrapped__(str(ROOT))
+
 def test_the_home_page_leads_everywhere():
     text = ' '.join(source(c) for c in cells(ROOT/'nbs/index.ipynb'))
     pages = [*(f'../tutorials/{p.name}' for p in TUTORIALS), *(f'explain/{p.name}' for p in (ROOT/'nbs/explain').glob('*.ipynb')), '../CITATION.cff']
