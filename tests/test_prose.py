@@ -82,14 +82,6 @@ def test_a_typed_count_is_found():
     page['cells'].append(dict(cell_type='code', source=['run(steps=2_000, seeds=5)'], outputs=[]))
     assert not uncounted(page)
 
-MINUTES = re.compile(r'Minutes\*\* \|.*?([\d.]+) to ([\d.]+) on two CPU cores')
-
-@pytest.mark.parametrize('page', [p for p in PAGES if p.stem[:2] in ('03', '04', '08', '09')], ids=lambda p: p.stem)
-def test_minutes_are_a_range(page):
-    "On an idle machine and on a busy one"
-    quiet, busy = map(float, MINUTES.search(page.read_text(encoding='utf-8')).groups())
-    assert quiet < busy
-
 def test_a_typed_figure_is_found():
     page = dict(cells=[dict(cell_type='markdown', source=['It reaches 39 % after 12.5 seconds, `x=.77`.']), dict(cell_type='code', source=['n = 12.5'], outputs=[])])
     assert [f for f, _ in stale(page)] == [39.0]
