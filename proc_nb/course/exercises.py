@@ -240,6 +240,7 @@ def _write(name, x, done):
     del done[name] # it comes after what it names
     done[name] = line
 
+# %% ../../nbs/86_course.exercises.ipynb #a51c6e09
 def as_program(
     answer # A function or a class
 ) -> str: # Python that makes it once more; '' where that cannot be written down, as with a lambda
@@ -248,7 +249,6 @@ def as_program(
     try: _write(answer.__name__, answer, done)
     except (ValueError, TypeError, OSError, AttributeError, SyntaxError): return ''
     return '\n'.join(done.values()) + '\n'
-
 
 # %% ../../nbs/86_course.exercises.ipynb #a51c6e06
 STARTING = 300 # seconds for loading torch on a slow machine
