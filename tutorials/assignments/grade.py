@@ -138,7 +138,10 @@ def limit_of(bundle):
     print('The model answer is graded first.', flush=True)
     got, wrong = points(answers.read_bytes(), bundle)
     if got['total'][0] < got['total'][1]: raise ValueError(f'The model answer itself gets {got["total"][0]:g} of {got["total"][1]:g} points here ({wrong}). Check the environment before you grade.')
-    return round(max(30, 3 * (spent() - begun)))
+    took = spent() - begun
+    limit = round(max(30, 3 * took))
+    print(f'It took {took:.0f} s of the processor. Each cell and each test may take {limit} s.', flush=True)
+    return limit
 
 def earlier(out):
     file = out/'results.jsonl'
