@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.experiments.html.md"""
 
 # %% auto #0
 __all__ = ['FINDINGS', 'HITS', 'scorers', 'members', 'correlations', 'heat_table', 'moves', 'by_shared_steps', 'per_nat',
-           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'on_the_way', 'beside']
+           'power_law', 'answer_rate', 'multipliers', 'joined_keys', 'analyse', 'study', 'on_the_way', 'beside']
 
 # %% ../../nbs/75_influence.experiments.ipynb #859e302f
 from itertools import combinations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import ifnone
 
 from ..viz.draw import Html
+from ..study.rows import rounded
 from ..study.table import as_table
 from ..train.loop import fit
 from .gradients import GradDot, overlap, tracin
@@ -137,7 +138,9 @@ def multipliers(
     return {(f, n): float((top[i].mean(0) / base)[j]) for f,i in members(families).items() for j,n in enumerate(names)}
 
 # %% ../../nbs/75_influence.experiments.ipynb #ead68152
-def _json(table): return {' | '.join(k): round(v, 4) for k,v in table.items()}
+def joined_keys(table):
+    "A table with pairs as keys, as JSON has it"
+    return {' | '.join(k): v for k,v in table.items()}
 
 def analyse(
     scores:torch.Tensor, # [questions, documents]
@@ -146,12 +149,14 @@ def analyse(
 ) -> dict: # The five analyses
     "All five analyses of one table of scores"
     n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
-    shared = {' | '.join(k): v for k,v in by_shared_steps(scores, library.questions).items()}
-    return dict(correlation=_json(correlations(scores, fam)), steps=shared, per_nat=per_nat(scores, nats, fam),
+    tops = {f'{s:.0%}': max(1, int(n * s)) for s in (.01, .03, .1)}
+    return dict(correlation=rounded(joined_keys(correlations(scores, fam))),
+        steps=joined_keys(by_shared_steps(scores, library.questions)),
+        per_nat=per_nat(scores, nats, fam),
         power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())]
-        for f,i in members(fam).items()},
-        answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
-        kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
+            for f,i in members(fam).items()},
+        answer={name: answer_rate(scores, library.holds, fam, k) for name,k in tops.items()},
+        kinds={name: rounded(joined_keys(multipliers(scores, library.kinds, fam, k))) for name,k in tops.items()})
 
 # %% ../../nbs/75_influence.experiments.ipynb #29ee6e2d
 def study(

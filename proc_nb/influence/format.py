@@ -34,7 +34,7 @@ from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
 from .library import answered, FACTS, Facts, Library, Procedure, PROCEDURES, reader, READING
-from .experiments import answer_rate, correlations, members, per_nat, power_law
+from .experiments import answer_rate, correlations, joined_keys, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
 ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), PROCEDURES['arithmetic'].values,
@@ -252,15 +252,13 @@ def own_and_other(
                 out.setdefault(f, {})[f'{whose} {kind}'] = float(is_it[top[mine]].float().mean() / is_it.float().mean())
     return out
 
-def _said(table): return {' | '.join(k): v for k,v in table.items()}
-
 def _ranking(scores, library, nats):
     "What one table of scores of whole answers says, as JSON"
     once = torch.tensor([not k.endswith(' steps') for k in library.kinds])
     main,holds,n = scores[:, once],library.holds[:, once],int(once.sum())
     families,slope = members(library.families),power_law(main, max(8, n // 100))
     return dict(
-        correlation=_said(correlations(main, library.families)),
+        correlation=joined_keys(correlations(main, library.families)),
         per_nat=per_nat(main, nats, library.families),
         power_law={f: float(slope[i].nanmean()) for f,i in families.items()},
         answer={f'{s}': answer_rate(main, holds, library.families, max(1, int(s * n))) for s in (.001, .01)},
@@ -274,7 +272,7 @@ def _looked_at(parts, lengths, library, nats):
     for how,weight in (('raw', torch.ones_like(lengths)), ('equal', lengths)):
         table = {k: s / weight for k,s in parts.items()}
         out[how] = dict(_ranking(table['answer'], library, nats),
-            format={k: _said(by_format(s[:, once], library.questions)) for k,s in table.items()},
+            format={k: joined_keys(by_format(s[:, once], library.questions)) for k,s in table.items()},
             beyond={k: beyond_wording(s, library) for k,s in table.items()})
     return out
 
@@ -398,8 +396,8 @@ FORMAT_CLAIMS += [
     for c in (MAIN, FOUR, TWENTY)]
 
 # %% ../../nbs/77_influence.format.ipynb #d7928a69
-FORMAT = Experiment('influence_format', 'Do questions share the format or the computation?', format_run, CELLS, SEEDS, {},
-    'format_study(FOLDER)', 'cell')
+FORMAT = Experiment('influence_format', 'Do questions share the format or the computation?', format_run, CELLS, SEEDS,
+    {}, 'format_study(FOLDER)', 'cell')
 
 def format_study(
     folder, # Where the rows go

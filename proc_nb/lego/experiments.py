@@ -20,7 +20,7 @@ from ..viz.draw import Html
 from ..tasks.core import Task, seeded
 from ..models.gpt import GPT, device_of
 from ..models.transfer import perturb
-from ..models.wired import counted_flops, hardwire, time_heads
+from ..models.wired import counted_flops, time_heads
 from ..train.practice import zoo
 from .task import Lego
 from .reader import *
@@ -117,14 +117,12 @@ def _looked_at(model):
 def reader_run(
     seed:int, # Seed of weights and rows
     shared:bool, # One block at every depth?
-    start:str, # 'random' or 'mimicked'
-    wired:bool=False, # Wire two of four heads?
+    start:str, # As for `start_reader`
     steps:int=900, # Steps
     **kwargs # As for `watch_places`
 ): # Yields dicts with 'step' and what was seen
     "A reader learns two chains of three, and is asked about one of six"
     model = start_reader(start, TWO, shared, seed, **SIZES)
-    if wired: hardwire(model)
     yield dict(step=0, **_looked_at(model))
     for o in watch_places(model, TWO, steps=steps, seed=seed, **kwargs):
         last = o['step'] == steps
@@ -180,15 +178,15 @@ def carried_heads(
 
 # %% ../../nbs/54_lego.experiments.ipynb #26de118d
 experiment('wired', 'What do two wired heads of four bring, beside the BERT-like readers of `readers`?', reader_run,
-    {'BERT-like, two of four heads wired': dict(shared=False, start='random', wired=True)}, 3,
+    {'BERT-like, two of four heads wired': dict(shared=False, start='wired')}, 3,
     task=repr(TWO), steps=900, **SIZES)
 
 def flops_per_row(
     wire:bool # Wire two of four heads?
 ) -> int: # A multiply-add counts as two
     "Operations of a forward pass of the study's readers, as torch counts them"
-    m = (hardwire if wire else lambda m: m)(reader(TWO, **SIZES))
-    return counted_flops(m, TWO.sample(1, torch.Generator().manual_seed(0)).tokens)
+    model = start_reader('wired' if wire else 'random', TWO, **SIZES)
+    return counted_flops(model, TWO.sample(1, torch.Generator().manual_seed(0)).tokens)
 
 # %% ../../nbs/54_lego.experiments.ipynb #2562a3a4
 SHAPES = {'2 heads of 16, both wired': dict(n_head=2, wired=2, n_embd=32),

@@ -23,8 +23,8 @@ from ..train.loss import evaluate
 from ..train.loop import fit
 from .task import Lego
 from .reader import mimic, Pretrained, words_of
-from .heads import accuracy_by_place, head_scores
-from .experiments import experiment, EXPERIMENTS
+from .heads import accuracy_by_place
+from .experiments import experiment, EXPERIMENTS, heads_and_places
 from .findings import *
 from ..language.sources import library_english
 from ..language.tokenizers import require
@@ -169,16 +169,15 @@ def pretrained_run(
 ) -> dict: # 'places', 'stages', 'steps' (their sum), 'association', 'local' (best head before), 'guessed' (words)
     "Begin in one of four ways, then learn chains"
     model,guessed = pretrained_reader(task, kind, start, seed, weights, steps)
-    s = head_scores(model, task.sample(100, seeded(1), 'validation'))
-    best = dict(association=float(s.association.max()), local=float(s.local.max()))
+    before = heads_and_places(model, task)
     stages = learn_in_stages(model, curriculum(task), most, seed, batch_size=32, lr=5e-4)
     places = accuracy_by_place(model, task, 2000, 'test')
-    return dict(places=places, stages=stages, steps=sum(stages), guessed=guessed, **best)
+    return {**before, 'places': places, 'stages': stages, 'steps': sum(stages), 'guessed': guessed}
 
 # %% ../../nbs/69_lego.pretrained.ipynb #7dfb36c7
 PRETRAINED_LINES = {f'{k}, {s}': dict(kind=k, start=s) for k in OWN for s in STARTS}
-experiment('pretrained', 'What does pretraining bring? (small networks that have read a little English)', pretrained_run,
-    PRETRAINED_LINES, 9, task=repr(CHAIN), steps=4000, mimic_steps=MIMIC, batch_size=32, lr=5e-4,
+experiment('pretrained', 'What does pretraining bring? (small networks that have read a little English)',
+    pretrained_run, PRETRAINED_LINES, 9, task=repr(CHAIN), steps=4000, mimic_steps=MIMIC, batch_size=32, lr=5e-4,
     pretraining=PRETRAINING, sizes=SMALL_BERT)
 
 def times_fewer(

@@ -97,7 +97,8 @@ class Experiment:
             found = found if isinstance(found, dict) else list(found)
             self.add(folder, line, seed, found, seconds=round(time.process_time() - begun, 1), **machine())
             self.keep(folder)
-            print(f'{self.name}: {line}, seed {seed}; {len(self.finished(folder))} of {len(self)} runs are done', flush=True)
+            n = len(self.finished(folder))
+            print(f'{self.name}: {line}, seed {seed}; {n} of {len(self)} runs are done', flush=True)
         return self.finished(folder)
 
     def keep(self,
