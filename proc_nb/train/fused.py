@@ -7,9 +7,9 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/train.fused.html.md"""
 # %% auto #0
 __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'ACT', 'SLOPE', 'WQ', 'WKV', 'WP', 'WF', 'WO', 'QW',
            'KVW', 'PW', 'FW', 'OW', 'A', 'B', 'DX', 'DQ', 'DKV', 'DF', 'P', 'EVERY', 'AT', 'CELL', 'LOGITS', 'NF', 'RF',
-           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'ELSEWHERE', 'PLAIN', 'WIDEST', 'METHODS', 'NAMES', 'KEEP',
-           'ROOM', 'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through',
-           'in_order', 'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
+           'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'WIDEST', 'METHODS', 'NAMES', 'KEEP', 'ROOM',
+           'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order',
+           'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
            'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
@@ -330,15 +330,15 @@ def _said(text, after=2.):
     try: yield
     finally: timer.cancel()
 
-ELSEWHERE = f'from {__name__} import _made_of, _to_compile, SIGNATURE; _to_compile(_made_of()).compile(SIGNATURE)'
+_ELSEWHERE = f'from {__name__} import _made_of, _to_compile, SIGNATURE; _to_compile(_made_of()).compile(SIGNATURE)'
 def _fill(cache, made_of):
     "Have a process of its own compile into the folder `cache`, if nobody has yet"
     note = cache/'fused.made'
     with _said('Compiling the fused step, once: some twenty seconds.'), FileLock(cache/'fused.lock'):
-        if note.exists() and note.read_text() == made_of: return
+        if note.exists() and note.read_text(encoding='utf-8') == made_of: return
         paths = dict(PYTHONPATH=os.pathsep.join(sys.path))
-        child = subprocess.run([sys.executable, '-c', ELSEWHERE], env={**os.environ, **paths}, capture_output=True)
-        if child.returncode == 0: note.write_text(made_of)
+        child = subprocess.run([sys.executable, '-c', _ELSEWHERE], env={**os.environ, **paths}, capture_output=True)
+        if child.returncode == 0: note.write_text(made_of, encoding='utf-8')
 
 @cache
 def compiled():
