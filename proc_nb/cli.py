@@ -85,9 +85,6 @@ def _row(name, runs, beside):
     if beside: cells.append(f'{paper[0]:.1%}, {paper[1]}' if paper else 'not published')
     return '| ' + ' | '.join(map(str, cells)) + ' |'
 
-# %% ../nbs/90_cli.ipynb #acfe960b
-def _keep(out, rows, about): save_json(out/'results.json', dict(about, rows=rows))
-
 # %% ../nbs/90_cli.ipynb #30f4c869
 def _starts(parts):
     if parts is None: return STARTS
@@ -139,7 +136,7 @@ def _finish(rows, out, about):
     beside = about['rule'] == 'identity' and n_pairs == 30
     title = f'{about["rule"].capitalize()} practised, then one of up to {n_pairs} needles'
     save_chart(curves(rows, title, PAPER['random weights'][0] if beside else None), out/'chart')
-    _keep(out, rows, about)
+    save_json(out/'results.json', dict(about, rows=rows))
     print('\n' + as_text(summary(rows), beside))
     guess = tasks['haystack'](n_pairs=n_pairs).guesses()['any value in the row']
     print(f'\nFound: more than half of the answers right. Answering any value of the row scores {guess:.1%}.')
@@ -176,7 +173,7 @@ def _watch(bar, rows, out, about, order):
         if rec.accuracy is None: continue
         rows.append(dict(setting=label, seed=seed, **rec.asdict()))
         rows.sort(key=lambda r: (at[r['setting']], r['seed'], r['step']))
-        _keep(out, rows, about)
+        save_json(out/'results.json', dict(about, rows=rows))
         latest[label] = rec.accuracy
         if rec.step == about['steps']:
             bar.write(f'{label}, seed {seed}: {latest.pop(label):.1%} after {rec.step:,} steps')

@@ -17,7 +17,8 @@ from proc_nb.language.model import language_model
 from proc_nb.language.plan import engine
 from proc_nb.language.lm_run import LMRun
 from proc_nb.study.jobs import Store
-from proc_nb.study.plan import JobQueue, step_seconds
+from proc_nb.study.plan import JobQueue, members_that_fit, step_seconds
+from proc_nb.study.table import SMALL as NETWORK
 from proc_nb.train.loop import Run
 from proc_nb.train.workers import pick_device
 from proc_nb.train.practice import practise
@@ -352,6 +353,32 @@ def test_a_study_and_a_race_on_a_gpu(gpu, tmp_path):
     assert len(study().run(tmp_path/'cuda', device='cuda', progress=False)) == 4
     ends = [rec for _, _, rec in race('identity', {'a': ('attn', 'random')}, NEEDLE, 4, [0], 'cuda', batch_size=8, eval_every=2)]
     assert len(ends) == 4 and gpu.captures > 3
+
+def grid(): return Study([COPY, small('reverse')], ['attn', 'all'], [NEEDLE], seeds=2, steps=4, batch_size=8, practice_steps=4)
+
+@pytest.mark.parametrize('members,sizes', [(3, [3, 3, 3, 1]), (50, [10])])
+def test_groups_of_a_study_are_as_large_as_the_memory_allows(members, sizes, gpu, tmp_path, monkeypatch):
+    def free(n): monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda *device: (n, n))
+    free(2**40)
+    one = 2**39 / members_that_fit(NEEDLE, 8, NETWORK, 'cuda')
+    free(int(2 * one * (members + .5)))
+    queue = JobQueue(grid().runs, Store(tmp_path), 'cuda')
+    assert [len(g) for g in queue.tests] == sizes and [len(g) for g in queue.practices] == [2, 2]
+    assert {len(g) for g in JobQueue(grid().runs, Store(tmp_path), 'cuda', members=1).waiting} == {1}
+
+def test_a_group_whose_first_step_does_not_fit_is_divided(tmp_path, monkeypatch):
+    def accuracies(table): return {r['id']: r['accuracy'] for r in table}
+    with Gpu() as gpu:
+        whole = grid().run(tmp_path/'whole', device='cuda', progress=False)
+        real = ManyRun.update
+        def tight(run, batch):
+            gpu.largest = 50_000 # less than the weights of ten networks
+            try: return real(run, batch)
+            finally: gpu.largest = None
+        monkeypatch.setattr(ManyRun, 'update', tight)
+        with pytest.warns(UserWarning, match='10 networks at once do not fit'): halves = grid().run(tmp_path/'halves', device='cuda', progress=False)
+    assert {r['members'] for r in whole} == {10} and {r['members'] for r in halves} == {2, 3}
+    assert accuracies(halves) == pytest.approx(accuracies(whole), abs=.02)
 
 def test_a_lab_on_a_gpu(gpu, tmp_path):
     from proc_nb.lab.transfer_lab import TransferLab

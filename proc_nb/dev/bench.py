@@ -52,16 +52,12 @@ def print_memory(way, n_pairs, batch):
 
 # %% ../../nbs/95_dev.bench.ipynb #82e4f559
 @contextmanager
-def _set_for_now(get, put, value):
-    "Change a global setting of PyTorch inside a `with`"
-    was = get()
-    put(value)
-    try: yield
-    finally: put(was)
-
 def tf32():
     "TF32 on a GPU that has it, inside a `with`; elsewhere nothing changes"
-    return _set_for_now(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, 'high')
+    was = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try: yield
+    finally: torch.set_float32_matmul_precision(was)
 
 # %% ../../nbs/95_dev.bench.ipynb #ecd19c83
 def _within(context, go):

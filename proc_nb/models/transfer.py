@@ -27,7 +27,8 @@ def plan(
     for p in wanted: choose('part', p, [*PARTS, 'all'])
     names = [n for n,_ in model.named_parameters()]
     for p,layers in wanted.items(): _check_layers(p, layers, names)
-    return [n for n in names if part_of(n) in wanted and _in_layer(n, wanted[part_of(n)])]
+    layers = {n: wanted.get(part_of(n), []) for n in names} # None for all of them
+    return [n for n in names if layers[n] is None or layer_of(n) in layers[n]]
 
 def _expand(parts):
     if not isinstance(parts, dict): parts = dict.fromkeys([parts] if isinstance(parts, str) else parts)
@@ -35,8 +36,6 @@ def _expand(parts):
         for p in dict.fromkeys(q for o in parts for q in (('attn', 'mlp', 'ln') if o == 'all' else (o,)))}
 
 # %% ../../nbs/24_models.transfer.ipynb #3c6eb887
-def _in_layer(name, layers): return layers is None or layer_of(name) in layers
-
 def _check_layers(part, layers, names):
     have = sorted({layer_of(n) for n in names if part_of(n) == part} - {None})
     for l in ifnone(layers, []):

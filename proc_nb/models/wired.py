@@ -11,6 +11,7 @@ __all__ = ['EqualTokens', 'associate', 'same_weights', 'local_mix', 'Wiring', 'W
 # %% ../../nbs/22_models.wired.ipynb #f473bdf7
 from dataclasses import dataclass, replace
 from timeit import repeat
+from types import SimpleNamespace
 
 import torch
 import torch.nn as nn
@@ -241,7 +242,7 @@ def time_heads(
     tries:int=3 # The best of so many counts
 ) -> dict: # Milliseconds of ordinary and of wired attention, forward and backward, and their ratio
     "Time `WiredAttention` beside `Attention` on the CPU; both look both ways"
-    cfg = _Heads(n_head, n_embd)
+    cfg = SimpleNamespace(n_head=n_head, n_embd=n_embd, causal=False, dropout=0.)
     g = seeded(0)
     with use_generator(g):
         plain = Attention(cfg)
@@ -251,11 +252,3 @@ def time_heads(
     ms = 1000 * _seconds(lambda: plain(x).sum().backward(), tries)
     wired_ms = 1000 * _seconds(lambda: other(x, equal=EqualTokens(tokens)).sum().backward(), tries)
     return dict(T=T, ordinary=ms, lego=wired_ms, ratio=ms / wired_ms)
-
-@dataclass
-class _Heads:
-    "The sizes that attention needs to know"
-    n_head:int
-    n_embd:int
-    causal:bool = False
-    dropout:float = 0.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fastcore.basics import ifnone
 
 from ..checks import whole
 from ..results import machine
@@ -82,13 +81,13 @@ class JobQueue:
 
     def _waves(self):
         "Pairs: groups to practise, groups of the tests that need them"
-        by_seed = ifnone(self.members, 1) == 1 and 'cuda' not in self.device
+        alone = self.members == 1 or self.members is None and 'cuda' not in self.device
         seeds = list(dict.fromkeys(r.seed for r in self.all_runs))
-        runs = sorted(self.runs, key=lambda r: seeds.index(r.seed)) if by_seed else self.runs
+        runs = sorted(self.runs, key=lambda r: seeds.index(r.seed)) if alone else self.runs
         waves = {}
         for r in runs:
             sources = [[s.rule, s.practice] for s in r.sources]
-            waves.setdefault(json.dumps([r.seed if by_seed else None, sources]), []).append(r)
+            waves.setdefault(json.dumps([r.seed, sources]) if alone else None, []).append(r)
         out,planned = [],set()
         for runs in waves.values():
             practices = [p for p in self.store.missing_practices(runs) if p.id not in planned]

@@ -212,7 +212,7 @@ def evaluate_many(
 def _right_of_all(net, batch):
     "How many scored positions each member has right"
     total = 0
-    for b in by_length(batch, 2500 if net.weights.is_cpu else 2**20, net.members):
+    for b in by_length(batch, 2500 if net.weights.is_cpu else 2**24 // net.config.n_embd, net.members):
         right = net(b.tokens, at=b.score_mask).argmax(-1) == b.targets[b.score_mask]
         hits = torch.zeros_like(b.tokens).masked_scatter(b.score_mask, right.long())
         total = total + hits.view(net.members, -1).sum(1)

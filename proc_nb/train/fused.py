@@ -13,8 +13,8 @@ __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'A
            'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
-import hashlib, math, re, sys, warnings
-from contextlib import contextmanager, nullcontext
+import hashlib, math, os, re, subprocess, sys, warnings
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from threading import Timer, local
@@ -22,7 +22,9 @@ from threading import Timer, local
 import numpy as np
 import torch
 import torch.nn as nn
+import numba
 from filelock import FileLock
+from llvmlite.binding import get_host_cpu_name
 from numba import njit
 
 from ..tasks.core import Batch
@@ -304,13 +306,14 @@ def take_step(weights, grads, begin, memory, k, ints, order, lasts, tally, token
 TABLES = 'f4[::1],f4[::1],i8[::1],f4[::1],i8[:,::1],i8[:,::1],i8[::1],i8[::1],f8[::1],i8[:,::1],i8[:,::1],b1[:,::1]'
 SIGNATURE = f'i8(Tuple(({TABLES},i8,i8,i8,i8,b1,b1,i8)))'
 
-def _sources():
-    "A sum of the pages that the machine code is made of"
-    files = sorted({f.py_func.__code__.co_filename for f in (exp, product, take_step)})
-    return hashlib.sha256(b''.join(Path(f).read_bytes() for f in files if Path(f).exists())).hexdigest()
+def _made_of():
+    "A sum of what the machine code depends on: numba, the processor, the pages and when they were written"
+    found = [numba.__version__, get_host_cpu_name()]
+    for file in sorted({f.py_func.__code__.co_filename for f in (exp, product, take_step)}):
+        if Path(file).exists(): found += [Path(file).stat().st_mtime_ns, Path(file).read_bytes()]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
-def _to_compile():
-    made_of = _sources()
+def _to_compile(made_of):
     def fused(arguments):
         # numba keeps machine code under the values that a function closes over: other sources, other code
         made_of # noqa: B018
@@ -327,14 +330,23 @@ def _said(text, after=2.):
     try: yield
     finally: timer.cancel()
 
+_ELSEWHERE = f'from {__name__} import _made_of, _to_compile, SIGNATURE; _to_compile(_made_of()).compile(SIGNATURE)'
+def _fill(cache, made_of):
+    "Have a process of its own compile into the folder `cache`, if nobody has yet"
+    note = cache/'fused.made'
+    with _said('Compiling the fused step, once: some twenty seconds.'), FileLock(cache/'fused.lock'):
+        if note.exists() and note.read_text(encoding='utf-8') == made_of: return
+        paths = dict(PYTHONPATH=os.pathsep.join(sys.path))
+        child = subprocess.run([sys.executable, '-c', _ELSEWHERE], env={**os.environ, **paths}, capture_output=True)
+        if child.returncode == 0: note.write_text(made_of, encoding='utf-8')
+
 @cache
 def compiled():
-    "The machine code of the step; compiled if it is not in the cache"
-    step = _to_compile()
-    folder = step.stats.cache_path
-    alone = FileLock(Path(folder)/'fused.lock') if folder else nullcontext()
-    with _said('Compiling the fused step, once: about ten seconds.'), alone:
-        step.compile(SIGNATURE)
+    "The machine code of the step, from the cache if there is one"
+    made_of = _made_of()
+    step = _to_compile(made_of)
+    if folder := step.stats.cache_path: _fill(Path(folder), made_of)
+    step.compile(SIGNATURE)
     return step
 
 # %% ../../nbs/31_train.fused.ipynb #f0500090
