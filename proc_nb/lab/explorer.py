@@ -186,7 +186,8 @@ def attention_page(
     at:int=None, # The position to follow; one with an answer if None
     before=None, # The same model at another time
     kind:str='after', # 'after', 'before', or 'difference' of the two
-    narrow:bool=False # Add the upright form for a narrow page
+    narrow:bool=False, # Add the upright form for a narrow page
+    pick:str='' # Layer and head whose map is drawn large, such as '1.3'
 ) -> Html: # The row, one position in numbers, all maps
     "Where every head looks in one row"
     choose('view', kind, ['after', 'before', 'difference'] if before is not None else ['after'])
@@ -202,7 +203,8 @@ def attention_page(
     said = Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(names[at])}</b>:</p>')
     head = Task.picture(task, batch.tokens[0].cpu(), batch.loss_mask[0].cpu()) + said
     heads = heads_page(att[:, :, at], names, want if at == asks else (), at, narrow)
-    return head + heads + attention_maps(att, names, kind if before is not None else '')
+    large = head_map(att, names, pick, at)
+    return head + heads + large + attention_maps(att, names, kind if before is not None else '')
 
 # %% ../../nbs/82_lab.explorer.ipynb #c309c1e5
 class AttentionView(Panel):
@@ -218,7 +220,7 @@ class AttentionView(Panel):
         self.given = task if isinstance(task, Batch) else None
         self.task = task.task if isinstance(task, Batch) else task
         check_fit(model, self.task)
-        self.page = html_box().add_class('pnb-look')
+        self.page = PressableHtml().add_class('pnb-look')
         self.at = wide_field(W.IntSlider(value=0, min=0, max=0, description='position'))
         self.kind = W.ToggleButtons(options=['after'] if before is None else ['after', 'before', 'difference'], style=dict(button_width='auto'))
         self.again = W.Button(description='another row', icon='refresh', button_style='primary')
@@ -226,12 +228,13 @@ class AttentionView(Panel):
         self._enter(html_box('<h3 class="pnb-title">Where every head looks</h3>'), controls, self.at, self.page)
         self._row()
         for w in (self.at, self.kind): w.observe(lambda _: self._draw(), 'value')
+        self.page.observe(lambda _: self._draw(), 'picked')
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
     def static(self, narrow=False):
         "The same view without widgets"
-        return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value, narrow)
-    def _draw(self): self.page.value = self.static(narrow=True).markup
+        return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value, narrow, self.page.picked)
+    def _draw(self): self.page.value = (self.static(narrow=True) + PRESS).markup
     def _row(self):
         "Another row, and its positions on the slider"
         rows = ifnone(self.given, self.task.sample(64, seeded(self.seed), 'validation'))
