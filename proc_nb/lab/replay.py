@@ -40,7 +40,8 @@ function curve(data) {
   const y = share => top + (height - top - bottom) * (1 - share)
   const text = (x, y, said, anchor) => make('svg:text', {x, y, 'text-anchor': anchor}, said)
   const rule = (x1, y1, x2, y2, more) => make('svg:line', {x1, y1, x2, y2, stroke: 'currentColor', ...more})
-  const path = frames => frames.map((f, i) => `${i ? 'L' : 'M'}${x(f.step).toFixed(1)} ${y(f.accuracy).toFixed(1)}`).join('')
+  const point = f => `${x(f.step).toFixed(1)} ${y(f.accuracy).toFixed(1)}`
+  const path = frames => frames.map((f, i) => (i ? 'L' : 'M') + point(f)).join('')
   const picture = make('svg:svg', {viewBox: `0 0 ${width} ${height}`, role: 'img', class: 'pnb-r-curve'})
 
   function draw(step) {
@@ -88,10 +89,12 @@ function heads(run) {
   const each = numbers(wide).map(i => make('th', {scope: 'col'}, `${i % run.heads}`))
   const answer = row('on the answer', {class: 'pnb-r-mean'})
   const before = row('one place back', {class: 'pnb-r-mean'})
-  const tokens = run.names.map((name, i) => row(name, {class: run.want.includes(i) ? 'pnb-r-want' : i === run.at ? 'pnb-r-asks' : ''}))
+  const marks = i => run.want.includes(i) ? 'pnb-r-want' : i === run.at ? 'pnb-r-asks' : ''
+  const tokens = run.names.map((name, i) => row(name, {class: marks(i)}))
   const table = make('table', {class: 'pnb-r-heads'},
     make('caption', {}, 'Where each head looks, in percent. Framed: the answer. Underlined: the question.'),
-    make('thead', {}, make('tr', {}, make('th', {}, ''), ...layers), make('tr', {}, make('th', {scope: 'row'}, 'head'), ...each)),
+    make('thead', {}, make('tr', {}, make('th', {}, ''), ...layers),
+      make('tr', {}, make('th', {scope: 'row'}, 'head'), ...each)),
     make('tbody', {}, answer.line, before.line), make('tbody', {}, ...tokens.map(t => t.line)))
 
   function fill(td, share, always) {
@@ -175,7 +178,8 @@ function replay(root, data) {
       answer.replaceChildren(...verdict(run, frame))
     }
   })
-  const part = ({run, heads, answer}) => make('section', {}, make('h4', {}, line(run), ' ', run.name), answer, heads.table)
+  const part = ({run, heads, answer}) =>
+    make('section', {}, make('h4', {}, line(run), ' ', run.name), answer, heads.table)
   root.replaceChildren(drawn.picture, make('div', {class: 'pnb-r-player'}, move.button, move.slider), status,
     make('div', {class: 'pnb-r-runs'}, ...columns.map(part)))
   move.reach(Math.max(1, moments.length))
@@ -194,7 +198,8 @@ REPLAY_JS = ELEMENTS_JS + CURVE_JS + HEADS_JS + PLAYER_JS + STAGE_JS
 # %% ../../nbs/82_lab.replay.ipynb #ab5f0a68
 REPLAY_CSS = '''
 .pnb-replay {max-width: 760px; font: 14px/1.4 system-ui, sans-serif; color: inherit}
-.pnb-replay .pnb-r-curve {width: 100%; max-width: 640px; height: auto; display: block; font-size: 12px; fill: currentColor}
+.pnb-replay .pnb-r-curve {width: 100%; max-width: 640px; height: auto; display: block}
+.pnb-replay .pnb-r-curve {font-size: 12px; fill: currentColor}
 .pnb-replay .pnb-r-player {display: flex; gap: .8em; align-items: center; max-width: 640px}
 .pnb-replay .pnb-r-player input {flex: 1; min-width: 0; accent-color: #0072B2; height: 1.8em}
 .pnb-replay button {font: inherit; color: inherit; background: none; border: 1px solid currentColor; border-radius: 4px;
@@ -205,12 +210,15 @@ REPLAY_CSS = '''
 .pnb-replay section {flex: 0 1 300px; min-width: 0}
 .pnb-replay h4 {margin: .3em 0; font-size: 1em; color: inherit}
 .pnb-replay .pnb-r-answer {margin: .3em 0; min-height: 4em}
-.pnb-replay table {border-collapse: collapse; width: auto; margin: 0; border: 0; font: 11px/1 ui-monospace, Menlo, Consolas, monospace}
-.pnb-replay caption {caption-side: bottom; text-align: left; color: inherit; font: 12px/1.4 system-ui, sans-serif; padding: .4em 0 0}
+.pnb-replay table {border-collapse: collapse; width: auto; margin: 0; border: 0}
+.pnb-replay table {font: 11px/1 ui-monospace, Menlo, Consolas, monospace}
+.pnb-replay caption {caption-side: bottom; text-align: left; color: inherit; padding: .4em 0 0}
+.pnb-replay caption {font: 12px/1.4 system-ui, sans-serif}
 .pnb-replay tr, .pnb-replay thead, .pnb-replay tbody {background: none; border: 0}
-.pnb-replay th, .pnb-replay td {width: 25px; height: 19px; padding: 0; text-align: center; color: inherit; font-weight: normal;
-  border: 1px solid transparent; border-color: rgba(128, 128, 128, .18); vertical-align: middle}
-.pnb-replay th[scope=row] {width: auto; padding: 0 6px 0 0; text-align: right; border-color: transparent; white-space: nowrap}
+.pnb-replay th, .pnb-replay td {width: 25px; height: 19px; padding: 0; text-align: center; color: inherit;
+  font-weight: normal; border: 1px solid transparent; border-color: rgba(128, 128, 128, .18); vertical-align: middle}
+.pnb-replay th[scope=row] {width: auto; padding: 0 6px 0 0; text-align: right; white-space: nowrap}
+.pnb-replay th[scope=row] {border-color: transparent}
 .pnb-replay .pnb-r-mean:last-child td {border-bottom: 5px solid transparent; background-clip: padding-box}
 .pnb-replay .pnb-r-want {outline: 2px solid #D55E00; outline-offset: -1px}
 .pnb-replay .pnb-r-asks th {text-decoration: underline; text-decoration-thickness: 3px}
@@ -256,7 +264,8 @@ def live_page(
     "A box, its looks and its program; several of them can stand on one page"
     name = 'pnb-' + hashlib.sha256(script.encode()).hexdigest()[:12]
     box = f'<div class="pnb-replay {name}">{instead.markup}</div>'
-    each = f'for (const root of document.querySelectorAll(".{name}:not([data-live])")) {{ root.dataset.live = 1\n{script} }}'
+    boxes = f'document.querySelectorAll(".{name}:not([data-live])")'
+    each = f'for (const root of {boxes}) {{ root.dataset.live = 1\n{script} }}'
     return Html(f'<style>{css}</style>{box}<script>(() => {{ {each} }})()</script>')
 
 # %% ../../nbs/82_lab.replay.ipynb #24533c65
@@ -273,7 +282,8 @@ def replay(
 
 def _still(lines):
     "Curve and last answer, for pages without scripts"
-    rows = [dict(setting=n, seed=0, step=f.step, accuracy=f.accuracy) for n,frames in lines.items() for f in frames if f.accuracy is not None]
+    rows = [dict(setting=n, seed=0, step=f.step, accuracy=f.accuracy)
+        for n,frames in lines.items() for f in frames if f.accuracy is not None]
     curve = show(curves(rows), 'accuracy over steps').markup if rows else ''
     last = [f'<p>{esc(n)}: {frames[-1].sight.verdict()}</p>' for n,frames in lines.items()]
     return Html(f'{curve}{"".join(last)}<p>The heads are drawn by a script, which does not run here.</p>')

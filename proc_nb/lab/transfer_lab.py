@@ -186,15 +186,15 @@ class TransferLab(Trainable):
         test = choose('test', mine.get('test', now['test']), tasks.tests)
         settings = {**(now['settings'] if test == now['test'] else SMALL.get(test, {})), **choices}
         parts = mine.pop('parts', None)
-        whole = now['parts'] if parts is None else spelled_out(parts)
-        asked = Choices(**{**now, **mine, 'settings': settings, 'parts': whole})
+        carried = now['parts'] if parts is None else spelled_out(parts)
+        asked = Choices(**{**now, **mine, 'settings': settings, 'parts': carried})
         asked.task() # says what is wrong with an argument of the test
         self.busy = True # one change, looked at once
         for k in mine: self.c[k].value = getattr(asked, k)
         if test != now['test']: self.args.choose(test, **settings)
         elif choices: self.args.set(**choices)
         self._fit_layers()
-        if parts is not None: self.parts.parts = parts
+        if parts is not None: self.parts.tick(parts)
         self.busy = False
         self._chosen()
 
