@@ -113,7 +113,7 @@ class PredictLab(Trainable):
         return [*self.guesses.values(), *self.numbers.values()]
 
     def guess(self, **when):
-        "Guess in code, `panel.guess(attention=1, everything='never')`: quarters are 0 to 3, '_' stands for ' ' or ' + '"
+        "Guess in code: `panel.guess(attention_positions=1, everything='never')`; quarters are 0 to 3"
         names = {p.replace(' + ', '_').replace(' ', '_'): p for p in self.starts}
         for k,v in when.items(): self.guesses[names[choose('start', k, names)]].value = NEVER if v == 'never' else v
 
