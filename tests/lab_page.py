@@ -74,6 +74,14 @@ class LabPage:
         if self.page.locator('#jp-left-stack').is_visible() != self.side_bar: self.command('application:toggle-left-area')
         return self
     def run_all(self): self.command('notebook:run-all-cells')
+    def ask(self, code):
+        "What the kernel prints when it runs this"
+        return self.page.evaluate("""async code => {
+            const asked = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code})
+            let said = ''
+            asked.onIOPub = m => { said += m.content.text ?? m.content.evalue ?? '' }
+            await asked.done
+            return said }""", code)
     def button(self, name, nth=0): return self.page.locator(f'button.jupyter-button:text-is("{name}")').nth(nth)
     def part(self, name, nth=0): return self.page.locator(f'button.pnb-part:has-text("{name}")').nth(nth)
     def status(self): return self.page.locator('.pnb-status').first

@@ -31,6 +31,10 @@ def test_train_pause_continue_stop_again(browser, server):
     p.wait(lambda: heads.is_visible() and heads.inner_text().count('%') == 8, 240) # what the heads do, in words
     early = heads.inner_text()
     p.wait(lambda: heads.inner_text() != early)
+    pressed = p.page.locator('.pnb').first.locator('svg[aria-label="attention map of layer 1, head 3"]')
+    p.page.locator('.pnb').first.locator('.pnb-wide [data-pick="1.3"]').click() # a head's whole map, while it trains
+    p.wait(lambda: pressed.count() == 1)
+    assert 'layer 1 head 3:' in pressed.locator('title').first.text_content(), 'a cell does not say what it stands for'
     few, was = p.points(), p.step()
     p.wait(lambda: p.points() > few and p.step() > was)
 
@@ -143,6 +147,50 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     reached = ' '.join(str(s).strip() for s in seen)
     assert all(k in reached for k in ('checkbox', 'attention', 'tokens and head', 'save', 'show as code')), reached
     assert p.errors == []
+    p.page.close()
+
+VALUES = """import json
+print(json.dumps([[w.description, w.value] for p in panels for w in within(p.box) if isinstance(getattr(w, 'value', None), (int, float))
+    and type(w).__name__ in ('IntText', 'FloatText', 'IntSlider', 'FloatSlider', 'Checkbox')]))"""
+# label and value of every number and tick on the page
+SHOWN_VALUES = """() => [...document.querySelectorAll('.pnb .widget-text, .pnb .widget-slider, .pnb .widget-checkbox')].map(e => {
+    const box = e.querySelector('input[type=checkbox]'), field = e.querySelector('input[type=number]')
+    const value = box ? box.checked : Number(field ? field.value : e.querySelector('.widget-readout')?.textContent)
+    return [(box ? e : e.querySelector('.widget-label')).textContent.replace('\\u200b', '').trim(), value] }).filter(([_, v]) => v === v)"""
+
+def test_what_every_control_shows_is_what_is_used(browser, server):
+    "Every number is typed in, every slider dragged and moved by key, every tick set: page and kernel agree, and nothing is replaced without a word"
+    p = LabPage(browser, *server, height=4200)
+    p.open('every.ipynb', CELLS[0], 'from proc_nb.viz.panel import within\npanels = TransferLab(), RuleExplorer("dyck"), LegoPanel(), Composer(), PredictLab()\nfor panel in panels: display(panel)')
+    p.run_all()
+    p.wait(lambda: p.page.locator('.pnb').count() == 5 and p.button('Train', 3).count(), 300)
+    p.button('more settings').click()
+    before = p.page.evaluate(SHOWN_VALUES)
+    for i, field in enumerate(p.page.locator('.pnb .widget-text input[type=number]').all()):
+        if not field.is_visible(): continue
+        field.fill(str(i + 3) if field.get_attribute('step') != 'any' else '0.5')
+        field.press('Enter')
+    for row in p.page.locator('.pnb .widget-slider').all():
+        if not row.is_visible(): continue
+        handle = row.locator('.noUi-handle').first
+        b = handle.bounding_box()
+        p.page.mouse.move(b['x'] + b['width'] / 2, b['y'] + b['height'] / 2)
+        p.page.mouse.down()
+        p.page.mouse.move(b['x'] + b['width'] / 2 + 12, b['y'] + b['height'] / 2, steps=3)
+        p.page.mouse.up()
+        handle.press('ArrowRight')
+    for box in p.page.locator('.pnb .widget-checkbox input').all():
+        if box.is_visible(): box.click()
+    def agreed():
+        kernel, page = json.loads(p.ask(VALUES)), p.page.evaluate(SHOWN_VALUES)
+        shown = [k for k, _ in page]
+        return sorted(page) == sorted([k, round(v, 6)] for k, v in kernel if k in shown)
+    p.wait(agreed, 60)
+    after = p.page.evaluate(SHOWN_VALUES)
+    assert len(after) == len(before) > 20
+    same = [k for (k, was), (_, now) in zip(before, after) if was == now and k not in ('moment', 'position')]
+    assert not same, f'nothing happened to {same}'
+    assert p.errors == [] and p.outside == []
     p.page.close()
 
 def test_a_guess_comes_first(browser, server):

@@ -92,10 +92,11 @@ class Traced:
 
     def _line(self, q, i, s, most):
         words,_ = self.words(self.documents, i)
+        kind = '<td style="text-align:left;padding-right:.5em">'
         cell = '<td style="text-align:left;overflow-wrap:anywhere">'
         text = tinted(words, s[:len(words)], most)
         score = f'<td style="text-align:right">{self.scores[q, i]:.3g}</td>'
-        return f'<tr>{score}{cell}{esc(self.kinds[i])}</td>{cell}{text}</td></tr>'
+        return f'<tr>{score}{kind}{esc(self.kinds[i])}</td>{cell}{text}</td></tr>'
 
     def curve(self, q, width=300, height=170):
         "Scores against rank, helpful and harmful, on logarithmic axes"

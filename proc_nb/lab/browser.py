@@ -6,7 +6,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/lab.browser.html.md"""
 
 # %% auto #0
 __all__ = ['LAYERS_JS', 'ATTENTION_JS', 'NETWORK_JS', 'MODEL_JS', 'TRAIN_JS', 'LOOK_JS', 'WORKER_JS', 'PAGE_JS', 'MATHS_JS',
-           'HOW', 'CLOCK_CSS', 'packed', 'network_data', 'train_page']
+           'HOW', 'network_data', 'train_page']
 
 # %% ../../nbs/85_lab.browser.ipynb #6d59958d
 import base64
@@ -168,9 +168,8 @@ NETWORK_JS = '''
 const floats = n => new Float64Array(n)
 const room = () => { // what a block keeps for its backward pass
   const a = {map: floats(HEADS * LONGEST * LONGEST), qkv: floats(LONGEST * ROW)}
-  for (const k of ['s1', 's2']) a[k] = floats(LONGEST)
-  for (const k of ['x', 'n1', 'z1', 'mix', 'r', 'm', 'n2', 'z2', 'y']) a[k] = floats(LONGEST * WIDTH)
-  for (const k of ['h', 't', 'g']) a[k] = floats(LONGEST * WIDE)
+  for (const [size, names] of [[1, 's1 s2'], [WIDTH, 'x n1 z1 mix r m n2 z2 y'], [WIDE, 'h t g']])
+    for (const k of names.split(' ')) a[k] = floats(LONGEST * size)
   return a
 }
 
@@ -326,13 +325,9 @@ const rowsOf = (random, pairs, n) => Array.from({length: n}, () => draw(random, 
 LOOK_JS = '''
 const whole = share => Math.round(100 * share)
 
-function accuracy(net, rows) {
-  const right = ({tokens, at}) => {
-    const p = net.read(tokens, at)
-    return p.every(share => share <= p[tokens[at + 1]])
-  }
-  return rows.filter(right).length / rows.length
-}
+const likeliest = (p, answer) => p.every(share => share <= p[answer])
+const accuracy = (net, rows) =>
+  rows.filter(({tokens, at}) => likeliest(net.read(tokens, at), tokens[at + 1])).length / rows.length
 
 // means over rows: attention from the question to the answer, and from every place to the one before
 function scores(net, rows) {
@@ -364,19 +359,16 @@ function look(net, example, rows, names) {
 
 # %% ../../nbs/85_lab.browser.ipynb #f6cd7032
 WORKER_JS = '''
-let go = false, begun = false
+let state, go = false
 onmessage = ({data}) => {
-  if (data.stop) { go = false; return }
-  if (!begun) begin(data)
-  begun = go = true
-  work()
+  go = !data.stop
+  state ??= begin(data)
+  if (go) work()
 }
 
-let state
-function begin({shapes, weights, how, tests, example, watched, names}) {
-  const net = new Network(shapes, weights)
-  const own = {net, adam: new Adam(net, shapes, how), random: generator(how.seed), spent: 0}
-  state = {...own, how, tests, example, watched, names}
+function begin(data) {
+  const {shapes, weights, how} = data, net = new Network(shapes, weights)
+  return {...data, net, adam: new Adam(net, shapes, how), random: generator(how.seed), spent: 0}
 }
 
 function work() {
@@ -398,14 +390,12 @@ PAGE_JS = '''
 // weights: PyTorch's float32, written in base64
 const unpack = text => new Float32Array(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer)
 
-function startWeights(data, kind) {
-  const all = Float64Array.from(unpack(data.weights))
-  let at = 0
-  for (const [name, size] of data.shapes) {
-    if (kind === 'practised' && data.carried[name]) all.set(unpack(data.carried[name]), at)
-    at += size
-  }
-  return all
+// the network that a run starts with
+function begun(data, kind) {
+  const net = new Network(data.shapes, unpack(data.weights))
+  const carried = kind === 'practised' ? Object.entries(data.carried) : []
+  for (const [name, text] of carried) net.w[name].set(unpack(text))
+  return net
 }
 
 function trainPage(root, data, program) {
@@ -413,11 +403,8 @@ function trainPage(root, data, program) {
   const example = {tokens: Uint16Array.from(data.example), at: data.example.length - 2}
   const random = generator(how.seed + 1000) // rows for testing have a generator of their own
   const tests = rowsOf(random, how.pairs, 300), watched = rowsOf(random, how.pairs, 32)
-  const weights = runs.map(run => startWeights(data, run.kind))
-  runs.forEach((run, i) => {
-    const net = new Network(shapes, weights[i])
-    run.frames = [{step: 0, accuracy: null, ...look(net, example, watched, names)}]
-  })
+  const nets = runs.map(run => begun(data, run.kind))
+  runs.forEach((run, i) => { run.frames = [{step: 0, accuracy: null, ...look(nets[i], example, watched, names)}] })
   const choice = make('select', {'aria-label': 'which network'}, make('option', {value: 'all'}, 'both, side by side'),
     ...runs.map((run, i) => make('option', {value: i}, run.name)))
   choice.value = '0'
@@ -426,7 +413,7 @@ function trainPage(root, data, program) {
   const stage = make('div')
   root.replaceChildren(make('div', {class: 'pnb-r-player'}, choice, button, clock), stage)
   const view = replay(stage, {steps: how.steps, guess: data.guess, runs})
-  const workers = runs.map(() => null), ended = new Set(), seconds = runs.map(() => 0)
+  const workers = runs.map(() => null), ended = new Set()
   let training = []
 
   const url = URL.createObjectURL(new Blob([program], {type: 'text/javascript'}))
@@ -436,11 +423,9 @@ function trainPage(root, data, program) {
       workers[i].terminate()
       return rest(training.filter(k => k !== i))
     }
-    seconds[i] = message.seconds
     view.add(i, message.frame)
-    const {step, loss} = message.frame
-    const said = [`step ${step} of ${how.steps}`, `loss ${loss.toFixed(2)}`, `${Math.round(seconds[i])} s`]
-    clock.textContent = `${runs[i].name}: ${said.join(', ')}`
+    const {step, loss} = message.frame, seconds = Math.round(message.seconds)
+    clock.textContent = `${runs[i].name}: step ${step} of ${how.steps}, loss ${loss.toFixed(2)}, ${seconds} s`
   }
   function rest(left) {
     training = left
@@ -461,8 +446,8 @@ function trainPage(root, data, program) {
         workers[i] = new Worker(url)
         workers[i].onmessage = ({data}) => hear(i, data)
       }
-      const own = {...how, scale: runs[i].scale}
-      workers[i].postMessage({shapes, weights: weights[i], how: own, tests, example, watched, names})
+      const own = {shapes, weights: nets[i].all, how: {...how, scale: runs[i].scale}}
+      workers[i].postMessage({...own, tests, example, watched, names})
     }
     rest(chosen())
   }
@@ -473,31 +458,19 @@ function trainPage(root, data, program) {
 MATHS_JS = LAYERS_JS + ATTENTION_JS + NETWORK_JS + MODEL_JS + TRAIN_JS + LOOK_JS
 HOW = dict(steps=600, batch=128, lr=3e-3, warmup=50, every=20, pairs=10, seed=1)
 
-def packed(
-    tensor:torch.Tensor # Any
-) -> str: # base64 of its numbers as float32, little-endian
-    "Numbers as text"
-    return base64.b64encode(tensor.detach().float().numpy().astype('<f4').tobytes()).decode()
-
 def network_data(
     practised:GPT, # A network with parts carried over
     fresh:GPT # One of the same size and seed without them
 ) -> dict: # shapes, weights, carried: as the page reads them
     "Two networks, the second written as what differs"
+    def packed(t): # base64 of its numbers as float32, little-endian
+        return base64.b64encode(t.detach().float().numpy().astype('<f4').tobytes()).decode()
     own,other = dict(fresh.named_parameters()),dict(practised.named_parameters())
     weights = torch.cat([p.flatten() for p in own.values()])
     carried = {k: packed(p) for k,p in other.items() if not torch.equal(p, own[k])}
     return dict(shapes=[[k, p.numel()] for k,p in own.items()], weights=packed(weights), carried=carried)
 
 # %% ../../nbs/85_lab.browser.ipynb #8d670ded
-CLOCK_CSS = '''
-.pnb-replay .pnb-r-player {flex-wrap: wrap; margin: .3em 0}
-.pnb-replay select {font: inherit; color: inherit; background: Canvas; padding: .25em}
-.pnb-replay select {border: 1px solid currentColor; border-radius: 4px}
-.pnb-replay option {color: CanvasText}
-.pnb-replay .pnb-r-clock {font-variant-numeric: tabular-nums}
-'''
-
 def train_page(
     rule:str='identity', # A practised network in the zoo
     seed:int=0, # Seed of the start weights
@@ -521,5 +494,5 @@ def train_page(
         guess=round(task.guesses()['any value in the row'], 4))
     worker = as_script(MATHS_JS + WORKER_JS)
     script = f'{REPLAY_JS}{MATHS_JS}{PAGE_JS}\nconst data = {as_script(data)}\ntrainPage(root, data, {worker})'
-    said = 'Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.'
-    return live_page(REPLAY_CSS + CLOCK_CSS, script, Html(f'<p>{said}</p>'))
+    said = '<p>Here a network trains in your browser, by a script. Where no script runs, there is nothing to see.</p>'
+    return live_page(REPLAY_CSS, script, Html(said))

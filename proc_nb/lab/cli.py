@@ -15,16 +15,19 @@ from pathlib import Path
 from ..files import write_atomic
 
 # %% ../../nbs/85_lab.cli.ipynb #8a175f80
-CELLS = 'from proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.explorer import *', 'lab = TransferLab()\nlab', 'RuleExplorer()'
+CELLS = ('from proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.explorer import *', 'lab = TransferLab()\nlab',
+    'RuleExplorer()')
 def lab_notebook(
     folder='.' # Where to look for the tutorial, or to write a notebook
 ) -> Path: # The notebook to open
     "`tutorials/02_lab.ipynb` in `folder` if it is there, else a fresh `lab.ipynb`"
     found,own = Path(folder)/'tutorials/02_lab.ipynb',Path(folder)/'lab.ipynb'
     if found.is_file() or own.is_file(): return found if found.is_file() else own
-    cells = [dict(cell_type='code', id=f'lab{i}', metadata={}, source=c, outputs=[], execution_count=None) for i,c in enumerate(CELLS)]
+    cells = [dict(cell_type='code', id=f'lab{i}', metadata={}, source=c, outputs=[], execution_count=None)
+        for i,c in enumerate(CELLS)]
     kernel = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    write_atomic(own, lambda p: p.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1), encoding='utf-8'))
+    book = json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
+    write_atomic(own, lambda p: p.write_text(book, encoding='utf-8'))
     return own
 
 # %% ../../nbs/85_lab.cli.ipynb #7c9b30a6
@@ -44,5 +47,6 @@ def run_lab(
     book = lab_notebook(folder)
     print(f'Opening {book}; the tutorials lie beside it. Ctrl-C in this terminal, twice, ends JupyterLab.')
     root = ['--allow-root'] if getattr(os, 'geteuid', lambda: 1)() == 0 else []
-    return _serve([sys.executable, '-m', 'jupyterlab', str(book), f'--ServerApp.root_dir={Path(folder).resolve()}', *root])
+    where = f'--ServerApp.root_dir={Path(folder).resolve()}'
+    return _serve([sys.executable, '-m', 'jupyterlab', str(book), where, *root])
 

@@ -48,10 +48,14 @@ def train_together(
     **kwargs # Arguments of `fit`
 ): # Yields a dict of name -> record per step; a loss of nan from where a run diverged
     "Train several models on the same rows: each on a core of its own, or on a GPU as one ensemble"
-    if device_of([*models.values()][0]).type == 'cpu': each = in_step({k: _to_the_end(fit(m, task, steps, seed=seed, **kwargs), steps) for k,m in models.items()})
-    else: each = (dict(zip(models, recs)) for recs in fit_many([*models.values()], task, steps, seeds=[seed] * len(models), **kwargs))
+    nets = [*models.values()]
+    if device_of(nets[0]).type == 'cpu':
+        def alone(m): return _to_the_end(fit(m, task, steps, seed=seed, **kwargs), steps)
+        each = in_step({k: alone(m) for k,m in models.items()})
+    else: each = (dict(zip(models, recs)) for recs in fit_many(nets, task, steps, seeds=[seed] * len(nets), **kwargs))
     for recs in each:
-        if all(math.isnan(r.loss) for r in recs.values()): raise FloatingPointError('No network is left: all of them diverged. Try a lower learning rate.')
+        if all(math.isnan(r.loss) for r in recs.values()):
+            raise FloatingPointError('No network is left: all of them diverged. Try a lower learning rate.')
         yield recs
 
 
@@ -88,7 +92,8 @@ class Composer(Trainable):
         for t in tests: choose('test', t, tasks.tests)
         self.c = dict(attn=dropdown(names, 'attention from', value=choose('practised network', attn, names)),
             mlp=dropdown(names, 'MLPs from', value=choose('practised network', mlp, names)),
-            steps=number_field(steps, 'steps'), batch_size=number_field(batch_size, 'batch size'), seed=number_field(seed, 'seed'))
+            steps=number_field(steps, 'steps'), batch_size=number_field(batch_size, 'batch size'),
+            seed=number_field(seed, 'seed'))
         self.tests = {t: W.Checkbox(value=t in tests, description=t, indent=False) for t in tasks.tests}
         self.rows = {} # test -> rows of its chart
         self.charts = {} # test -> chart, legend
@@ -97,12 +102,13 @@ class Composer(Trainable):
         self.views = W.VBox()
         self._choices()
         head = self._head('Put a network together from two')
-        left = flex_column(*self.c.values(), html_box('<h4>Tests</h4>'), *self.tests.values(), flex='1 1 300px', max_width='460px')
+        left = flex_column(*self.c.values(), html_box('<h4>Tests</h4>'), *self.tests.values(), max_width='460px')
         self._enter(head, flex_box(left, flex_column(self.views, flex='2 1 440px'), align_items='flex-start'))
         self.runner = Runner(self._items, seen=lambda _: self._draw(), changed=self._changed)
         self.show_state(self.runner)
 
-    def __repr__(self): return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
+    def __repr__(self):
+        return f"Composer: attention of {self.c['attn'].value}, MLPs of {self.c['mlp'].value}, {self.state}"
 
     def choosers(self):
         "The controls that rest while a run is under way"
@@ -125,8 +131,9 @@ class Composer(Trainable):
         return self._train(chosen, c)
 
     def _train(self, chosen, c):
-        rates = dict(RATES, steps=c['steps'], batch_size=c['batch_size'], seed=c['seed'], schedule='hold', decay_steps=c['steps'])
-        rates |= dict(lr_scale=fresh_rates(['attn', 'mlp']), eval_every=max(1, min(50, c['steps'] // 20)))
+        rates = {**RATES, **{k: c[k] for k in ('steps', 'batch_size', 'seed')}}
+        rates |= dict(schedule='hold', decay_steps=c['steps'],
+            lr_scale=fresh_rates(['attn', 'mlp']), eval_every=max(1, min(50, c['steps'] // 20)))
         for t in chosen:
             test = tasks[t](**self.settings.get(t, {}))
             models = composed(load_zoo(c['attn']), load_zoo(c['mlp']), test, c['seed'], self.device)
@@ -135,7 +142,8 @@ class Composer(Trainable):
     def _note(self, test, c, recs):
         for name,rec in recs.items():
             if math.isnan(rec.loss): self.lost.setdefault((test, name), rec.step)
-            if rec.accuracy is not None: self.rows[test].append(dict(setting=name, seed=c['seed'], step=rec.step, accuracy=rec.accuracy))
+            if rec.accuracy is None: continue
+            self.rows[test].append(dict(setting=name, seed=c['seed'], step=rec.step, accuracy=rec.accuracy))
         self.history.append(recs['composed'])
         return test,recs['composed']
 
@@ -160,6 +168,9 @@ class Composer(Trainable):
     def static(self) -> Html: # The same view without widgets
         "A chart for each test"
         head = f'<h4>Attention of {esc(self.c["attn"].value)}, MLPs of {esc(self.c["mlp"].value)}</h4>'
-        charts = [Html(f'<h4>{esc(t)}</h4>') + show(curves(r), f'accuracy on {t}') + self._lost_said(t) for t,r in self.rows.items() if r]
-        if charts: return Html(head + ''.join(c.markup for c in charts))
-        return Html(f'{head}<p>Not trained yet. What is ticked comes from the two.</p>') + network(GPT(GPTConfig()), ['attn', 'mlp'])
+        def page(t, rows):
+            return Html(f'<h4>{esc(t)}</h4>') + show(curves(rows), f'accuracy on {t}') + self._lost_said(t)
+        charts = [page(t, rows).markup for t,rows in self.rows.items() if rows]
+        if charts: return Html(head + ''.join(charts))
+        both = network(GPT(GPTConfig()), ['attn', 'mlp'])
+        return Html(f'{head}<p>Not trained yet. What is ticked comes from the two.</p>') + both

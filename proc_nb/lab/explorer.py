@@ -27,7 +27,8 @@ def allowed(
     name:str, # One of its arguments
     **settings # The other arguments
 ) -> list: # Values that the task accepts for it, [] if there is no telling
-    "Values of an argument that a task accepts: whole numbers up to four times the present one, decimals from 0 to 1 in steps of .05, words"
+    "Values of an argument that a task accepts"
+    # whole numbers up to four times the present one, decimals from 0 to 1 in steps of .05, words
     now = settings[name]
     def fine(v):
         try: return bool(cls(**{**settings, name: v}))
@@ -67,7 +68,10 @@ class TaskBox:
         now = {k: allowed(self.cls, k, **self.settings) for k in self.settings}
         low = {k: v[0] for k,v in now.items() if v and type(v[0]) is int}
         def small(k): return {**self.settings, **{j: v for j,v in low.items() if j != k}}
-        return {k: v if len(v) and isinstance(v[0], (str, bool)) else sorted({*v, *allowed(self.cls, k, **small(k))}) for k,v in now.items()}
+        def all_of(k, v):
+            if v and isinstance(v[0], (str, bool)): return v
+            return sorted({*v, *allowed(self.cls, k, **small(k))})
+        return {k: all_of(k, v) for k,v in now.items()}
 
     def set(self, **settings):
         "Choose values of the same task; controls that can show them stay"
@@ -115,12 +119,15 @@ class PartBox:
         self.names = {(p, l): (n, f'{n} of layer {l}') for l in range(n_layer) for p,n in BLOCKS.items()}
         self.names |= {(p, None): (n, f'embeddings: {n}') for p,n in ALONE.items()}
         self.boxes = {k: self._button(*text) for k,text in self.names.items()}
-        rows = [flex_box(W.Label(f'layer {l}', layout=W.Layout(width='48px')), *(self.boxes[p, l] for p in BLOCKS)) for l in reversed(range(n_layer))]
-        self.box.children = [*rows, flex_box(W.Label('', layout=W.Layout(width='48px')), *(self.boxes[p, None] for p in ALONE))]
+        def row(text, *keys):
+            return flex_box(W.Label(text, layout=W.Layout(width='48px')), *(self.boxes[k] for k in keys))
+        rows = [row(f'layer {l}', *((p, l) for p in BLOCKS)) for l in reversed(range(n_layer))]
+        self.box.children = [*rows, row('', *((p, None) for p in ALONE))]
         self.write()
 
     def _button(self, name, tooltip):
-        w = W.ToggleButton(description=name, tooltip=tooltip, layout=W.Layout(width='auto', flex='1 1 60px', min_width='0')).add_class('pnb-part')
+        layout = W.Layout(width='auto', flex='1 1 60px', min_width='0')
+        w = W.ToggleButton(description=name, tooltip=tooltip, layout=layout).add_class('pnb-part')
         w.observe(lambda _: self._pressed(), 'value')
         return w
 
@@ -132,21 +139,26 @@ class PartBox:
     def write(self, embed=None):
         "Tick what is carried over, and say what happens to the other embeddings"
         self.embed = embed or self.embed
-        begins = {'mean': {'tok': 'tokens: mean', 'pos': 'positions: copied'}, 'matched': {'tok': 'tokens: same names'}}.get(self.embed, {})
-        for (p, l),w in self.boxes.items(): w.description = f'✓ {self.names[p, l][0]}' if w.value else begins.get(p, self.names[p, l][0])
+        mean = {'tok': 'tokens: mean', 'pos': 'positions: copied'}
+        begins = {'mean': mean, 'matched': {'tok': 'tokens: same names'}}.get(self.embed, {})
+        for (p, l),w in self.boxes.items():
+            name = self.names[p, l][0]
+            w.description = f'✓ {name}' if w.value else begins.get(p, name)
 
     @property
     def parts(self):
+        "What is pressed, as `transfer` takes it"
         got = {p: [l for l in range(self.n_layer) if self.boxes[p, l].value] for p in BLOCKS}
         got = {p: None if len(l) == self.n_layer else l for p,l in got.items() if l}
         got |= {p: None for p in ALONE if self.boxes[p, None].value}
         return got if any(l is not None for l in got.values()) else list(got)
 
-    @parts.setter
-    def parts(self, parts):
+    def tick(self, parts):
+        "Press exactly these buttons; `parts` as `transfer` takes it"
         want = spelled_out(parts)
         self.busy = True # one change, told once
-        for (p, l),w in self.boxes.items(): w.value = p in want and (l is None or want[p] is None or l in want[p])
+        for (p, l),w in self.boxes.items():
+            w.value = p in want and (l is None or want[p] is None or l in want[p])
         self.busy = False
         self._pressed()
 
@@ -157,7 +169,8 @@ class RuleExplorer(Panel):
         rule:str='identity', # The task to begin with
         **settings # Its arguments
     ):
-        self.name = dropdown([(f'{k} ({c.kind})', k) for k,c in tasks.items()], 'rule or test', value=choose('task', rule, tasks))
+        names = [(f'{k} ({c.kind})', k) for k,c in tasks.items()]
+        self.name = dropdown(names, 'rule or test', value=choose('task', rule, tasks))
         self.again = W.Button(description='draw again', icon='refresh', button_style='primary')
         self.seed,self.page = 0,html_box()
         self.args = TaskBox(self._draw)
@@ -165,7 +178,8 @@ class RuleExplorer(Panel):
         self.name.observe(self._other, 'value')
         self.again.on_click(lambda _: self._next())
         side = flex_column(self.name, self.args.box, self.again)
-        self._enter(html_box('<h3 class="pnb-title">Explore a rule</h3>'), flex_box(side, flex_column(self.page, flex='2 1 480px')))
+        title = html_box('<h3 class="pnb-title">Explore a rule</h3>')
+        self._enter(title, flex_box(side, flex_column(self.page, flex='2 1 480px')))
         self._draw()
     def __repr__(self): return f'RuleExplorer: {self.args.task()}'
     def static(self):
@@ -186,7 +200,8 @@ def attention_page(
     at:int=None, # The position to follow; one with an answer if None
     before=None, # The same model at another time
     kind:str='after', # 'after', 'before', or 'difference' of the two
-    narrow:bool=False # Add the upright form for a narrow page
+    narrow:bool=False, # Add the upright form for a narrow page
+    pick:str='' # Layer and head whose map is drawn large, such as '1.3'
 ) -> Html: # The row, one position in numbers, all maps
     "Where every head looks in one row"
     choose('view', kind, ['after', 'before', 'difference'] if before is not None else ['after'])
@@ -202,7 +217,8 @@ def attention_page(
     said = Html(f'<p style="margin:.2em 0;color:inherit">From position {at}, <b>{esc(names[at])}</b>:</p>')
     head = Task.picture(task, batch.tokens[0].cpu(), batch.loss_mask[0].cpu()) + said
     heads = heads_page(att[:, :, at], names, want if at == asks else (), at, narrow)
-    return head + heads + attention_maps(att, names, kind if before is not None else '')
+    large = head_map(att, names, pick, at)
+    return head + heads + large + attention_maps(att, names, kind if before is not None else '')
 
 # %% ../../nbs/82_lab.explorer.ipynb #c309c1e5
 class AttentionView(Panel):
@@ -213,25 +229,29 @@ class AttentionView(Panel):
         before=None # The same model at another time
     ):
         task = ifnone(task, getattr(model, 'task', None))
-        if task is None: raise ValueError('AttentionView needs to know what the model reads: give it a task or a batch.')
+        if task is None:
+            raise ValueError('AttentionView needs to know what the model reads: give it a task or a batch.')
         self.model,self.before,self.seed = model,before,0
         self.given = task if isinstance(task, Batch) else None
         self.task = task.task if isinstance(task, Batch) else task
         check_fit(model, self.task)
-        self.page = html_box().add_class('pnb-look')
+        self.page = PressableHtml().add_class('pnb-look')
         self.at = wide_field(W.IntSlider(value=0, min=0, max=0, description='position'))
-        self.kind = W.ToggleButtons(options=['after'] if before is None else ['after', 'before', 'difference'], style=dict(button_width='auto'))
+        kinds = ['after'] if before is None else ['after', 'before', 'difference']
+        self.kind = W.ToggleButtons(options=kinds, style=dict(button_width='auto'))
         self.again = W.Button(description='another row', icon='refresh', button_style='primary')
         controls = flex_box(*([] if before is None else [self.kind]), self.again)
         self._enter(html_box('<h3 class="pnb-title">Where every head looks</h3>'), controls, self.at, self.page)
         self._row()
         for w in (self.at, self.kind): w.observe(lambda _: self._draw(), 'value')
+        self.page.observe(lambda _: self._draw(), 'picked')
         self.again.on_click(lambda _: self._next())
     def __repr__(self): return f'AttentionView: {self.task}'
     def static(self, narrow=False):
         "The same view without widgets"
-        return attention_page(self.model, self.batch, self.at.value, self.before, self.kind.value, narrow)
-    def _draw(self): self.page.value = self.static(narrow=True).markup
+        at,kind,pick = self.at.value,self.kind.value,self.page.picked
+        return attention_page(self.model, self.batch, at, self.before, kind, narrow, pick)
+    def _draw(self): self.page.value = (self.static(narrow=True) + PRESS).markup
     def _row(self):
         "Another row, and its positions on the slider"
         rows = ifnone(self.given, self.task.sample(64, seeded(self.seed), 'validation'))

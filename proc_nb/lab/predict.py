@@ -24,8 +24,8 @@ from .transfer_lab import SMALL
 
 # %% ../../nbs/84_lab.predict.ipynb #223d0bec
 NEVER = 4 # the number of the fifth answer; quarters are 0 to 3
-WHEN = [('choose ...', None), ('in the first quarter', 0), ('in the second quarter', 1), ('in the third quarter', 2),
-    ('in the last quarter', 3), ('never', NEVER)]
+WHEN = [('choose ...', None), ('first quarter', 0), ('second quarter', 1), ('third quarter', 2), ('last quarter', 3),
+    ('never', NEVER)]
 
 def found_at(
     rows # Dicts with 'step', 'accuracy', of one run, in order
@@ -54,14 +54,18 @@ def multiple(
     def x(step): return 30 + (_WIDE - 38) * step / steps
     def y(share): return 8 + (_HIGH - 28) * (1 - share)
     def path(rows): return 'M' + 'L'.join(f'{x(r["step"]):.1f} {y(r["accuracy"]):.1f}' for r in rows)
-    band = '' if guess is None else f'<rect x="{x(0)}" y="{y(.5)}" width="{x(steps) - x(0)}" height="{y(0) - y(.5)}"'
-    if guess is not None and guess != NEVER: band = f'<rect x="{x(steps * guess / 4)}" y="{y(1)}" width="{x(steps / 4) - x(0)}" height="{y(0) - y(1)}"'
-    if band: band += f' fill="{color(1)}" fill-opacity=".3"/>'
+    def box(begin, end, top): # steps, steps, share
+        place = f'x="{x(begin)}" y="{y(top)}" width="{x(end) - x(begin)}" height="{y(0) - y(top)}"'
+        return f'<rect {place} fill="{color(1)}" fill-opacity=".3"/>'
+    band = '' if guess is None else box(0, steps, .5)
+    if guess is not None and guess != NEVER: band = box(steps * guess / 4, steps * (guess + 1) / 4, 1)
     axes = f'<path d="M{x(0)} {y(1)}V{y(0)}H{x(steps)}" fill="none" stroke="currentColor" stroke-opacity=".5"/>'
     ticks = ''.join(f'<text x="26" y="{y(s) + 4}" text-anchor="end" font-size="11">{s:.0%}</text>' for s in (0, .5, 1))
-    ticks += f'<text x="{x(0)}" y="{_HIGH - 6}" font-size="11">0</text><text x="{x(steps)}" y="{_HIGH - 6}" text-anchor="end" font-size="11">{steps:,} steps</text>'
+    ticks += f'<text x="{x(0)}" y="{_HIGH - 6}" font-size="11">0</text>'
+    ticks += f'<text x="{x(steps)}" y="{_HIGH - 6}" text-anchor="end" font-size="11">{steps:,} steps</text>'
     rule = f'<path d="M{x(0)} {y(level)}H{x(steps)}" stroke="currentColor" stroke-dasharray="2 4"/>' if level else ''
-    drawn = ''.join(f'<path d="{path(rows)}" fill="none" stroke="{color(0)}" stroke-width="2"/>' for rows in lines if rows)
+    looks = f'fill="none" stroke="{color(0)}" stroke-width="2"'
+    drawn = ''.join(f'<path d="{path(rows)}" {looks}/>' for rows in lines if rows)
     return svg(_WIDE, _HIGH, band, axes, ticks, rule, drawn, label=label)
 
 # %% ../../nbs/84_lab.predict.ipynb #cd5e37a6
@@ -92,9 +96,11 @@ class PredictLab(Trainable):
         self.history = [] # a record per step of any run
         self.score = html_box()
         head = self._head('Predict, then run')
-        ask = html_box(note_html(f'When will more than half of the answers be right? {esc(self.task)}, {esc(rule)} practised.'))
-        left = flex_column(ask, *self.guesses.values(), html_box('<h4>Runs</h4>'), *self.numbers.values(), flex='1 1 300px', max_width='460px')
-        self._enter(head, flex_box(left, flex_column(flex_box(*self.charts.values()), self.score, flex='2 1 440px'), align_items='flex-start'))
+        ask = f'When will more than half of the answers be right? {esc(self.task)}, {esc(rule)} practised.'
+        left = flex_column(html_box(note_html(ask)), *self.guesses.values(), html_box('<h4>Runs</h4>'),
+            *self.numbers.values(), max_width='460px')
+        right = flex_column(flex_box(*self.charts.values()), self.score, flex='2 1 440px')
+        self._enter(head, flex_box(left, right, align_items='flex-start'))
         for w in (*self.guesses.values(), *self.numbers.values()): w.observe(lambda _: self._draw(), 'value')
         self.runner = Runner(self._items, seen=lambda _: self._draw(), changed=self._changed)
         self.show_state(self.runner)
@@ -107,7 +113,7 @@ class PredictLab(Trainable):
         return [*self.guesses.values(), *self.numbers.values()]
 
     def guess(self, **when):
-        "Guess in code: `panel.guess(attention=1, everything='never')`; quarters are 0 to 3; '_' stands for ' ' or ' + '"
+        "Guess in code: `panel.guess(attention_positions=1, everything='never')`; quarters are 0 to 3"
         names = {p.replace(' + ', '_').replace(' ', '_'): p for p in self.starts}
         for k,v in when.items(): self.guesses[names[choose('start', k, names)]].value = NEVER if v == 'never' else v
 
@@ -122,13 +128,15 @@ class PredictLab(Trainable):
         "All runs, side by side on all cores"
         s = self._settings()
         self.rows,self.history = {},[]
-        self.guessed = {p: w.value for p,w in self.guesses.items()} # what is changed afterwards counts for the next time
+        # what is changed afterwards counts for the next time
+        self.guessed = {p: w.value for p,w in self.guesses.items()}
         rates = dict(RATES, batch_size=s['batch_size'], eval_every=max(1, s['steps'] // 24))
         return self._train(race(self.rule, self.starts, self.task, s['steps'], range(s['seeds']), self.device, **rates))
 
     def _train(self, records):
         for start,seed,rec in records:
-            if rec.accuracy is not None: self.rows.setdefault((start, seed), []).append(dict(step=rec.step, accuracy=rec.accuracy))
+            if rec.accuracy is not None:
+                self.rows.setdefault((start, seed), []).append(dict(step=rec.step, accuracy=rec.accuracy))
             self.history.append(None)
             yield start,seed,rec
 
@@ -140,8 +148,9 @@ class PredictLab(Trainable):
         steps,lines = max(1, self.numbers['steps'].value),self._lines(start)
         firsts = [found_at(rows) for rows in lines]
         said = 'not run yet'
-        if lines: said = f'found by {sum(f is not None for f in firsts)} of {len(lines)} ' + ('seed' if len(lines) == 1 else 'seeds')
-        if any(f is not None for f in firsts): said += f', first at step {min(f for f in firsts if f is not None):,}'
+        n_found = len(firsts) - firsts.count(None)
+        if lines: said = f'found by {n_found} of {len(lines)} ' + ('seed' if len(lines) == 1 else 'seeds')
+        if n_found: said += f', first at step {min(f for f in firsts if f is not None):,}'
         level = max(ifnone(self.task.guesses(), {}).values(), default=0)
         picture = multiple(lines, steps, self._guess(start), level, f'{start}: {said}')
         return Html(f'<h4>{esc(start)}</h4>{picture.markup}{note_html(said + self._mark(start, firsts, steps))}')
@@ -150,21 +159,25 @@ class PredictLab(Trainable):
         "Was the guess right?"
         guess = self._guess(start)
         if self.state != 'finished' or guess is None or not firsts: return ''
-        return ' · <b>✓ as you said</b>' if quarter_of(firsts, steps) == guess else f' · <b>✗ you said {dict((v, k) for k,v in WHEN)[guess]}</b>'
+        if quarter_of(firsts, steps) == guess: return ' · <b>✓ as you said</b>'
+        return f' · <b>✗ you said: {next(said for said,k in WHEN if k == guess)}</b>'
 
     def _draw(self):
         "Charts, bar and line of figures"
         for p,box in self.charts.items(): self.say(box, lambda: self.page(p).markup)
-        steps,total = self.numbers['steps'].value,self.numbers['seeds'].value * self.numbers['steps'].value * len(self.starts)
+        steps = self.numbers['steps'].value
         if self.state == 'finished': self.score.value = self._score()
         elif self.score.value: self.score.value = ''
         if self.runner.last and self.history:
             start,seed,rec = self.runner.last
-            self.show_progress(f'{esc(start)}, seed {seed}', rec.step, steps, rec.loss, done=len(self.history), of=total)
+            of = steps * self.numbers['seeds'].value * len(self.starts)
+            self.show_progress(f'{esc(start)}, seed {seed}', rec.step, steps, rec.loss, done=len(self.history), of=of)
 
     def _score(self):
         right = sum('✓' in box.value for box in self.charts.values())
-        return f'<p aria-live="polite"><b>{right} of {len(self.charts)} guesses were right.</b> Shaded: the quarter you chose, or the lower half for <i>never</i>. Of several seeds the middle one counts.</p>'
+        key = 'Shaded: the quarter you chose, or the lower half for <i>never</i>. Dotted: a guess among the values.'
+        said = f'<b>{right} of {len(self.charts)} guesses were right.</b> {key} Of several seeds the middle one counts.'
+        return f'<p aria-live="polite">{said}</p>'
 
     def _changed(self, runner):
         self.show_state(runner)
@@ -172,5 +185,6 @@ class PredictLab(Trainable):
 
     def static(self):
         "All small charts on a page without widgets"
-        pages = ''.join(f'<div style="display:inline-block;vertical-align:top;margin:0 12px 8px 0">{self.page(p).markup}</div>' for p in self.starts)
+        box = '<div style="display:inline-block;vertical-align:top;margin:0 12px 8px 0">'
+        pages = ''.join(f'{box}{self.page(p).markup}</div>' for p in self.starts)
         return Html(f'<h4>{esc(self.rule)} → {esc(self.task)}</h4><div>{pages}</div>{self.score.value}')

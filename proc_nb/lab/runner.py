@@ -70,8 +70,10 @@ class Choices:
     control: bool = True # train random weights beside it
 
     def __post_init__(self):
-        for k,lo,hi in (('practice', 1, 10**6), ('steps', 1, 10**6), ('batch_size', 1, 10**5), ('seed', 0, 2**53 - 1)): setattr(self, k, whole(k, getattr(self, k), lo, hi))
-        for k,hi in dict(lr=1, fresh=1000).items(): setattr(self, k, between(k, float(to_python(getattr(self, k))), 0, hi, ends=True))
+        spans = dict(practice=(1, 10**6), steps=(1, 10**6), batch_size=(1, 10**5), seed=(0, 2**53 - 1))
+        for k,span in spans.items(): setattr(self, k, whole(k, getattr(self, k), *span))
+        for k,hi in dict(lr=1, fresh=1000).items():
+            setattr(self, k, between(k, float(to_python(getattr(self, k))), 0, hi, ends=True))
         choose('test', self.test, tasks.tests)
         if isinstance(self.parts, tuple): self.parts = list(self.parts)
         if not self.parts and self.embed == 'random': self.control = False # it would be the same run twice
@@ -88,13 +90,15 @@ class Choices:
     def facts(self):
         "What a label can name beside rule and parts: words -> value"
         named = {k.replace('_', ' '): v for k,v in self.settings.items()}
-        rates = {'steps': self.steps, 'batch size': self.batch_size, 'learning rate': self.lr, 'embeddings ×': self.fresh}
+        rates = {'steps': self.steps, 'batch size': self.batch_size, 'learning rate': self.lr,
+            'embeddings ×': self.fresh}
         practice = {} if self.rule in zoo else {'practice': self.practice}
         return {'test': self.test, **named, **rates, **practice, 'device': self.device}
 
     def key(self):
         "The same for two runs that come out alike"
-        return json.dumps({**asdict(self), 'control': None}, sort_keys=True, default=str)
+        known = dict(practice=None) if self.rule in zoo else {} # nothing is practised then
+        return json.dumps({**asdict(self), **known, 'control': None}, sort_keys=True, default=str)
 
     def control_key(self):
         "The same for two runs whose controls come out alike: rules of the package have networks of one shape"
@@ -102,11 +106,13 @@ class Choices:
         return json.dumps([{**self.facts(), 'practice': None}, self.seed, shape], sort_keys=True, default=str)
 
     def fit_args(self, report=None, control=False):
-        "The arguments of `fit`: what is fresh learns faster, and the rate comes down over the last quarter; about thirty evaluations, or one per 50 steps"
+        "The arguments of `fit`: about thirty evaluations, or one per 50 steps"
         parts,embed = ([], 'random') if control else (self.parts, self.embed)
         scale = fresh_rates(parts, embed, self.fresh, None if control else report)
         own = dict(steps=self.steps, batch_size=self.batch_size, lr=self.lr, seed=self.seed)
-        return {**RATES, **own, 'lr_scale': scale, 'schedule': 'hold', 'decay_steps': self.steps, 'eval_every': max(1, min(50, self.steps // 30))}
+        # what is fresh learns faster, and the rate comes down over the last quarter
+        own |= dict(lr_scale=scale, schedule='hold', decay_steps=self.steps)
+        return {**RATES, **own, 'eval_every': max(1, min(50, self.steps // 30))}
 
 # %% ../../nbs/80_lab.runner.ipynb #3cfd2f56
 def code_for(
@@ -121,10 +127,13 @@ def code_for(
     settings = ', '.join(f'{k}={v!r}' for k,v in c.settings.items())
     lines = ['from proc_nb.all import *', '', *source[:-1], f'test = tasks[{c.test!r}]({settings})']
     lines += [f'model = start({source[-1]}, test, {c.parts!r}, embed={c.embed!r}, seed={c.seed}, device={c.device!r})']
-    if c.freeze: lines += ['for n, p in model.named_parameters():', '    if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)']
+    if c.freeze:
+        lines += ['for n, p in model.named_parameters():']
+        lines += ['    if model.report.moved.get(n) == p.numel(): p.requires_grad_(False)']
     lines += training('model', c.fit_args(report), 'record')
     if not c.control: return '\n'.join(lines)
-    lines += ['', '# the control: random weights learn the same rows', f'control = start({source[-1]}, test, [], seed={c.seed}, device={c.device!r})']
+    lines += ['', '# the control: random weights learn the same rows']
+    lines += [f'control = start({source[-1]}, test, [], seed={c.seed}, device={c.device!r})']
     return '\n'.join(lines + training('control', c.fit_args(control=True), repr(CONTROL) + ', record'))
 
 # %% ../../nbs/80_lab.runner.ipynb #8c4eca93
@@ -217,7 +226,8 @@ class LabRun:
     def _note(self, kind, rec, model=None):
         "Keep what an evaluation found"
         if rec.accuracy is None: return
-        self.lines.setdefault(kind, []).append(dict(seed=self.choices.seed, step=rec.step, accuracy=rec.accuracy, loss=rec.loss))
+        row = dict(seed=self.choices.seed, step=rec.step, accuracy=rec.accuracy, loss=rec.loss)
+        self.lines.setdefault(kind, []).append(row)
         if model is not None: self._look(kind, model, rec.step, rec.accuracy)
 
     def _look(self, kind, model, step, accuracy=None):
@@ -252,9 +262,11 @@ def score_table(
     looks = styles(dict.fromkeys(r['setting'] for r in score_rows(scores[-1:])))
     def cell(l, what, h, share): return f'<td>{line_key(looks[f"layer {l} head {h} {what}"], False)} {share:.0%}</td>'
     heads = ''.join(f'<th scope="col">head {h}</th>' for h in range(both[0].shape[1]))
-    lines = ''.join(f'<tr><th scope="row">layer {l}, {what}</th>{"".join(cell(l, what, h, s) for h,s in enumerate(shares))}</tr>'
-        for l,what,shares in _watched(*both))
-    return Html(f'<table class="pnb-scores"><caption>Attention after step {step:,}</caption><tr><td></td>{heads}</tr>{lines}</table>')
+    def line(l, what, shares):
+        said = ''.join(cell(l, what, h, s) for h,s in enumerate(shares))
+        return f'<tr><th scope="row">layer {l}, {what}</th>{said}</tr>'
+    title = f'<caption>Attention after step {step:,}</caption><tr><td></td>{heads}</tr>'
+    return Html(f'<table class="pnb-scores">{title}{"".join(line(*w) for w in _watched(*both))}</table>')
 
 # %% ../../nbs/80_lab.runner.ipynb #cb13a776
 def chart_rows(
@@ -264,12 +276,16 @@ def chart_rows(
     lines = {} # what a line is -> (name, facts, rows)
     for r in runs:
         for kind,rows in r.lines.items():
-            name = dict(mine=r.choices.said(), control=CONTROL, practice=f'practice: accuracy on {r.choices.rule}')[kind]
-            key = r.choices.control_key() if kind == 'control' else r.choices.key() + kind
-            if key not in lines or len(lines[key][2]) < len(rows): lines[key] = (name, {} if kind == 'practice' else r.choices.facts(), rows)
+            c = r.choices
+            name = dict(mine=c.said(), control=CONTROL, practice=f'practice: accuracy on {c.rule}')[kind]
+            key = c.control_key() if kind == 'control' else c.key() + kind
+            if key in lines and len(lines[key][2]) >= len(rows): continue
+            facts = {} if kind == 'practice' else c.facts()
+            if kind == 'control': facts.pop('practice', None) # random weights have none
+            lines[key] = (name, facts, rows)
     values = {}
     for _,facts,_ in lines.values():
         for k,v in facts.items(): values.setdefault(k, set()).add(str(v))
     differ = [k for k,v in values.items() if len(v) > 1]
-    def label(name, facts): return ' · '.join([name, *(f'{k} {facts[k]}' for k in differ if k in facts and not (k == 'practice' and name == CONTROL))])
+    def label(name, facts): return ' · '.join([name, *(f'{k} {facts[k]}' for k in differ if k in facts)])
     return [dict(setting=label(name, facts), **row) for name,facts,rows in lines.values() for row in rows]

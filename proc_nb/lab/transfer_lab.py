@@ -34,9 +34,12 @@ from .replay import replay
 
 # %% ../../nbs/83_lab.transfer_lab.ipynb #964652a8
 SMALL = dict(haystack=dict(n_pairs=10))
-EMBEDS = [('start fresh', 'random'), ("the source's mean (the papers' full transfer)", 'mean'), ('copied where names agree', 'matched')]
+EMBEDS = [('start fresh', 'random'), ("the source's mean (the papers' full transfer)", 'mean'),
+    ('copied where names agree', 'matched')]
 
-def _devices(): return ['cpu', *(['cuda'] if torch.cuda.is_available() else []), *(['mps'] if torch.backends.mps.is_available() else [])]
+def _devices():
+    there = dict(cpu=True, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
+    return [k for k,v in there.items() if v]
 
 @cache
 def _mean_length(test, **settings):
@@ -63,8 +66,8 @@ def carried_said(
 # %% ../../nbs/83_lab.transfer_lab.ipynb #16a1959d
 class TransferLab(Trainable):
     "Pick a rule and parts to carry over, train, and watch the accuracy"
-    SAID = {**Trainable.SAID, 'finished': 'Finished. Change something and train again: runs are drawn over one another.',
-        'stopped': 'Stopped before its end. Change something and train again: runs are drawn over one another.'}
+    _NEXT = 'Change something and train again: runs are drawn over one another.'
+    SAID = {**Trainable.SAID, 'finished': f'Finished. {_NEXT}', 'stopped': f'Stopped before its end. {_NEXT}'}
 
     def __init__(self,
         rule='identity', # Name of a rule; a practised `GPT`; or the path of a saved one
@@ -73,7 +76,7 @@ class TransferLab(Trainable):
         embed:str='random', # What to do with other embeddings, as in `transfer`
         device:str=None, # 'cpu' or 'cuda'; what there is if None
         out=None, # Folder for saved results; _runs/lab if None, or _runs/lab-2, ... if another lab has saved there
-        **kwargs # steps, batch_size, lr, fresh, seed, freeze, control, practice; anything else is an argument of the test
+        **kwargs # steps, batch_size, lr, fresh, seed, freeze, control, practice; or an argument of the test
     ):
         self.out = out and Path(out)
         self.own = {} # networks of one's own: name -> network or path
@@ -81,6 +84,7 @@ class TransferLab(Trainable):
         self.memory = {} # networks that practised here: (rule, steps) -> network
         self.example = 0 # which held-out example is looked at
         self.report = None # what would be carried over
+        self.sight = None # what the heads do, as it is shown
         self.busy = True # nothing is brought up to date before everything stands
         rule = self._named(rule)
         self._build(device or _devices()[torch.cuda.is_available()])
@@ -96,30 +100,39 @@ class TransferLab(Trainable):
         "Controls on the left, results on the right, the head above both"
         start = Choices() # what the controls begin with
         devices = _devices()
-        self.c = dict(rule=dropdown([*self.own, *tasks.rules], 'rule'), practice=number_field(start.practice, 'practice steps'),
-            embed=dropdown(EMBEDS, 'embeddings'), freeze=wide_field(W.Checkbox(description='freeze what is carried over', indent=False)),
-            test=dropdown(list(tasks.tests), 'test', value=start.test), steps=number_field(start.steps, 'steps'),
-            batch_size=number_field(start.batch_size, 'batch size'), lr=number_field(start.lr, 'learning rate', step=1e-4),
-            fresh=number_field(start.fresh, 'embeddings ×'), seed=number_field(start.seed, 'seed'),
+        def tick(text, value): return wide_field(W.Checkbox(value=value, description=text, indent=False))
+        self.c = dict(
+            rule=dropdown([*self.own, *tasks.rules], 'rule'),
+            practice=number_field(start.practice, 'practice steps'),
+            embed=dropdown(EMBEDS, 'embeddings'),
+            freeze=tick('freeze what is carried over', False),
+            test=dropdown(list(tasks.tests), 'test', value=start.test),
+            steps=number_field(start.steps, 'steps'),
+            batch_size=number_field(start.batch_size, 'batch size'),
+            lr=number_field(start.lr, 'learning rate', step=1e-4),
+            fresh=number_field(start.fresh, 'embeddings ×'),
+            seed=number_field(start.seed, 'seed'),
             device=dropdown(devices, 'device', value=device if device in devices else 'cpu'),
-            control=wide_field(W.Checkbox(value=True, description='train random weights beside it', indent=False)))
+            control=tick('train random weights beside it', True))
         self.presets = W.ToggleButtons(options=list(PRESETS), value=None, style=dict(button_width='auto'))
         self.parts,self.args = PartBox(2, self._chosen),TaskBox(self._chosen)
         self.args.choose(start.test, **SMALL.get(start.test, {}))
-        self.rule_note,self.carried,self.chart_note,self.legend,self.score_table,self.saved = (html_box() for _ in range(6))
-        self.chart,self.look = LiveChart(),html_box().add_class('pnb-look')
+        for k in ('rule_note', 'carried', 'chart_note', 'legend', 'score_table', 'saved'): setattr(self, k, html_box())
+        self.chart,self.look = LiveChart(),PressableHtml().add_class('pnb-look')
         self.score_chart = LiveChart(height=150, y='attention', points=False)
         self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table],
             layout=W.Layout(min_width='0', max_width='100%'))
         self.moment = wide_field(W.IntSlider(value=0, min=0, max=0, description='moment', readout=False))
         self.show_more = W.ToggleButton(description='more settings', icon='sliders')
-        self.more = W.VBox([self.c[k] for k in ('embed', 'freeze', 'batch_size', 'lr', 'fresh', 'seed', 'device', 'practice')])
+        rare = 'embed', 'freeze', 'batch_size', 'lr', 'fresh', 'seed', 'device', 'practice'
+        self.more = W.VBox([self.c[k] for k in rare])
         head = self._head('Carry practice over, and watch the needle being found')
         left = flex_column(html_box('<h3>1 Practise</h3>'), self.c['rule'], self.rule_note,
             html_box('<h3>2 Carry over</h3>'), self.presets, self.parts.box, self.carried,
-            html_box('<h3>3 Learn</h3>'), self.c['test'], self.args.box, self.c['steps'], self.c['control'], self.show_more, self.more,
-            flex='1 1 330px', max_width='460px')
-        right = flex_column(self.chart, self.legend, self.chart_note, self.scores, self.moment, self.look, self._after(), flex='2 1 440px')
+            html_box('<h3>3 Learn</h3>'), self.c['test'], self.args.box, self.c['steps'], self.c['control'],
+            self.show_more, self.more, flex='1 1 330px', max_width='460px')
+        right = flex_column(self.chart, self.legend, self.chart_note, self.scores, self.moment, self.look,
+            self._after(), flex='2 1 440px')
         self._enter(head, flex_box(left, right, align_items='flex-start'))
         self._listen()
 
@@ -133,9 +146,11 @@ class TransferLab(Trainable):
         return W.VBox([flex_box(self.again, self.clear, self.keep, self.show_code), self.saved, self.text])
 
     def _listen(self):
-        for k,w in self.c.items(): w.observe(dict(test=self._picked_test, rule=self._picked_rule).get(k, self._chosen), 'value')
+        own = dict(test=self._picked_test, rule=self._picked_rule)
+        for k,w in self.c.items(): w.observe(own.get(k, self._chosen), 'value')
         self.presets.observe(self._picked_preset, 'value')
         self.moment.observe(lambda _: self._show_moment(), 'value')
+        self.look.observe(lambda _: self._show(self.sight, self.when), 'picked')
         for w,box in (self.show_more, self.more), (self.show_code, self.text):
             box.layout.display = 'none'
             w.observe(lambda e, box=box: setattr(box.layout, 'display', '' if e['new'] else 'none'), 'value')
@@ -145,7 +160,8 @@ class TransferLab(Trainable):
 
     def choosers(self):
         "The controls that rest while a run is under way"
-        return [*self.c.values(), *self.parts.boxes.values(), *self.args.controls.values(), self.presets, self.clear, self.again]
+        boxes = self.c, self.parts.boxes, self.args.controls
+        return [*(w for b in boxes for w in b.values()), self.presets, self.clear, self.again]
 
     # ---- what is chosen
 
@@ -170,14 +186,15 @@ class TransferLab(Trainable):
         test = choose('test', mine.get('test', now['test']), tasks.tests)
         settings = {**(now['settings'] if test == now['test'] else SMALL.get(test, {})), **choices}
         parts = mine.pop('parts', None)
-        asked = Choices(**{**now, **mine, 'settings': settings, 'parts': now['parts'] if parts is None else spelled_out(parts)})
+        carried = now['parts'] if parts is None else spelled_out(parts)
+        asked = Choices(**{**now, **mine, 'settings': settings, 'parts': carried})
         asked.task() # says what is wrong with an argument of the test
         self.busy = True # one change, looked at once
         for k in mine: self.c[k].value = getattr(asked, k)
         if test != now['test']: self.args.choose(test, **settings)
         elif choices: self.args.set(**choices)
         self._fit_layers()
-        if parts is not None: self.parts.parts = parts
+        if parts is not None: self.parts.tick(parts)
         self.busy = False
         self._chosen()
 
@@ -239,7 +256,8 @@ class TransferLab(Trainable):
 
     def _named(self, rule):
         "The entry in the list of rules that `rule` stands for"
-        if isinstance(rule, str) and (rule in tasks.rules or not rule.endswith('.safetensors')): return choose('rule', rule, tasks.rules)
+        named = isinstance(rule, str) and not rule.endswith('.safetensors')
+        if named: return choose('rule', rule, tasks.rules)
         of_file = isinstance(rule, (str, Path))
         name = f"your {Path(rule).stem if of_file else getattr(getattr(rule, 'task', None), 'name', 'network')}"
         self.own[name] = rule
@@ -256,13 +274,14 @@ class TransferLab(Trainable):
     # ---- while it trains
 
     def _items(self):
-        "A new run from what is chosen now; it takes the place of one with the same choices, and a control that was trained already is not trained again"
+        "A new run from what is chosen now, in place of one with the same choices"
         c = self.choices()
         self.runs = [r for r in self.runs if r.choices.key() != c.key()]
+        # a control that was trained to its end already is not trained again
         known = any(r.has_control() and r.choices.control_key() == c.control_key() for r in self.runs)
-        run = LabRun(replace(c, control=c.control and not known), lambda: self._source(c.rule, c.practice, c.device), self.example)
-        self.runs.append(run)
-        return run.items()
+        c = replace(c, control=c.control and not known)
+        self.runs.append(LabRun(c, lambda: self._source(c.rule, c.practice, c.device), self.example))
+        return self.runs[-1].items()
 
     def _watch(self):
         if self.runs: self.runs[-1].watch()
@@ -279,7 +298,8 @@ class TransferLab(Trainable):
         self._follow()
         rows,run = chart_rows(self.runs),self._last()
         steps = max([self.c['steps'].value, 1, *(r['step'] for r in rows)])
-        at = self._frames()[self.moment.value].step if run and self._frames() and self.moment.value < self.moment.max else None
+        earlier = self._frames() and self.moment.value < self.moment.max
+        at = self._frames()[self.moment.value].step if earlier else None
         self.chart.draw(rows, steps, self._rules(), at)
         self._draw_scores(run, at)
         self.legend.value = legend(rows).markup
@@ -301,8 +321,9 @@ class TransferLab(Trainable):
         more,total = [],c.steps if run.phase == 'training' else c.practice
         if run.lines.get('mine'): more.append(f"accuracy <b>{run.lines['mine'][-1]['accuracy']:.1%}</b>")
         if run.phase == 'training':
-            each = self.runner.seconds / max(1, run.done)
-            more.append(f'{c.batch_size * _mean_length(c.test, **c.settings) * (1 + c.control) / max(each, 1e-9):,.0f} tokens/s')
+            each = self.runner.seconds / max(1, run.done) # seconds
+            tokens = c.batch_size * _mean_length(c.test, **c.settings) * (1 + c.control)
+            more.append(f'{tokens / max(each, 1e-9):,.0f} tokens/s')
         self.show_progress(run.phase, rec.step, total, rec.loss, *more, done=run.done, of=run.total)
 
     def _rules(self):
@@ -321,19 +342,26 @@ class TransferLab(Trainable):
     def _notes(self):
         "What must be known to read the chart"
         tests = list(dict.fromkeys(repr(r.task) for r in self.runs))
-        if len(tests) > 1: yield f'The runs learn different tests, whose heights cannot be compared: {esc("; ".join(tests))}.'
-        if any('practice' in r.lines for r in self.runs): yield 'The curve of the practice is the accuracy on the rule, not on the test.'
+        if len(tests) > 1:
+            yield f'The runs learn different tests, whose heights cannot be compared: {esc("; ".join(tests))}.'
+        if any('practice' in r.lines for r in self.runs):
+            yield 'The curve of the practice is the accuracy on the rule, not on the test.'
         if self.c['test'].value != 'haystack': return
-        if self.args.settings.get('n_pairs') == 30: yield 'Dashed, beside the guess: what the papers report after 10,000 steps of 1,000 rows, with one rate for all weights.'
-        else: yield f'The papers give figures for 30 pairs: random weights {PAPER[CONTROL][0]:.1%} ({PAPER[CONTROL][1]}). Set n pairs to 30 to compare.'
+        share,source = PAPER[CONTROL]
+        if self.args.settings.get('n_pairs') == 30:
+            yield ('Dashed, beside the guess: what the papers report after 10,000 steps of 1,000 rows, '
+                'with one rate for all weights.')
+        else:
+            yield (f'The papers give figures for 30 pairs: random weights {share:.1%} ({source}). '
+                'Set n pairs to 30 to compare.')
 
     # ---- where the heads look
 
     def _last(self):
         "The last run, if it learns what is chosen now and has begun"
         if not self.runs or not self.runs[-1].frames: return None
-        same = (self.runs[-1].choices.test, self.runs[-1].choices.settings) == (self.c['test'].value, self.args.settings)
-        return self.runs[-1] if same else None
+        c = self.runs[-1].choices
+        return self.runs[-1] if (c.test, c.settings) == (self.c['test'].value, self.args.settings) else None
 
     def _frames(self): return self._last().frames['mine'] if self._last() else []
 
@@ -354,19 +382,21 @@ class TransferLab(Trainable):
         if not frames: return
         f = frames[min(self.moment.value, len(frames) - 1)]
         said = 'before the first step' if f.step == 0 else f'after step {f.step:,}: accuracy {f.accuracy:.1%}'
-        self._show(f.sight, said)
+        if f.sight is not self.sight: self._show(f.sight, said)
         if draw: self._draw()
 
     def _show(self, sight, when):
-        self.look.value = f'<h4>Where the heads look, on a row never trained on, {when}</h4>{sight.picture(narrow=True).markup}'
-        self.sight = sight
+        picture = sight.picture(narrow=True, pick=self.look.picked).markup
+        self.look.value = f'<h4>Where the heads look, on a row never trained on, {when}</h4>{picture}{PRESS}'
+        self.sight,self.when = sight,when
 
     def _another(self):
         "Show another example, with the network as it is now"
         self.example += 1
         run = self._last()
         if not run: return self._chosen()
-        with turn_lock: self._show(RowView(run.model, example_rows(run.task, self.example).to(run.choices.device)), 'after training')
+        rows = example_rows(run.task, self.example).to(run.choices.device)
+        with turn_lock: self._show(RowView(run.model, rows), 'after training')
 
     def _clear(self):
         "Forget all runs"
@@ -389,7 +419,9 @@ class TransferLab(Trainable):
         if isinstance(own, GPT): source = ['source']
         elif own is not None: source = [f'load_model({str(own)!r})']
         elif c.rule in zoo: source = [repr(c.rule)]
-        else: source = [f'source, records = practise({c.rule!r}, steps={c.practice}, device={c.device!r})', 'for record in records: pass', 'source']
+        else:
+            made = f'source, records = practise({c.rule!r}, steps={c.practice}, device={c.device!r})'
+            source = [made, 'for record in records: pass', 'source']
         return code_for(c, source, self.report)
 
     def save(self) -> str: # What was written, as HTML
@@ -397,15 +429,18 @@ class TransferLab(Trainable):
         rows = chart_rows(self.runs)
         if not rows: raise ValueError('There is nothing to save yet: train first.')
         run = self.runs[-1]
-        if run.model is None: raise ValueError('The last run has no network to save: wait until its practice is over, or train again.')
+        if run.model is None:
+            raise ValueError('The last run has no network to save: wait until its practice is over, or train again.')
         self.out = self.out or free_folder('_runs/lab')
         keys = 'setting seed step accuracy loss'.split()
         lines = [','.join(keys), *(','.join(json.dumps(r[k]) for k in keys) for r in rows)]
         save_chart(curves(rows, run.task.name), self.out/'chart')
         write_atomic(self.out/'records.csv', lambda p: p.write_text('\n'.join(lines) + '\n', encoding='utf-8'))
-        with turn_lock: save_model(run.model, self.out/'model.safetensors', task=run.task, steps=len(run.history), seed=run.choices.seed)
+        meta = dict(task=run.task, steps=len(run.history), seed=run.choices.seed)
+        with turn_lock: save_model(run.model, self.out/'model.safetensors', **meta)
         self.replay().save(self.out/'replay.html')
-        return note_html(f'Written to {esc(self.out)}: chart.png, chart.html, replay.html, records.csv, model.safetensors')
+        files = 'chart.png', 'chart.html', 'replay.html', 'records.csv', 'model.safetensors'
+        return note_html(f'Written to {esc(self.out)}: {", ".join(files)}')
 
     def replay(self) -> Html: # A page that plays; `.save(path)` writes it to a file
         "The last run beside its control, to be played back without Python"
@@ -423,6 +458,8 @@ class TransferLab(Trainable):
         head = Html(f'<h4>{esc(self.label())} → {esc(self.args.task())}</h4>')
         with turn_lock: shape = GPT(GPTConfig(n_layer=self.parts.n_layer))
         head += network(shape, self.parts.parts, self.c['embed'].value)
-        chart = show(curves(rows, baseline=PAPER[CONTROL][0] if self._paper(self.choices()) else None), 'accuracy over steps') if rows else Html('<p>Not trained yet.</p>')
-        heads = self.sight.picture() if getattr(self, 'sight', None) else Html('')
+        published = PAPER[CONTROL][0] if self._paper(self.choices()) else None
+        chart = Html('<p>Not trained yet.</p>')
+        if rows: chart = show(curves(rows, baseline=published), 'accuracy over steps')
+        heads = self.sight.picture() if self.sight else Html('')
         return head + chart + Html(self.status.value + self.score_table.value) + heads

@@ -33,6 +33,7 @@ class Zoo(Mapping):
     ): self.path = Path(path)
     def __iter__(self): return iter(self._sums())
     def __len__(self): return len(self._sums())
+    def __contains__(self, name): return name in self._sums() # without loading it
     def __getitem__(self, name):
         file = self.path/f"{choose('practised network', name, self)}.safetensors"
         if sha256(file) != self._sums()[name]:

@@ -26,7 +26,8 @@ def _with_still(found):
     alone = alone.replace('<svg', f'<svg{space} color="#222"', 1) # and does not know the colour of the page's text
     data = base64.b64encode(alone.encode()).decode()
     label = re.search(r'aria-label="([^"]*)"', live)
-    image = f'<img class="pnb-still" alt="{label[1] if label else ""}" style="background:#fff;max-width:100%" src="data:image/svg+xml;base64,{data}">'
+    alt = f'alt="{label[1] if label else ""}" style="background:#fff;max-width:100%"'
+    image = f'<img class="pnb-still" {alt} src="data:image/svg+xml;base64,{data}">'
     return f'<span class="pnb-live" style="display:none">{live}</span>{image}'
 
 def with_stills(
@@ -48,7 +49,7 @@ class Html:
     def save(self,
         path # File to write
     ) -> Path: # The file written
-        "Write a self-contained page that follows the reader's light or dark setting; the file is there whole or not at all"
+        "Write a self-contained page in the reader's light or dark setting; the file is there whole or not at all"
         head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         page = f'{head}<meta name="viewport" content="width=device-width">{self.markup}'
         path = Path(path)
@@ -86,7 +87,8 @@ def svg(
     "Frame `parts` as one picture"
     head = f'<svg role="img" aria-label="{esc(label)}" width="{w:g}" height="{h:g}" viewBox="0 0 {w:g} {h:g}"'
     head += f' style="max-width:100%;min-width:{.55 * w:.0f}px;height:auto"'
-    style = 'font-family="ui-monospace,Menlo,Consolas,monospace" font-size="12" fill="currentColor" text-anchor="middle"'
+    style = 'font-family="ui-monospace,Menlo,Consolas,monospace" font-size="12"'
+    style += ' fill="currentColor" text-anchor="middle"'
     return Html(f'<div style="overflow-x:auto;max-width:100%">{head} {style}>{"".join(parts)}</svg></div>')
 
 # %% ../../nbs/05_viz.draw.ipynb #d6ea3c90
@@ -102,19 +104,24 @@ def cells(
     "A line of labelled cells, each `SIZE` pixels wide"
     tints = ifnone(tints, [None] * len(names))
     marks,struck,wrong = map(set, (marks, struck, wrong))
-    return ''.join(_cell(i * SIZE, n, t, y, i in wrong) + _under(i * SIZE, y) * (i in marks) + _strike(i * SIZE, y) * (i in struck)
-        for i,(n,t) in enumerate(zip(names, tints)))
+    def one(i, name, tint):
+        x = i * SIZE
+        return _cell(x, name, tint, y, i in wrong) + _under(x, y) * (i in marks) + _strike(x, y) * (i in struck)
+    return ''.join(one(i, *named) for i,named in enumerate(zip(names, tints)))
 
 # %% ../../nbs/05_viz.draw.ipynb #dc05d3fc
 def _cell(x, name, tint, y, wrong):
     line = 'stroke-width="2" stroke-dasharray="3 2"' if wrong else 'stroke-opacity=".3"'
-    box = f'<rect x="{x+1}" y="{y+1}" width="{SIZE-2}" height="{SIZE-2}" rx="3" fill="{tint or "none"}" fill-opacity=".35"'
+    place = f'x="{x+1}" y="{y+1}" width="{SIZE-2}" height="{SIZE-2}" rx="3"'
+    box = f'<rect {place} fill="{tint or "none"}" fill-opacity=".35"'
     fit = f' textLength="{SIZE-6}" lengthAdjust="spacingAndGlyphs"' if len(str(name)) > 3 else ''
     return f'{box} stroke="currentColor" {line}/><text x="{x+SIZE/2}" y="{y+17}"{fit}>{esc(name)}</text>'
 
 # %% ../../nbs/05_viz.draw.ipynb #ca18a4fd
 def _under(x, y): return f'<rect x="{x+3}" y="{y+SIZE-4}" width="{SIZE-6}" height="3"/>'
-def _strike(x, y): return f'<path d="M{x+4} {y+SIZE-4} L{x+SIZE-4} {y+4}" stroke="currentColor" stroke-width="1.2" stroke-opacity=".7"/>'
+def _strike(x, y):
+    line = f'M{x+4} {y+SIZE-4} L{x+SIZE-4} {y+4}'
+    return f'<path d="{line}" stroke="currentColor" stroke-width="1.2" stroke-opacity=".7"/>'
 
 # %% ../../nbs/05_viz.draw.ipynb #2110137f
 def arcs(
@@ -142,7 +149,8 @@ def stairs(
     "A staircase with one step per cell, standing on a line"
     base = y + max(heights, default=0) * unit + 1
     path = ' '.join(f'V{base - h * unit:g} h{SIZE}' for h in heights)
-    return f'<path d="M0 {base:g} {path} V{base:g} Z" fill="currentColor" fill-opacity=".15" stroke="currentColor" stroke-opacity=".6"/>'
+    looks = 'fill="currentColor" fill-opacity=".15" stroke="currentColor" stroke-opacity=".6"'
+    return f'<path d="M0 {base:g} {path} V{base:g} Z" {looks}/>'
 
 # %% ../../nbs/05_viz.draw.ipynb #9600889c
 def joined(
@@ -163,7 +171,8 @@ def joined(
     top = far * rise * .75 + 4 # a cubic curve reaches three quarters of the way to its control points
     below = (max(heights) * unit + 6) if heights else 0
     parts = arcs(pairs, arc_tints, top, rise, arrow),cells(names, tints, marks, top + 1, struck, wrong)
-    return svg(max(1, len(names)) * SIZE, top + SIZE + 2 + below, *parts, stairs(heights, top + SIZE + 4, unit) if heights else '', label=' '.join(names))
+    if heights: parts = *parts,stairs(heights, top + SIZE + 4, unit)
+    return svg(max(1, len(names)) * SIZE, top + SIZE + 2 + below, *parts, label=' '.join(names))
 
 # %% ../../nbs/05_viz.draw.ipynb #33994bbd
 def marked(
@@ -181,8 +190,10 @@ def column(
     "Lines of text with one character per place, the last one under a rule"
     w = max(map(len, lines))
     step = 13
-    text = ''.join(f'<text x="{(w - len(l) + i + 1) * step}" y="{y + 16 * n + 12}" font-size="{9 if n < small else 13}">{esc(c)}</text>'
-        for n,l in enumerate(lines) for i,c in enumerate(l) if c != ' ')
+    def letter(n, i, c):
+        x = (w - len(lines[n]) + i + 1) * step
+        return f'<text x="{x}" y="{y + 16 * n + 12}" font-size="{9 if n < small else 13}">{esc(c)}</text>'
+    text = ''.join(letter(n, i, c) for n,l in enumerate(lines) for i,c in enumerate(l) if c != ' ')
     base = y + 16 * (len(lines) - 1) + 1
     return f'{text}<path d="M{step / 2} {base} h{w * step}" stroke="currentColor"/>'
 
@@ -192,11 +203,14 @@ def grid(
     size:float=12 # Pixels of a square
 ) -> str: # SVG markup
     "A square per number, dark for 1"
-    dark = ''.join(f'M{x * size:g} {y * size:g}h{size}v{size}h-{size}z' for y,r in enumerate(rows) for x,o in enumerate(r) if o == 1)
+    def square(x, y): return f'M{x * size:g} {y * size:g}h{size}v{size}h-{size}z'
+    dark = ''.join(square(x, y) for y,r in enumerate(rows) for x,o in enumerate(r) if o == 1)
     w,h = grid_size(len(rows), max(map(len, rows), default=0), size)
-    lines = ''.join(f'M{x * size:g} 0V{h:g}' for x in range(len(rows[0]) + 1)) + ''.join(f'M0 {y * size:g}H{w:g}' for y in range(len(rows) + 1))
+    lines = ''.join(f'M{x * size:g} 0V{h:g}' for x in range(len(rows[0]) + 1))
+    lines += ''.join(f'M0 {y * size:g}H{w:g}' for y in range(len(rows) + 1))
     mesh = f'<path d="{lines}" stroke="currentColor" stroke-opacity=".25" stroke-width=".5"/>' if size > 8 else ''
-    return f'<path d="{dark}"/>{mesh}<rect width="{w:g}" height="{h:g}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+    frame = f'<rect width="{w:g}" height="{h:g}" fill="none" stroke="currentColor" stroke-opacity=".4"/>'
+    return f'<path d="{dark}"/>{mesh}{frame}'
 
 # %% ../../nbs/05_viz.draw.ipynb #a8ad2cea
 def grid_size(

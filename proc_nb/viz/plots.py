@@ -22,9 +22,11 @@ from .draw import *
 
 # %% ../../nbs/06_viz.plots.ipynb #545f33e1
 _INK = '#010203'
-_AXIS = dict(labelColor=_INK, titleColor=_INK, tickColor=_INK, domainColor=_INK, gridColor=_INK, gridOpacity=.12, titleFontWeight='normal', labelLimit=0)
-THEME = dict(background=None, view=dict(stroke=None), axis=_AXIS, legend=dict(labelColor=_INK, titleColor=_INK, labelLimit=300),
-    title=dict(color=_INK, subtitleColor=_INK, anchor='start'), text=dict(color=_INK), header=dict(labelColor=_INK, titleColor=_INK))
+_WORDS = dict(labelColor=_INK, titleColor=_INK)
+_AXIS = dict(**_WORDS, tickColor=_INK, domainColor=_INK, gridColor=_INK, gridOpacity=.12, titleFontWeight='normal',
+    labelLimit=0)
+THEME = dict(background=None, view=dict(stroke=None), axis=_AXIS, legend=dict(**_WORDS, labelLimit=300), header=_WORDS,
+    title=dict(color=_INK, subtitleColor=_INK, anchor='start'), text=dict(color=_INK))
 
 def show(
     chart:alt.TopLevelMixin, # Any Altair chart
@@ -71,7 +73,8 @@ SHAPES = 'circle square triangle-up diamond cross triangle-down triangle-right t
 DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 1], [1, 3], [10, 4], [6, 2, 2, 2, 2, 2]]
 N_STYLES = 24
 def _lines(base, looks, title, y='accuracy on held-out rows'):
-    "Lines, symbols and, for the first seed of each setting, its last figure; `looks` as from `styles`, or None for rows that carry their own number"
+    "Lines, symbols and, for the first seed of each setting, its last figure"
+    # `looks` as from `styles`, or None for rows that carry their own number
     field = 'setting:N' if looks else 'style:O'
     numbers = list(looks.values()) if looks else list(range(N_STYLES))
     domain = list(looks) if looks else numbers
@@ -79,16 +82,18 @@ def _lines(base, looks, title, y='accuracy on held-out rows'):
     def by(channel, look):
         scale = alt.Scale(domain=domain, range=[look(i) for i in numbers])
         return channel(field, scale=scale, sort=domain, title=title, legend=legend or None)
-    x = alt.X('step:Q', title='training steps', axis=alt.Axis(tickCount=8))
+    x = alt.X('step:Q', title='training steps', axis=alt.Axis(tickCount=4))
     percent = dict(title=y, axis=alt.Axis(format='%'), scale=alt.Scale(domain=[0, 1]))
     tips = ['setting:N', 'seed:N', 'step:Q', alt.Tooltip('accuracy:Q', format='.1%')]
     drawn = base.encode(x=x, y=alt.Y('accuracy:Q', **percent), detail=['setting:N', 'seed:N'])
-    marked = drawn.encode(color=by(alt.Color, color), shape=by(alt.Shape, lambda i: SHAPES[i % 8]), strokeDash=by(alt.StrokeDash, lambda i: DASHES[i % 8]))
+    shape,dash = by(alt.Shape, lambda i: SHAPES[i % 8]),by(alt.StrokeDash, lambda i: DASHES[i % 8])
+    marked = drawn.encode(color=by(alt.Color, color), shape=shape, strokeDash=dash)
     # the label: the last row of the first seed of each setting
     ends = drawn.transform_joinaggregate(last='max(step)', first='min(seed)', groupby=['setting'])
     ends = ends.transform_filter('datum.step == datum.last && datum.seed == datum.first')
-    return [marked.mark_line(clip=True), marked.mark_point(clip=True, filled=True, size=22).encode(tooltip=tips),
-        _apart(ends).mark_text(align='left', dx=8).encode(y=alt.Y('label:Q', **percent), text=alt.Text('accuracy:Q', format='.0%'))]
+    said = _apart(ends).mark_text(align='left', dx=8)
+    said = said.encode(y=alt.Y('label:Q', **percent), text=alt.Text('accuracy:Q', format='.0%'))
+    return [marked.mark_line(clip=True), marked.mark_point(clip=True, filled=True, size=22).encode(tooltip=tips), said]
 
 # %% ../../nbs/06_viz.plots.ipynb #4104ffa3
 def one_line_each(
@@ -119,7 +124,8 @@ def curves(
 
 # %% ../../nbs/06_viz.plots.ipynb #bdc8b4be
 def _rule(published, guess):
-    figures = [(y, f'{what}: {y:.1%}') for y,what in ((guess, 'a guess'), (published, 'published for random weights')) if y]
+    named = (guess, 'a guess'),(published, 'published for random weights')
+    figures = [(y, f'{what}: {y:.1%}') for y,what in named if y]
     return _ruled(alt.Chart(alt.Data(values=_said_apart(figures)))) if figures else []
 
 def _said_apart(figures, gap=.06):
@@ -147,11 +153,14 @@ def _growing(width, height, y, points):
     "A chart whose rows, published figures, length and marked step are parameters"
     rows = given_rows('rows', 'setting', 'seed', 'step', 'accuracy', 'style')
     paper = given_rows('paper', 'y', 'said', 'at', n=9)
-    span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(x='datum.i * steps').mark_point(opacity=0).encode(x='x:Q')
+    span = alt.Chart(alt.sequence(0, 2, as_='i')).transform_calculate(x='datum.i * steps')
+    span = span.mark_point(opacity=0).encode(x='x:Q')
     now = given_rows('at', 'step', n=1).mark_rule(color='#888', strokeWidth=1.5).encode(x='step:Q')
     lines,dots,figures = _lines(rows, None, None, y)
-    chart = alt.layer(*_ruled(paper), span, now, lines, *([dots] if points else []), figures)
-    chart = chart.add_params(*(alt.param(name=k, value=v) for k,v in dict(rows=[], paper=[], steps=1000, at=[]).items()))
+    # many lines without points have a table beside them, which says their last figures
+    chart = alt.layer(*_ruled(paper), span, now, lines, *([dots, figures] if points else []))
+    params = dict(rows=[], paper=[], steps=1000, at=[])
+    chart = chart.add_params(*(alt.param(name=k, value=v) for k,v in params.items()))
     return chart.properties(width=width, height=height)
 
 # %% ../../nbs/06_viz.plots.ipynb #59c5bd5e
@@ -162,7 +171,10 @@ def thin(
     "Fewer rows with the same shape"
     lines = {}
     for r in rows: lines.setdefault((r['setting'], r['seed']), []).append(r)
-    return [l[round(i * (len(l) - 1) / max(1, min(n, len(l)) - 1))] for l in lines.values() for i in range(min(n, len(l)))]
+    def some(l):
+        few = min(n, len(l))
+        return [l[round(i * (len(l) - 1) / max(1, few - 1))] for i in range(few)]
+    return [r for l in lines.values() for r in some(l)]
 
 # %% ../../nbs/06_viz.plots.ipynb #3b20ab72
 class LiveChart(alt.JupyterChart):
@@ -171,7 +183,7 @@ class LiveChart(alt.JupyterChart):
         width:int=420, # Pixels
         height:int=250, # Pixels
         y:str='accuracy on held-out rows', # What is drawn, a share of 1
-        points:bool=True, # Mark every row? Without, many rows are drawn faster
+        points:bool=True, # Mark every row, and write the last figures? Without, many rows are drawn faster
         chart:alt.TopLevelMixin=None # Another chart that reads the parameters `rows`, `paper` and `steps`
     ):
         type(self).enable_offline()
@@ -192,7 +204,8 @@ class LiveChart(alt.JupyterChart):
     ):
         "Show these rows"
         looks = styles(dict.fromkeys(r['setting'] for r in rows))
-        rows = [dict(r, style=looks[r['setting']] % N_STYLES) for r in thin(one_line_each(rows))[:N_ROWS] if r['setting'] in looks]
+        rows = [r for r in thin(one_line_each(rows))[:N_ROWS] if r['setting'] in looks]
+        rows = [dict(r, style=looks[r['setting']] % N_STYLES) for r in rows]
         given = dict(rows=rows, paper=_said_apart(paper), steps=steps, at=[] if at is None else [dict(step=at)])
         self.now = {k: v for k,v in given.items() if k in self.now}
         self._tell()
@@ -218,16 +231,20 @@ def line_key(
     glyph:bool=True # With the symbol of its points?
 ) -> str: # SVG
     "A line as it is drawn"
-    symbol = f'<text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text>' if glyph else ''
+    symbol = f'<text x="23" y="11" font-size="13" text-anchor="middle" fill="{color(i)}">{_GLYPHS[i % 8]}</text>'
     dash = ' '.join(map(str, DASHES[i % 8])) if i % 8 else 'none'
-    return (f'<svg aria-hidden="true" width="46" height="12" style="vertical-align:middle"><line x1="0" x2="46" y1="6" y2="6" '
-        f'stroke="{color(i)}" stroke-width="2" stroke-dasharray="{dash}"/>{symbol}</svg>')
+    line = f'<line x1="0" x2="46" y1="6" y2="6" stroke="{color(i)}" stroke-width="2" stroke-dasharray="{dash}"/>'
+    size = 'width="46" height="12" style="vertical-align:middle"'
+    return f'<svg aria-hidden="true" {size}>{line}{symbol if glyph else ""}</svg>'
 
 def _dots(shares, i):
     "Every run a ring on a line from 0 to 100 %"
-    rings = ''.join(f'<circle cx="{5 + 90 * s:.1f}" cy="7" r="3.5" fill="{color(i)}" fill-opacity=".5" stroke="{color(i)}"/>' for s in shares)
+    look = f'cy="7" r="3.5" fill="{color(i)}" fill-opacity=".5" stroke="{color(i)}"'
+    rings = ''.join(f'<circle cx="{5 + 90 * s:.1f}" {look}/>' for s in shares)
     said = ', '.join(f'{s:.0%}' for s in shares)
-    return f'<svg role="img" aria-label="{said}" width="100" height="14" style="vertical-align:middle"><path d="M5 7H95M5 3v8M95 3v8" stroke="currentColor" stroke-opacity=".35" fill="none"/>{rings}</svg>'
+    line = '<path d="M5 7H95M5 3v8M95 3v8" stroke="currentColor" stroke-opacity=".35" fill="none"/>'
+    size = 'width="100" height="14" style="vertical-align:middle"'
+    return f'<svg role="img" aria-label="{said}" {size}>{line}{rings}</svg>'
 
 # %% ../../nbs/06_viz.plots.ipynb #fb7976e5
 def passed(
@@ -241,7 +258,8 @@ def passed(
 def legend(
     rows # Dicts with 'setting', 'seed', 'step', 'accuracy' (0 to 1)
 ) -> Html: # A table
-    "One line per setting: how it is drawn, every run's last accuracy, when it passed 95 %; of several runs the median and how many passed"
+    "One line per setting: how it is drawn, every run's last accuracy, when it passed 95 %"
+    # of several runs the median, and how many passed
     rows,out = one_line_each(rows),''
     for name,i in styles(dict.fromkeys(r['setting'] for r in rows)).items():
         runs = {}
@@ -267,10 +285,13 @@ def heat(
     "One attention map; the strongest cell of each row is ringed"
     ticks = [f'{i} {n}' for i,n in enumerate(names)]
     best = [max(range(len(r)), key=lambda j: float(r[j])) for r in matrix]
-    cells = [dict(q=ticks[i], k=ticks[j], a=round(float(v), 4), top=j == best[i]) for i,r in enumerate(matrix) for j,v in enumerate(r) if j <= i]
-    axis = alt.Axis(labelFontSize=9, labelOverlap=False)
-    base = alt.Chart(alt.Data(values=cells)).encode(x=alt.X('k:O', sort=ticks, title='looked at', axis=axis), y=alt.Y('q:O', sort=ticks, title='looking', axis=axis))
-    fill = base.mark_rect().encode(color=alt.Color('a:Q', title='attention', scale=alt.Scale(scheme='blues', domain=[0, 1])))
+    def cell(i, j, v): return dict(q=ticks[i], k=ticks[j], a=round(float(v), 4), top=j == best[i])
+    cells = [cell(i, j, v) for i,r in enumerate(matrix) for j,v in enumerate(r) if j <= i]
+    look = dict(sort=ticks, axis=alt.Axis(labelFontSize=9, labelOverlap=False))
+    base = alt.Chart(alt.Data(values=cells))
+    base = base.encode(x=alt.X('k:O', title='looked at', **look), y=alt.Y('q:O', title='looking', **look))
+    blues = alt.Scale(scheme='blues', domain=[0, 1])
+    fill = base.mark_rect().encode(color=alt.Color('a:Q', title='attention', scale=blues))
     ring = base.mark_point(shape='circle', size=30, color=COLORS[5]).transform_filter('datum.top')
     return alt.layer(fill, ring).properties(title=title, width=size * len(names), height=size * len(names))
 

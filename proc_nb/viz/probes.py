@@ -73,14 +73,18 @@ class Probes(dict):
     def _repr_html_(self):
         L,H = next(iter(self.values())).shape
         head = ''.join(f'<th>{esc(k)}</th>' for k in self)
-        lines = ''.join(f'<tr><td>layer {l} head {h}</td>{"".join(_shade(s[l, h], s, self.best(k)[2]) for k,s in self.items())}</tr>' for l in range(L) for h in range(H))
+        def line(l, h):
+            cells = ''.join(_shade(s[l, h], s, self.best(k)[2]) for k,s in self.items())
+            return f'<tr><td>layer {l} head {h}</td>{cells}</tr>'
+        lines = ''.join(line(l, h) for l in range(L) for h in range(H))
         return f'<table><tr><th></th>{head}</tr>{lines}</table>'
     markup = property(_repr_html_)
 
 # %% ../../nbs/38_viz.probes.ipynb #1ffe49aa
 def _shade(x, among, best):
     bold = 'bold' if float(x) == best else 'normal'
-    return f'<td style="font-weight:{bold};background:rgba(0,114,178,{.45*float(x/among.max().clamp(min=1e-9)):.2f})">{float(x):.2f}</td>'
+    tint = .45 * float(x / among.max().clamp(min=1e-9))
+    return f'<td style="font-weight:{bold};background:rgba(0,114,178,{tint:.2f})">{float(x):.2f}</td>'
 
 # %% ../../nbs/38_viz.probes.ipynb #a17cc62c
 @torch.no_grad()
@@ -90,8 +94,8 @@ def probe(
 ) -> Probes: # 'previous', 'answer', 'after', 'distance', 'entropy'
     "What every head does on these rows"
     maps,real = model.maps(batch.tokens),batch.tokens != batch.task.pad
-    return Probes(previous=previous_score(maps, real), answer=answer_score(maps, batch), after=answer_score(maps, batch, 1),
-        distance=mean_distance(maps, real), entropy=entropy(maps, real))
+    return Probes(previous=previous_score(maps, real), answer=answer_score(maps, batch),
+        after=answer_score(maps, batch, 1), distance=mean_distance(maps, real), entropy=entropy(maps, real))
 
 # %% ../../nbs/38_viz.probes.ipynb #42140913
 @torch.no_grad()
@@ -115,7 +119,8 @@ def ablate(
 ) -> Probes: # 'without': accuracy 0 to 1 without each head
     "Accuracy without each head, one at a time"
     c = model.config
-    return Probes(without=torch.tensor([[evaluate(silenced(model, l, h), task, n, 'test') for h in range(c.n_head)] for l in range(c.n_layer)]))
+    def without(l, h): return evaluate(silenced(model, l, h), task, n, 'test')
+    return Probes(without=torch.tensor([[without(l, h) for h in range(c.n_head)] for l in range(c.n_layer)]))
 
 # %% ../../nbs/38_viz.probes.ipynb #02666293
 def sharpen(
