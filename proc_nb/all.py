@@ -49,7 +49,8 @@ from .influence.retrain import lds
 from .language.corpus import corpus
 from .language.pretrain import Pretraining, pretrain
 from .language.model import load_lm, load_released
-from .course.exercises import Exercise, exercise, exercises
+from .course.exercises import Exercise, exercise
+from .course.answers import exercises
 
 # %% ../nbs/92_all.ipynb #b8900c6d
 __all__ = [n for n in globals() if not n.startswith('_')]

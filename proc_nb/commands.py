@@ -256,7 +256,7 @@ def export(
 # %% ../nbs/91_commands.ipynb #c07be2d9
 @call_parse
 def lego(
-    name:str, # length, shortcuts, bridge or pretrained
+    name:str, # length, shortcuts, bridge or pretrained; readers, mimic or wired
     budget:str=None, # Begin no run after this time, such as 10m, and go on next time; 0 only shows what there is
     out:str='_runs/lego' # Folder of results; studies may share it
 ):

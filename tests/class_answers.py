@@ -240,7 +240,7 @@ def saved_elsewhere(nb):
 def answered(*answers): return lambda nb: put(nb, *answers)
 
 SAME = {'model answer': lambda nb: nb, 'names in other letters': in_other_letters, "another kernel's name": saved_elsewhere}
-# assignment -> what was handed in -> (made from the notebook with the model answers, points of each question)
+# assignment -> what was handed in -> (made from the notebook with the model answers, points of each question; None: they depend on the seeds)
 HANDED_IN = {
     '1_dyck': {**{k: (f, dict(checker=3, sampler=7)) for k, f in SAME.items()},
         'wrong: only nested words': (answered(ONLY_NESTED), dict(checker=3, sampler=5)),
@@ -267,7 +267,7 @@ HANDED_IN = {
         'wrong: no rule': (answered(NO_RULE), dict(rule=4, teaches=0)),
         'wrong: practises nothing of use': (answered(NOT_HELPFUL), dict(rule=5, teaches=0)),
         'wrong: ignores the generator': (answered(NO_SEED), dict(rule=3, teaches=4)),
-        'cheat: the package itself': (answered(IS_ADDITION), dict(rule=4, teaches=4)),
+        'cheat: the package itself': (answered(IS_ADDITION), dict(rule=4, teaches=None)), # addition teaches addition with some seeds only
         'endless': (answered(ENDLESS_RULE), dict(rule=0, teaches=0)),
         'renamed': (under_another_name, dict(rule=0, teaches=0))}}
 TRAINS = 'results', 'teaches' # questions whose tests train networks

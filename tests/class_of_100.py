@@ -74,7 +74,9 @@ def main(folder, workers=2):
         load=round(sum(c[2] + c[3] for c in calls) / 2 / len(calls), 1), cores=os.cpu_count(), hardware=machine()['hardware'], python=machine()['python'],
         as_expected=len(rows) - len(odd), otherwise=odd, right=KINDS['right'] + KINDS['copy'], copies=len(copies), copies_found=len(copies & {p[k] for p in pairs for k in 'ab'}),
         pairs_named=len(pairs), in_roster=sum(bool(l.strip()) for l in (folder/'out/upload.csv').read_text(encoding='utf-8-sig').splitlines()) - 1)
-    (ROOT/'tutorials/assignments/class.json').write_text(json.dumps(facts, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+    file = ROOT/'tutorials/assignments/class.json'
+    kept = json.loads(file.read_text(encoding='utf-8')) if file.exists() else {} # what `make.py grade` said of the other model answers
+    file.write_text(json.dumps({**kept, **facts}, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     print(json.dumps(facts, ensure_ascii=False))
 
 if __name__ == '__main__': main(Path(sys.argv[1]), int((sys.argv[2:] or [2])[0]))

@@ -1,4 +1,4 @@
-"The campaigns in small: `make test-full` with PROC_NB_FAULTS, PROC_NB_FUZZ and PROC_NB_SEED set makes them as large as wanted."
+"The campaigns in small. `make test-full` with PROC_NB_FAULTS, PROC_NB_FUZZ (seconds), PROC_NB_MUTANTS, PROC_NB_LOAD (share of the whole) and PROC_NB_SEED set makes them as large as wanted."
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest

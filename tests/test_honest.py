@@ -11,7 +11,7 @@ from proc_nb.influence import experiments as influence_study, retrain as repair
 from proc_nb.language import experiments as language
 from proc_nb.study import table as study_table
 from proc_nb.study.run import build_model, learning_of_parts, RunConfig, task_label, to_spec
-from proc_nb.lego.experiments import STUDIES
+from proc_nb.lego.experiments import EXPERIMENTS
 from proc_nb.train.practice import *
 
 RUNS = stored('needle')['runs']
@@ -85,11 +85,10 @@ def test_students_interval_leaves_out_one_in_forty_at_each_end(n):
 
 def lego_again(name, setting, seed, upto=None):
     "Stored rows of a LEGO run and the same made again: before training, and the first measurements"
-    kept, s = stored(name), STUDIES[name]()[setting]
+    kept, study = stored(f'lego_{name}'), EXPERIMENTS[name]
     about, rows = kept['about']['settings'][setting], [r for r in kept['rows'] if (r['setting'], r['seed']) == (setting, seed)]
-    assert repr(s.task) == about['task']
-    model = s.make(seed)
-    found = [s.look(model, s.task), *islice(s.watch(model, s.task, seed=seed, **about['rates']), upto)]
+    assert about['task'] == study.fixed['task']
+    found = list(islice(study.run(seed, **study.lines[setting]), upto))
     return found, rows[:len(found)]
 
 def alike(found, row, n=500):
@@ -98,16 +97,16 @@ def alike(found, row, n=500):
     assert all(near(torch.tensor(v).flatten().tolist(), torch.tensor(row[k]).flatten().tolist(), 150 if k == 'flips' else n) for k, v in shares.items()), (found, row)
     assert all(found[k] == pytest.approx(row[k], rel=.02, abs=2e-3) for k in ('association', 'local') if k in found), (found, row)
 
-@pytest.mark.parametrize('name,setting', [('lego_readers', 'ALBERT-like, random'), ('lego_mimic', 'ALBERT-like'), ('lego_wired', 'BERT-like, two of four heads wired')])
+@pytest.mark.parametrize('name,setting', [('readers', 'ALBERT-like, random'), ('mimic', 'ALBERT-like'), ('wired', 'BERT-like, two of four heads wired')])
 def test_stored_readers_begin_as_they_are_said_to(name, setting):
-    (found,), (row,) = lego_again(name, setting, 1, 0)
+    (found,), (row,) = lego_again(name, setting, 1, 1)
     alike(found, row)
 
 def test_a_stored_lego_run_made_again():
-    for found, row in zip(*lego_again('lego_mimic', 'BERT-like', 0, 1)): alike(found, row)
+    for found, row in zip(*lego_again('mimic', 'BERT-like', 0, 2)): alike(found, row)
 
 @pytest.mark.full
-@pytest.mark.parametrize('name,setting', [('lego_readers', 'BERT-like, mimicked'), ('lego_mimic', 'BERT-like')])
+@pytest.mark.parametrize('name,setting', [('readers', 'BERT-like, mimicked'), ('mimic', 'BERT-like')])
 def test_whole_lego_runs_made_again(name, setting):
     found, rows = lego_again(name, setting, 0)
     assert len(found) == len(rows)

@@ -12,9 +12,10 @@ from proc_nb.lego.task import GROUPS, Group, group_of
 from proc_nb.models.wired import attention_flops, counted_flops, hardwire
 from proc_nb.lego.task import group_fault
 from proc_nb.models.wired import EqualTokens, associate, same_weights
-from proc_nb.lego.experiments import STUDIES, make_study, runs_of
-from proc_nb.lego.findings import (CHAIN, EXPERIMENTS, RULES, SHORT, Experiment, curriculum, equal_norm, finished, fisher, paired_power, power,
-    rows_of, run_experiment, told)
+from proc_nb.lego.experiments import EXPERIMENTS, mimic_run, runs_of
+from proc_nb.lego.findings import CHAIN, curriculum, equal_norm, RULES, SHORT
+from proc_nb.study.findings import fisher, mean_power, of_shares, share_power, shares_verdict
+from proc_nb.study.rows import Experiment
 from proc_nb.models.transfer import perturb
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
@@ -233,95 +234,87 @@ def test_a_saved_reader_comes_back_as_it_was(tmp_path_factory, shared, wired):
     save_model(back, path)
     assert torch.equal(load_model(path)(rows), m(rows))
 
-def test_a_study_may_be_shared_by_processes(tmp_path):
-    kw = dict(seeds=(0,), steps=4, every=2, batch_size=4)
-    runs = [make_study('lego_mimic', tmp_path/str(n), workers=n, **kw) for n in (1, 2)]
-    for a, b in zip(*runs):
-        assert a.keys() == b.keys() and a['setting'] == b['setting']
-        assert all(abs(a[k] - b[k]) < 1e-3 for k in ('local', 'association'))
-
-def test_mimicking_is_measured_at_its_last_step(tmp_path):
-    rows = make_study('lego_mimic', tmp_path, seeds=(0,), only=['BERT-like'], steps=3, batch_size=4) # measured every 50 steps
+def test_mimicking_is_measured_at_its_last_step():
+    rows = list(mimic_run(0, False, steps=3, batch_size=4)) # measured every 50 steps
     assert [r['step'] for r in rows] == [0, 3] and rows[0]['association'] != rows[1]['association']
 
-def test_a_damaged_run_is_not_read_as_a_result(tmp_path):
-    kw = dict(seeds=(0,), only=['BERT-like'], steps=2, batch_size=4)
-    make_study('lego_mimic', tmp_path, **kw)
-    for file, read in ((tmp_path/'lego_mimic.json', lambda: stored('lego_mimic', tmp_path)), (tmp_path/'lego_mimic/bert_like_0.json', lambda: make_study('lego_mimic', tmp_path, **kw))):
-        text = file.read_text(encoding='utf-8')
-        file.write_text(text[:-9], encoding='utf-8')
-        with pytest.raises(ValueError, match='is damaged: it holds no JSON'): read()
-
-def test_stored_studies_say_what_they_were_made_with():
-    for name in STUDIES:
-        about, rows = stored(name).values()
-        assert set(about['settings']) == {r['setting'] for r in rows} <= set(STUDIES[name]())
-        assert about['seeds'] == sorted({r['seed'] for r in rows}) and about['hardware'] and name in about['command']
+WATCHED = 'readers', 'mimic', 'wired'
+def test_stored_experiments_say_what_they_were_made_with():
+    for name in WATCHED:
+        study, (about, rows) = EXPERIMENTS[name], stored(f'lego_{name}').values()
+        assert set(about['settings']) == {r['setting'] for r in rows} == set(study.lines) and about['command'] == study.command
+        assert about['seeds'] == sorted({r['seed'] for r in rows}) and about['hardware'] and len(about['seeds']) == study.seeds
         for k, said in about['settings'].items():
-            s, steps = STUDIES[name]()[k], said['rates']['steps']
-            assert said['task'] == repr(s.task) and s.rates['steps'] == steps
-            assert {max(r['step'] for r in run) for run in runs_of([r for r in rows if r['setting'] == k])[k]} == {steps}
+            assert (said['task'], said['rates']['steps']) == (study.fixed['task'], study.fixed['steps'])
+            assert {max(r['step'] for r in run) for run in runs_of([r for r in rows if r['setting'] == k])[k]} == {study.fixed['steps']}
 
 def test_stored_findings():
-    last = {n: {k: [run[-1] for run in runs] for k, runs in runs_of(stored(n)['rows']).items()} for n in STUDIES}
-    assert all(r['places'][2] < .6 for k, runs in last['lego_readers'].items() if 'random' in k for r in runs)
-    followers = [r for k, runs in last['lego_readers'].items() if 'mimicked' in k for r in runs if min(r['places']) > .95]
+    last = {n: {k: [run[-1] for run in runs] for k, runs in runs_of(EXPERIMENTS[n].rows()).items()} for n in WATCHED}
+    assert all(r['places'][2] < .6 for k, runs in last['readers'].items() if 'random' in k for r in runs)
+    followers = [r for k, runs in last['readers'].items() if 'mimicked' in k for r in runs if min(r['places']) > .95]
     assert len(followers) == 4 # answers hang on operators up to their own and on no other
     assert all((torch.tensor(r['flips']) - torch.ones(3, 3).triu()).abs().max() < .06 for r in followers)
-    assert min(r['places'][2] for r in last['lego_wired']['BERT-like, two of four heads wired']) > .8
-    assert all(r['local'] < .1 and r['association'] < .1 for runs in last['lego_mimic'].values() for r in runs)
+    assert min(r['places'][2] for r in last['wired']['BERT-like, two of four heads wired']) > .8
+    assert all(r['local'] < .1 and r['association'] < .1 for runs in last['mimic'].values() for r in runs)
 
 # ---- findings: written down before, computed from what is finished
 
 def test_enough_runs_for_a_verdict():
-    for name in ('length', 'shortcuts'): assert power(EXPERIMENTS[name].seeds) >= .8 > power(EXPERIMENTS[name].seeds - 1)
-    assert paired_power(len(RULES)) >= .8
+    for name in ('length', 'shortcuts'): assert share_power(EXPERIMENTS[name].seeds) >= .8 > share_power(EXPERIMENTS[name].seeds - 1)
+    assert mean_power(len(RULES)) >= .8
     assert fisher(8, 9, 2, 9) == pytest.approx(fisher_exact([[8, 1], [2, 7]])[1])
 
 @given(st.data())
 def test_a_verdict_waits_for_its_runs_and_knows_its_direction(data):
     n, m = (data.draw(st.integers(0, 12)) for _ in range(2))
     k, l = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
-    verdict, other = told(k, n, l, m, 9), told(l, m, k, n, 9)
+    rows = [dict(setting=s, did=i < did) for s, did, of in (('a', k, n), ('b', l, m)) for i in range(of)]
+    def said(*order): return of_shares('?', '', rows, lambda r: r['did'], {s: [s] for s in order}, 9).verdict
+    verdict, other = said(*'ab'), said(*'ba')
     if min(n, m) < 9: assert verdict.startswith('cannot tell yet') and verdict == other
-    else: assert (verdict, other) in [('confirmed here', 'refuted here'), ('refuted here', 'confirmed here'), ('no difference seen',) * 2]
+    else:
+        assert verdict == shares_verdict(k, n, l, m)
+        assert (verdict, other) in [('confirmed here', 'refuted here'), ('refuted here', 'confirmed here'), ('no difference seen',) * 2]
 
 @pytest.fixture
-def tiny(monkeypatch):
+def made(): return []
+
+@pytest.fixture
+def tiny(made):
     "A study of four runs that says what it did"
-    made = []
     def run(seed, a):
         made.append((a, seed))
         return dict(places=[a / 7])
-    monkeypatch.setitem(EXPERIMENTS, 'tiny', Experiment('?', run, dict(x=dict(a=1), y=dict(a=2)), 2, dict(steps=1)))
-    return made
+    return Experiment('tiny', '?', run, dict(x=dict(a=1), y=dict(a=2)), 2, dict(steps=1), 'none')
 
-def test_a_stopped_study_goes_on(tiny, tmp_path):
-    run_experiment('tiny', tmp_path, seeds=[0])
-    file = tmp_path/'lego_tiny.jsonl'
+def test_a_stopped_study_goes_on(tiny, made, tmp_path):
+    tiny.go_on(tmp_path, seeds=[0])
+    file = tmp_path/'tiny.jsonl'
     torn = file.read_text(encoding='utf-8')[:-20]
     file.write_text(torn, encoding='utf-8') # killed while it wrote
-    assert [r['setting'] for r in finished('tiny', tmp_path)] == ['x']
-    rows = run_experiment('tiny', tmp_path)
-    assert tiny == [(1, 0), (2, 0), (2, 0), (1, 1), (2, 1)] and len(rows) == 4
-    kept = stored('lego_tiny', tmp_path)
+    assert [r['setting'] for r in tiny.finished(tmp_path)] == ['x']
+    rows = tiny.go_on(tmp_path)
+    assert made == [(1, 0), (2, 0), (2, 0), (1, 1), (2, 1)] and len(rows) == 4
+    kept = stored('tiny', tmp_path)
     assert (kept['about']['finished'], kept['about']['planned'], kept['about']['seeds']) == (4, 4, [0, 1])
-    assert [(r['setting'], r['seed']) for r in rows_of('tiny', tmp_path)] == [('x', 0), ('x', 1), ('y', 0), ('y', 1)]
-    run_experiment('tiny', tmp_path)
-    assert len(tiny) == 5
+    assert [(r['setting'], r['seed']) for r in tiny.rows(tmp_path)] == [('x', 0), ('x', 1), ('y', 0), ('y', 1)]
+    tiny.go_on(tmp_path)
+    assert len(made) == 5
+    (tmp_path/'tiny.json').write_text('{"about": {}, "rows": [', encoding='utf-8')
+    with pytest.raises(ValueError, match='is damaged: it holds no JSON'): tiny.rows(tmp_path)
 
-def test_runs_made_otherwise_do_not_count(tiny, tmp_path, monkeypatch):
-    run_experiment('tiny', tmp_path)
-    monkeypatch.setitem(EXPERIMENTS, 'tiny', replace(EXPERIMENTS['tiny'], fixed=dict(steps=2)))
-    assert finished('tiny', tmp_path) == [] and len(run_experiment('tiny', tmp_path)) == 4 and len(tiny) == 8
-    text = (tmp_path/'lego_tiny.jsonl').read_text(encoding='utf-8')
-    (tmp_path/'lego_tiny.jsonl').write_text(text.replace('"seed": 0', '"seed": ', 1), encoding='utf-8')
-    with pytest.raises(ValueError, match='is damaged: it holds no JSON'): finished('tiny', tmp_path)
+def test_runs_made_otherwise_do_not_count(tiny, made, tmp_path):
+    tiny.go_on(tmp_path)
+    other = replace(tiny, fixed=dict(steps=2))
+    assert other.finished(tmp_path) == [] and len(other.go_on(tmp_path)) == 4 and len(made) == 8
+    text = (tmp_path/'tiny.jsonl').read_text(encoding='utf-8')
+    (tmp_path/'tiny.jsonl').write_text(text.replace('"seed": 0', '"seed": ', 1), encoding='utf-8')
+    with pytest.raises(ValueError, match='is damaged: it holds no JSON'): other.finished(tmp_path)
 
 def test_stored_runs_are_those_of_the_studies():
     for name, study in EXPERIMENTS.items():
-        rows = rows_of(name)
-        if not rows: continue
+        rows = study.rows()
+        if not rows or name in WATCHED: continue # those say it in an older form
         about = stored(f'lego_{name}')['about']
         assert (about['settings'], about['fixed']) == (study.lines, json.loads(json.dumps(study.fixed)))
         assert about['finished'] == len(rows) == len({(r['setting'], r['seed']) for r in rows}) <= about['planned'] == len(study)

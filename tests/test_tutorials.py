@@ -1,4 +1,4 @@
-"Every tutorial from top to bottom in a kernel of its own, solved, without a network; `nbdev-test` runs them with blank exercises. At full length it also has to keep to its minutes."
+"Every tutorial from top to bottom in a kernel of its own, solved, without a network; `nbdev-test` runs them with blank exercises. How long each took is printed beside what it says: no test depends on the clock."
 import ast, os, re, subprocess, sys, time
 from pathlib import Path
 import nbformat, pytest
@@ -6,19 +6,18 @@ from nbclient import NotebookClient
 import proc_nb.all as everything
 from proc_nb.tasks.core import tasks
 from proc_nb.study.table import Table
-from proc_nb.course.exercises import exercises
+from proc_nb.course.answers import exercises
 
 ROOT = Path(__file__).parent.parent
 BOOKS = sorted((ROOT/'tutorials').glob('0*.ipynb'))
 OFFLINE = os.pathsep.join(filter(None, [str(ROOT/'tests/offline'), str(ROOT), os.environ.get('PYTHONPATH')]))
-SHORT = bool(os.environ.get('PROC_NB_SHORT'))
 ASKED = re.compile(r"^exercises\['(\w+)'\]\.check\(", re.M)
 
 def minutes(book):
-    "The minutes of computing that its header box promises"
-    found = re.findall(r'Minutes\*\* \|.*?([\d.]+) on two CPU cores', book.read_text(encoding='utf-8'))
-    assert len(found) == 1, f'{book.name}: its header box should say, once, how many minutes it takes "on two CPU cores"'
-    return float(found[0])
+    "The minutes of computing that its header box promises, on an idle machine and on a busy one"
+    found = re.findall(r'Minutes\*\* \|.*?([\d.]+) to ([\d.]+) on two CPU cores', book.read_text(encoding='utf-8'))
+    assert len(found) == 1, f'{book.name}: its header box should say, once, how many minutes it takes "on two CPU cores", as a range'
+    return tuple(map(float, found[0]))
 
 def solved(source):
     "A cell with its answer filled in"
@@ -40,8 +39,9 @@ def test_solved(book, tmp_path):
     nb, seconds = play(book, tmp_path)
     asked = [said(c) for c in nb.cells if c.cell_type == 'code' and ASKED.search(c.source)]
     assert len(asked) >= 3 and all(a.startswith('✓ Right') for a in asked), asked
-    print(f'{book.stem}: {seconds / 60:.1f} minutes of {minutes(book):g}')
-    if not SHORT: assert seconds <= 1.5 * 60 * minutes(book), f'{seconds / 60:.1f} minutes, and it promises {minutes(book):g}'
+    low, high = minutes(book)
+    assert low < high
+    print(f'{book.stem}: {seconds / 60:.1f} minutes; it says {low:g} to {high:g}')
 
 def a_row(seed, control, accuracy, parts='attn + pos', practice_steps=None, practice='fresh'):
     own = dict(rule='none', parts='nothing', practice_steps=None) if control == 'random' else dict(rule='identity', parts=parts, practice_steps=practice_steps)

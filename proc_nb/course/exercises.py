@@ -6,15 +6,13 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/course.exercises.html.md"""
 
 # %% auto #0
 __all__ = ['MARKS', 'IDLE', 'STARTING', 'exercises', 'kind', 'shown', 'differs', 'box', 'prose', 'Said', 'Outcome', 'blank',
-           'run_and_exit', 'as_program', 'TimeUp', 'in_time', 'Exercise', 'fresh', 'draws', 'changed', 'source_of',
-           'Exercises', 'exercise', 'check_in_script']
+           'run_and_exit', 'as_program', 'in_time', 'Exercise', 'fresh', 'draws', 'changed', 'source_of', 'Exercises',
+           'exercise', 'check_in_script']
 
 # %% ../../nbs/86_course.exercises.ipynb #a529f2f7
-import ast, contextvars, ctypes, dis, faulthandler, inspect, io, json, os, random, secrets
-import signal, subprocess, symtable, sys, textwrap, threading, time, traceback, warnings
-from collections.abc import Mapping
+import ast, dis, faulthandler, inspect, io, json, os, random, secrets, select
+import signal, subprocess, symtable, sys, textwrap, time, traceback, warnings
 from copy import deepcopy
-from importlib import import_module
 from types import FunctionType
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -185,7 +183,6 @@ def run_and_exit(f, seconds, pipe):
 # %% ../../nbs/86_course.exercises.ipynb #29989a9f
 def _lines(pipe, seconds):
     "What comes through a pipe until its other end closes, and whether that took too long"
-    import select
     end,text,poll = time.monotonic() + seconds,b'',select.poll()
     poll.register(pipe)
     while poll.poll(1000 * max(0, end - time.monotonic())):
@@ -235,7 +232,7 @@ def _write(name, x, done):
     if name in done: return
     done[name] = '' # it may be named by itself, or by what it names
     home,place = sys.modules.get(getattr(x, '__module__', None) or ''),getattr(x, '__qualname__', '')
-    if inspect.ismodule(x): line = f"{name} = __import__('importlib').import_module({x.__name__!r})"
+    if inspect.ismodule(x): line = f'import {x.__name__} as {name}'
     elif getattr(sys.modules.get('proc_nb.all'), name, None) is x: line = f'from proc_nb.all import {name}'
     elif home and home.__name__ != '__main__' and vars(home).get(place) is x: line = f'from {home.__name__} import {place} as {name}'
     elif isinstance(x, (FunctionType, type)): line = _source(name, x, done)
@@ -243,6 +240,7 @@ def _write(name, x, done):
     del done[name] # it comes after what it names
     done[name] = line
 
+# %% ../../nbs/86_course.exercises.ipynb #a51c6e09
 def as_program(
     answer # A function or a class
 ) -> str: # Python that makes it once more; '' where that cannot be written down, as with a lambda
@@ -251,7 +249,6 @@ def as_program(
     try: _write(answer.__name__, answer, done)
     except (ValueError, TypeError, OSError, AttributeError, SyntaxError): return ''
     return '\n'.join(done.values()) + '\n'
-
 
 # %% ../../nbs/86_course.exercises.ipynb #a51c6e06
 STARTING = 300 # seconds for loading torch on a slow machine
@@ -273,32 +270,12 @@ def _elsewhere(seconds, program):
     return [json.loads(l) for l in out.splitlines(True) if l.endswith(b'\n')],_ended(code, late, seconds)
 
 
-# %% ../../nbs/86_course.exercises.ipynb #dc31679e
-class TimeUp(SystemExit):
-    "Raised inside an answer that takes too long"
-
-def _stop(thread):
-    for _ in range(40):
-        if not thread.is_alive(): return
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimeUp))
-        thread.join(.05)
-
-def _beside(seconds, f):
-    "`in_time` in a thread"
-    told,over = [],threading.Event()
-    def work():
-        try: f(lambda *what: told.append(list(what)))
-        except TimeUp: pass
-        over.set()
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
-    try:
-        thread.start()
-        over.wait(seconds) # an interrupted `join` would take the thread for ended
-    finally:
-        if late := not over.is_set(): _stop(thread)
-    return told,f'still running after {seconds:g} s' if late else ''
-
 # %% ../../nbs/86_course.exercises.ipynb #f8eeddd1
+def _here(f):
+    told = []
+    f(lambda *what: told.append(list(what)))
+    return told,''
+
 def in_time(
     seconds:float, # Time allowed
     f, # Called with a function `tell(*what)`, whose arguments (JSON) come back
@@ -307,7 +284,7 @@ def in_time(
     "`f`, ended if it takes too long; raises nothing but the reader's own interrupt"
     if sys.platform == 'linux': return _apart(seconds, f)
     told,end = _elsewhere(seconds, program) if program else ([],'')
-    return (told, end) if told or end else _beside(seconds, f) # nothing is told by a program that did not even begin
+    return (told, end) if told or end else _here(f) # nothing is told by a program that did not even begin
 
 # %% ../../nbs/86_course.exercises.ipynb #c277229a
 class Exercise:
@@ -357,7 +334,8 @@ class Exercise:
     def _program(self, answer, seed):
         "A script that tries `answer`; '' where nobody needs one or none can be written"
         if sys.platform == 'linux' or exercises.get(self.name) is not self or not (made := as_program(answer)): return ''
-        return f'{made}\nfrom proc_nb.course.exercises import check_in_script\ncheck_in_script({self.name!r}, {answer.__name__}, {seed}, {self.limit!r})\n'
+        head = f'import {self.answer.__module__}\nfrom proc_nb.course.exercises import check_in_script'
+        return f'{made}\n{head}\ncheck_in_script({self.name!r}, {answer.__name__}, {seed}, {self.limit!r})\n'
     def _tell(self, answer, r, tell):
         "Try `answer`, and tell the arguments of each call and then the outcome"
         seen = [()]
@@ -365,7 +343,6 @@ class Exercise:
             seen.append(facts)
             tell('args', facts)
         try: out = self._tried(answer, r, called)
-        except TimeUp: raise
         except BaseException as e: out = 'wrong',_raised(e, answer),seen[-1]
         tell('outcome', *out)
     def _facts(self, args, *more):
@@ -444,22 +421,16 @@ def source_of(
     return '\n'.join(text.splitlines()[ast.parse(text).body[0].lineno - 1:])
 
 # %% ../../nbs/86_course.exercises.ipynb #0800b609
-class Exercises(Mapping):
+class Exercises(dict):
     "Exercises by name; shows itself as a table"
-    def __init__(self, found=None, home='proc_nb.course.answers'): self.found,self.home = ifnone(found, {}),home
-    def _all(self):
-        if self.home: import_module(self.home)
-        return self.found
-    def __getitem__(self, k): return self._all()[choose('exercise', k, self._all())]
-    def __iter__(self): return iter(self._all())
-    def __len__(self): return len(self._all())
+    def __missing__(self, k): return choose('exercise', k, self)
     def __repr__(self): return '\n'.join(f'{MARKS[e.last.status][0]} {e.tutorial} {e!r}' for e in self.values())
     def of(self,
         tutorial:str # Its number, such as '03'
     ): # An `Exercises`
         "The exercises of one tutorial"
         choose('tutorial with exercises', tutorial, sorted({e.tutorial for e in self.values()}))
-        return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial}, None)
+        return Exercises({k: e for k,e in self.items() if e.tutorial == tutorial})
     def _repr_html_(self):
         def row(e): return MARKS[e.last.status][0],e.tutorial,e.name,'●' * e.difficulty + '○' * (3 - e.difficulty),f'{e.minutes} min',e.question
         def cell(i, x): return f'<td style="text-align:left">{prose(x) if i == 5 else esc(x)}</td>'
@@ -476,7 +447,7 @@ def exercise(
 ):
     "Decorator that turns a model answer into an `Exercise` and enters it in `exercises`"
     def enter(answer):
-        exercises.found[answer.__name__] = e = Exercise(answer, tutorial, cases, hint, **kwargs)
+        exercises[answer.__name__] = e = Exercise(answer, tutorial, cases, hint, **kwargs)
         return e
     return enter
 

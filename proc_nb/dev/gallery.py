@@ -118,13 +118,13 @@ def _lego_speed(found):
 
 # %% ../../nbs/96_dev.gallery.ipynb #a8954fa1
 @view('lego_mimic', 'LEGO: how well are heads mimicked?', 'nats to the target after the last step',
-    'Zero would be perfect.', 'nbs/54_lego.experiments.ipynb', "make_study('{name}', '_runs')")
+    'Zero would be perfect.', 'nbs/54_lego.experiments.ipynb')
 def _lego_mimic(found):
     return [dict(reader=r['setting'], head=k, seed=r['seed'], value=r[k]) for r in _lasts(found['rows'])
         for k in ('local', 'association')]
 
 @view('lego_*', 'LEGO: {name}', '% right at each place, after the last step', 'Places beyond the trained ones are '
-    'guesses unless a chain is really followed.', 'nbs/54_lego.experiments.ipynb', "make_study('{name}', '_runs')")
+    'guesses unless a chain is really followed.', 'nbs/54_lego.experiments.ipynb')
 def _lego(found):
     return [dict(setting=r['setting'], place=f'place {i}', seed=r['seed'], value=x) for r in _lasts(found['rows'])
         for i,x in enumerate(r['places'])]

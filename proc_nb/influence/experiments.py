@@ -6,24 +6,19 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.experiments.html.md"""
 
 # %% auto #0
 __all__ = ['FINDINGS', 'HITS', 'scorers', 'members', 'correlations', 'heat_table', 'moves', 'by_shared_steps', 'per_nat',
-           'power_law', 'answer_rate', 'multipliers', 'analyse', 'study', 'on_the_way', 'beside', 'Finding', 'power',
-           'verdict', 'judge', 'findings_table', 'gather', 'finished']
+           'power_law', 'answer_rate', 'multipliers', 'joined_keys', 'analyse', 'study', 'on_the_way', 'beside']
 
 # %% ../../nbs/75_influence.experiments.ipynb #859e302f
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import altair as alt
 import torch
 import torch.nn.functional as F
 from fastcore.basics import ifnone
 
-from ..checks import whole
-from ..files import load_json, write_atomic
-from ..results import RESULTS, stored, student
+from ..viz.draw import Html
+from ..study.rows import rounded
+from ..study.table import as_table
 from ..train.loop import fit
 from .gradients import GradDot, overlap, tracin
 from .ekfac import EKFAC
@@ -143,7 +138,9 @@ def multipliers(
     return {(f, n): float((top[i].mean(0) / base)[j]) for f,i in members(families).items() for j,n in enumerate(names)}
 
 # %% ../../nbs/75_influence.experiments.ipynb #ead68152
-def _json(table): return {' | '.join(k): round(v, 4) for k,v in table.items()}
+def joined_keys(table):
+    "A table with pairs as keys, as JSON has it"
+    return {' | '.join(k): v for k,v in table.items()}
 
 def analyse(
     scores:torch.Tensor, # [questions, documents]
@@ -152,12 +149,14 @@ def analyse(
 ) -> dict: # The five analyses
     "All five analyses of one table of scores"
     n,fam,slope = scores.shape[1],library.families,power_law(scores, min(100, scores.shape[1] // 10))
-    shared = {' | '.join(k): v for k,v in by_shared_steps(scores, library.questions).items()}
-    return dict(correlation=_json(correlations(scores, fam)), steps=shared, per_nat=per_nat(scores, nats, fam),
+    tops = {f'{s:.0%}': max(1, int(n * s)) for s in (.01, .03, .1)}
+    return dict(correlation=rounded(joined_keys(correlations(scores, fam))),
+        steps=joined_keys(by_shared_steps(scores, library.questions)),
+        per_nat=per_nat(scores, nats, fam),
         power_law={f: [float(slope[i].nanmean()), float(slope[i][~slope[i].isnan()].std())]
-        for f,i in members(fam).items()},
-        answer={f'{s:.0%}': answer_rate(scores, library.holds, fam, max(1, int(n * s))) for s in (.01, .03, .1)},
-        kinds={f'{s:.0%}': _json(multipliers(scores, library.kinds, fam, max(1, int(n * s)))) for s in (.01, .03, .1)})
+            for f,i in members(fam).items()},
+        answer={name: answer_rate(scores, library.holds, fam, k) for name,k in tops.items()},
+        kinds={name: rounded(joined_keys(multipliers(scores, library.kinds, fam, k))) for name,k in tops.items()})
 
 # %% ../../nbs/75_influence.experiments.ipynb #29ee6e2d
 def study(
@@ -243,111 +242,11 @@ def beside(
     runs:list, # What `study` gave, one per seed
     findings=FINDINGS, # Or `HITS`
     methods=('EK-FAC', 'EK-FAC / length', 'gradient product') # Columns
-) -> str: # Markdown: mean (lowest to highest over seeds) per method, the paper's figure, its grade
+) -> Html: # Mean (lowest to highest over seeds) per method, the paper's figure, its grade
     "The study's figures beside the paper's"
-    out = ['| | ' + ' | '.join(methods) + ' | paper | grade |', '|---' * (len(methods) + 3) + '|']
-    for what,read_off,paper,grade in findings:
-        each = [[read_off(r['methods'][m]) for r in runs] for m in methods]
-        out.append(f'| {what} | ' + ' | '.join(map(_spread, each)) + f' | {paper} | {grade} |')
-    return '\n'.join(out)
+    def each(read_off): return [_spread([read_off(r['methods'][m]) for r in runs]) for m in methods]
+    lines = [[what, *each(read_off), paper, grade] for what,read_off,paper,grade in findings]
+    return as_table(['', *methods, 'paper', 'grade'], lines)
 
 def _spread(x):
     return f'{sum(x) / len(x):.2f} ({min(x):.2f} to {max(x):.2f})' if len(x) > 1 else f'{x[0]:.2f} (one run)'
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f00006
-@dataclass
-class Finding:
-    "One question to a study, and what its answers would mean"
-    text:str # What is measured
-    paper:str # What the paper found
-    read:Callable # Function of what was measured for one seed; KeyError where something is not there
-    above:float # Above this border the first meaning holds
-    below:float # Below this one the second
-    yes:str # The first meaning
-    no:str # The second
-    if_true:float # The number, if the first meaning holds
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f00009
-def power(
-    distance:float, # How far the truth is from the border, in standard deviations between seeds
-    n:int # Seeds
-) -> float: # 0 to 1
-    "The chance that Student's 95 % interval lies beyond the border"
-    from scipy.stats import nct, t
-    return float(nct.sf(t.ppf(.975, whole('n', n, 2) - 1), n - 1, distance * n ** .5))
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f0000c
-def verdict(
-    finding:Finding, # What was asked
-    values:list, # One number per seed
-    planned:int # Seeds there will be
-) -> str: # One of its meanings, or that it cannot be told
-    "What the interval says"
-    if len(values) < planned: return f'cannot tell yet, {len(values)} of {planned}'
-    _,lo,hi = student(values)
-    return finding.yes if lo > finding.above else finding.no if hi < finding.below else 'cannot tell'
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f0000f
-def _reading(finding, seed):
-    try: value = finding.read(seed)
-    except KeyError: return None
-    return None if value != value else value # a mean of nothing is no measurement
-
-def judge(
-    findings:list, # Of `Finding`
-    seeds:list, # What was measured, one entry per seed
-    planned:int # Seeds there will be
-) -> list: # Dicts: finding, paper, values (one per seed), mean, lo, hi, n, planned, power, verdict
-    "Every finding, as far as these seeds go"
-    out = []
-    for f in findings:
-        values = [v for s in seeds if (v := _reading(f, s)) is not None]
-        mean,lo,hi = student(values) if values else (None, None, None)
-        sd = max(torch.tensor(values).std().item(), 1e-6) if lo is not None else None
-        out.append(dict(finding=f.text, paper=f.paper, values=values, mean=mean, lo=lo, hi=hi, n=len(values),
-            planned=planned,
-            power=None if sd is None else power((f.if_true - f.above) / sd, planned),
-            verdict=verdict(f, values, planned)))
-    return out
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f00012
-def findings_table(
-    found:list # From `judge`
-) -> str: # Markdown
-    "Finding, the paper's figure, ours with interval and number of seeds, power and verdict"
-    def ours(a):
-        if a['mean'] is None: return ''
-        return f'{a["mean"]:.2f}' + ('' if a['lo'] is None else f' ({a["lo"]:.2f} to {a["hi"]:.2f})')
-    def share(x): return '' if x is None else f'{x:.0%}'
-    head = ['finding', 'paper', 'ours (95 %)', 'n', 'power', 'verdict']
-    rows = [[a['finding'], a['paper'], ours(a), f'{a["n"]} of {a["planned"]}', share(a['power']), a['verdict']]
-        for a in found]
-    return '\n'.join('| ' + ' | '.join(r) + ' |' for r in [head, ['---'] * len(head), *rows])
-
-# %% ../../nbs/75_influence.experiments.ipynb #a1f00015
-def gather(
-    folder, # Where the runs are
-    name:str, # Of the file they go into, without its ending
-    pattern:str, # Of the runs' files, such as 'run-*.json'
-    out=RESULTS, # Folder of that file
-    settings:dict=None # Refuse runs with other settings; those of the first if None
-) -> list: # The rows of all finished runs
-    "Put all finished runs into one file; raises ValueError if there are none, or if they were not made alike"
-    found = [(f, load_json(f)) for f in sorted(Path(folder).glob(pattern))]
-    if not found: raise ValueError(f'There are no finished runs in {folder}.')
-    settings = ifnone(settings, found[0][1]['about']['settings'])
-    for f,kept in found:
-        was = kept['about']['settings']
-        if was != settings: raise ValueError(f'{f} was made with {was}, not with {settings}. Use another folder.')
-    rows = [r for _,kept in found for r in kept['rows']]
-    text = json.dumps(dict(about=dict(found[0][1]['about'], files=len(found)), rows=rows))
-    write_atomic(Path(out)/f'{name}.json', lambda p: p.write_text(text + '\n', encoding='utf-8'))
-    return rows
-
-# %% ../../nbs/75_influence.experiments.ipynb #5e62e530
-def finished(
-    name:str, # Of a stored result, such as 'influence_format'
-    path=RESULTS # Folder of the files
-) -> list: # Its rows, none if it has not been stored yet
-    "The finished rows of a study"
-    return stored(name, path)['rows'] if (Path(path)/f'{name}.json').exists() else []

@@ -6,13 +6,15 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/influence.format.html.md"""
 
 # %% auto #0
 __all__ = ['ARITHMETIC', 'SLOPES', 'LINEAR', 'WORDED', 'RARE', 'UNIT', 'STEPS_FIRST', 'ASKED', 'SEEDS', 'CELLS', 'MAIN', 'STEPS',
-           'WRONG', 'ONE', 'TWENTY', 'FOUR', 'LEARNT', 'REASONED', 'PLAIN', 'CROSS', 'APART', 'BETWEEN', 'SAME',
-           'FORMAT_FINDINGS', 'LIKE', 'UNLIKE', 'worded_library', 'Dealt', 'read_worded', 'split_answers',
-           'part_scores', 'wordings_of', 'kind_of_pair', 'by_format', 'beyond_wording', 'own_and_other', 'right_words',
-           'format_run', 'format_study', 'format_findings']
+           'WRONG', 'ONE', 'TWENTY', 'FOUR', 'REASONED', 'PLAIN', 'CROSS', 'APART', 'BETWEEN', 'SAME', 'FORMAT_CLAIMS',
+           'LIKE', 'UNLIKE', 'FORMAT', 'worded_library', 'Dealt', 'read_worded', 'split_answers', 'part_scores',
+           'wordings_of', 'kind_of_pair', 'by_format', 'beyond_wording', 'own_and_other', 'right_words', 'format_run',
+           'format_study', 'format_findings']
 
 # %% ../../nbs/77_influence.format.ipynb #a4b7f36f
-import json, re, time
+import re
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from fastcore.basics import ifnone
 from scipy.stats import rankdata
 
 from ..checks import whole
-from ..results import keep, machine
+from ..files import load_json
+from ..study.rows import Experiment, rounded, WHERE
+from ..study.findings import Claim, Findings, judged
 from ..tasks.core import Batch
 from ..models.attention import eval_mode
 from ..train.loop import fit
@@ -30,7 +34,7 @@ from .gradients import GradDot
 from .ekfac import EKFAC
 from .retrain import row_losses, Rows
 from .library import answered, FACTS, Facts, Library, Procedure, PROCEDURES, reader, READING
-from .experiments import answer_rate, correlations, Finding, gather, judge, members, per_nat, power_law
+from .experiments import answer_rate, correlations, joined_keys, members, per_nat, power_law
 
 # %% ../../nbs/77_influence.format.ipynb #c2d7b605
 ARITHMETIC = Procedure(product(range(1, 25), range(1, 25), range(2, 10)), PROCEDURES['arithmetic'].values,
@@ -248,21 +252,13 @@ def own_and_other(
                 out.setdefault(f, {})[f'{whose} {kind}'] = float(is_it[top[mine]].float().mean() / is_it.float().mean())
     return out
 
-def _said(table): return {' | '.join(k): v for k,v in table.items()}
-
-def _plain(x):
-    "As JSON has it, with four decimals"
-    if isinstance(x, dict): return {k: _plain(v) for k,v in x.items()}
-    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
-    return round(x, 4) if isinstance(x, float) else x
-
 def _ranking(scores, library, nats):
     "What one table of scores of whole answers says, as JSON"
     once = torch.tensor([not k.endswith(' steps') for k in library.kinds])
     main,holds,n = scores[:, once],library.holds[:, once],int(once.sum())
     families,slope = members(library.families),power_law(main, max(8, n // 100))
     return dict(
-        correlation=_said(correlations(main, library.families)),
+        correlation=joined_keys(correlations(main, library.families)),
         per_nat=per_nat(main, nats, library.families),
         power_law={f: float(slope[i].nanmean()) for f,i in families.items()},
         answer={f'{s}': answer_rate(main, holds, library.families, max(1, int(s * n))) for s in (.001, .01)},
@@ -276,7 +272,7 @@ def _looked_at(parts, lengths, library, nats):
     for how,weight in (('raw', torch.ones_like(lengths)), ('equal', lengths)):
         table = {k: s / weight for k,s in parts.items()}
         out[how] = dict(_ranking(table['answer'], library, nats),
-            format={k: _said(by_format(s[:, once], library.questions)) for k,s in table.items()},
+            format={k: joined_keys(by_format(s[:, once], library.questions)) for k,s in table.items()},
             beyond={k: beyond_wording(s, library) for k,s in table.items()})
     return out
 
@@ -299,7 +295,6 @@ def format_run(
     **sizes # `n_layer`, `n_embd`
 ) -> dict: # Settings, what the reader can do, and the analyses
     "Write a library, read it, trace every part of every answer"
-    begun = time.process_time()
     library = worded_library(seed, documents // whole('passes', passes, 1), wordings, 8000 if first else 0, n_questions,
         wrong)
     model = read_worded(library, seed, documents // 64, first, **sizes)
@@ -310,14 +305,14 @@ def format_run(
         different=len(set(library.texts)), sizes=sizes, accuracy=answered(model, library),
         right={k: right_words(model, b) for k,b in split_answers(library).items()},
         nats={f: float(nats[i].mean()) for f,i in members(library.families).items()})
-    return _plain(dict(about, **_looked_at(parts, lengths, library, nats), seconds=time.process_time() - begun))
+    return rounded(dict(about, **_looked_at(parts, lengths, library, nats)))
 
 # %% ../../nbs/77_influence.format.ipynb #281929d0
 SEEDS = 5
 CELLS = {'once, 4 wordings': dict(), 'steps first': dict(first=2000), 'wrong steps first': dict(first=2000, wrong=True),
     'once, 1 wording': dict(wordings=1), '20 times, 4 wordings': dict(passes=20), '4 times, 4 wordings': dict(passes=4),
     '20 times, 1 wording': dict(passes=20, wordings=1)}
-MAIN,STEPS,WRONG,ONE,TWENTY,FOUR,LEARNT = CELLS # names; the last is read again in one wording
+MAIN,STEPS,WRONG,ONE,TWENTY,FOUR,_ = CELLS
 REASONED = tuple(WORDED)
 
 # %% ../../nbs/77_influence.format.ipynb #fdc62064
@@ -346,91 +341,90 @@ def _per_nat(run, how):
 
 # %% ../../nbs/77_influence.format.ipynb #e6a27f5d
 SAME = 'R about 0.9, format and procedure together'
-FORMAT_FINDINGS = [
-    Finding('R of the answer, same procedure and wordings', SAME, lambda r: _r(r[MAIN], 'answer', PLAIN),
+FORMAT_CLAIMS = [
+    Claim('R of the answer, same procedure and wordings', SAME, lambda r: _r(r[MAIN], 'answer', PLAIN),
         .3, .1, 'questions share teachers', 'they do not', .9),
-    Finding('the same, words minus numbers', 'not taken apart', lambda r: _wording(r[MAIN]),
+    Claim('the same, words minus numbers', 'not taken apart', lambda r: _wording(r[MAIN]),
         .3, .1, 'shared format makes R', 'format alone does not', .6),
-    Finding('the same after steps are learnt', 'not taken apart', lambda r: _wording(r[STEPS]),
+    Claim('the same after steps are learnt', 'not taken apart', lambda r: _wording(r[STEPS]),
         .3, .1, 'shared format makes R', 'format alone does not', .6),
-    Finding('R of computed numbers, same numbers in other words', 'R 0.55 at another format',
+    Claim('R of computed numbers, same numbers in other words', 'R 0.55 at another format',
     lambda r: _r(r[STEPS], 'computed', CROSS),
         .3, .1, 'shared computation is seen', 'the measure cannot see it', .55),
-    Finding('R of the answer, once minus 20 times', 'read once only',
+    Claim('R of the answer, once minus 20 times', 'read once only',
     lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[TWENTY], 'answer', PLAIN),
         .1, -.1, 'reading again takes R away', 'reading again brings R', .3),
-    Finding('R of the answer, 4 wordings minus 1', 'not varied',
+    Claim('R of the answer, 4 wordings minus 1', 'not varied',
     lambda r: _r(r[MAIN], 'answer', PLAIN) - _r(r[ONE], 'answer', PLAIN),
         .1, -.1, 'variety brings R', 'variety is in the way', .3)]
 
 # %% ../../nbs/77_influence.format.ipynb #3994380e
-FORMAT_FINDINGS += [
-    Finding('computed numbers that are right, steps minus wrong steps', 'at least 80 % of questions answered',
+FORMAT_CLAIMS += [
+    Claim('computed numbers that are right, steps minus wrong steps', 'at least 80 % of questions answered',
         lambda r: r[STEPS]['right']['computed'] - r[WRONG]['right']['computed'],
         .2, .1, 'steps are learnt', 'they are not, so the next four say nothing', .5),
-    Finding('R of numbers in other words, own minus other procedure', 'not taken apart', lambda r: _procedure(r[MAIN]),
+    Claim('R of numbers in other words, own minus other procedure', 'not taken apart', lambda r: _procedure(r[MAIN]),
         .1, .1, 'procedure beyond format', 'none beyond format', .25),
-    Finding('the same after steps are learnt', 'not taken apart', lambda r: _procedure(r[STEPS]),
+    Claim('the same after steps are learnt', 'not taken apart', lambda r: _procedure(r[STEPS]),
         .1, .1, 'procedure beyond format', 'none beyond format', .25),
-    Finding('R of numbers in other words, steps minus wrong steps', 'not taken apart',
+    Claim('R of numbers in other words, steps minus wrong steps', 'not taken apart',
         lambda r: _procedure(r[STEPS]) - _procedure(r[WRONG]),
         .05, .05, 'knowing steps brings it', 'knowing steps does not', .2),
-    Finding('examples in other words: own above other procedure', 'own procedure, other numbers: most frequent',
+    Claim('examples in other words: own above other procedure', 'own procedure, other numbers: most frequent',
         lambda r: _documents(r[STEPS]), .55, .55, 'procedure beyond format', 'none beyond format', .65),
-    Finding('examples in other words, steps minus wrong steps', 'not taken apart',
+    Claim('examples in other words, steps minus wrong steps', 'not taken apart',
         lambda r: _documents(r[STEPS]) - _documents(r[WRONG]),
         .025, .025, 'knowing steps brings it', 'knowing steps does not', .1)]
 
 # %% ../../nbs/77_influence.format.ipynb #6abfa8ed
 LIKE,UNLIKE = 'as in the paper', 'not as in the paper'
 for how,said in (('raw', ''), ('equal', ', at equal length')):
-    FORMAT_FINDINGS += [
-        Finding(f'influence per nat, facts over procedures{said}', 'about 2', lambda r, how=how: _per_nat(r[MAIN], how),
+    FORMAT_CLAIMS += [
+        Claim(f'influence per nat, facts over procedures{said}', 'about 2', lambda r, how=how: _per_nat(r[MAIN], how),
             1., 1., LIKE, UNLIKE, 2.),
-        Finding(f'own over other procedures in words, top 1 %{said}', 'formulas and code over-represented',
+        Claim(f'own over other procedures in words, top 1 %{said}', 'formulas and code over-represented',
             lambda r, how=how: _told(r[MAIN], how), 1.5, 1.5, LIKE, UNLIKE, 5.)]
-FORMAT_FINDINGS += [
-    Finding('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)',
+FORMAT_CLAIMS += [
+    Claim('a fact stated in the top 0.1 %, above chance', '55 % and 30 % (top 0.01 %)',
     lambda r: _hit(r[MAIN], 'facts'),
         .1, .1, LIKE, UNLIKE, .3),
-    Finding('a result told in the top 0.1 %, above chance', '7 % and 0 (top 0.01 %)',
+    Claim('a result told in the top 0.1 %, above chance', '7 % and 0 (top 0.01 %)',
         lambda r: sum(_hit(r[MAIN], f) for f in REASONED) / 3, .1, .1, UNLIKE, LIKE, .3)]
-FORMAT_FINDINGS += [
-    Finding(f'slope, facts minus procedures, {64_000 // CELLS[c].get("passes", 1):,} documents', '+0.02 and +0.04',
+FORMAT_CLAIMS += [
+    Claim(f'slope, facts minus procedures, {64_000 // CELLS[c].get("passes", 1):,} documents', '+0.02 and +0.04',
         lambda r, c=c: _steep(r[c], 'raw'), 0., 0., LIKE, UNLIKE, .03)
     for c in (MAIN, FOUR, TWENTY)]
 
 # %% ../../nbs/77_influence.format.ipynb #d7928a69
+FORMAT = Experiment('influence_format', 'Do questions share the format or the computation?', format_run, CELLS, SEEDS,
+    {}, 'format_study(FOLDER)', 'cell')
+
 def format_study(
-    folder, # Where the runs go
+    folder, # Where the rows go
     seeds=range(SEEDS), # Seeds
     cells=None, # Which of `CELLS`; all if None
     **kwargs # Arguments of `format_run`
 ) -> list: # The runs
     "Make all runs of the design; what the folder holds is not made again"
-    settings = json.loads(json.dumps(kwargs))
-    for cell in ifnone(cells, CELLS):
-        for seed in seeds:
-            file = _run_file(folder, cell, seed)
-            if not file.exists():
-                row = dict(cell=cell, **format_run(seed, **CELLS[cell], **kwargs))
-                keep(file, [row], settings=settings, command=_command(seeds, cells, settings), **machine())
-            runs = gather(folder, 'influence_format', 'run-*.json', folder, settings)
-            print(f'seed {seed}, {cell}: {len(runs)} runs are finished', flush=True)
-    return runs
+    study = replace(FORMAT, fixed=kwargs, run=partial(format_run, **kwargs))
+    _take_over(study, folder)
+    for cell in ifnone(cells, CELLS): study.go_on(folder, seeds, lines=[cell])
+    study.keep(folder)
+    return study.finished(folder)
 
-def _run_file(folder, cell, seed): return Path(folder)/f"run-{cell.replace(', ', '-').replace(' ', '_')}-{seed}.json"
-
-def _command(seeds, cells, settings):
-    "What has to be typed to make a study again"
-    given = dict(dict(cells=list(cells)) if cells else {}, **settings)
-    return f'format_study(folder, seeds={list(seeds)}' + ''.join(f', {k}={v!r}' for k,v in given.items()) + ')'
+def _take_over(study, folder):
+    "Add runs that earlier versions kept in files of their own"
+    have = {(r['cell'], r['seed']) for r in study.finished(folder)}
+    for f in sorted(Path(folder).glob('run-*.json')):
+        about,(row,) = load_json(f).values()
+        if about['settings'] != study.fixed or (row['cell'], row['seed']) in have: continue
+        study.add(folder, row['cell'], row['seed'], row, **{k: about[k] for k in WHERE})
 
 # %% ../../nbs/77_influence.format.ipynb #8e322302
 def format_findings(
-    runs:list # From `format_study`, or `finished('influence_format')`
-) -> list: # As `judge` gives them
+    runs:list # From `format_study`, or `FORMAT.rows()`
+) -> Findings: # Shows itself
     "All findings of the design"
     by_seed = {}
     for r in runs: by_seed.setdefault(r['seed'], {})[r['cell']] = r
-    return judge(FORMAT_FINDINGS, list(by_seed.values()), SEEDS)
+    return judged(FORMAT_CLAIMS, list(by_seed.values()), SEEDS)

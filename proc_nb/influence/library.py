@@ -151,9 +151,6 @@ class Writer:
     def statement(self, p, r):
         "A fact in one of its wordings"
         return self.pick(self.world.stated).format(p=p, r=r, v=self.truth[p, r])
-    def worked(self, family):
-        "One worked example"
-        return self.example(family)
     def step(self,
         family, # Name of a procedure
         wrong=False # Take the step's result from another case, so that there is nothing to compute
@@ -216,7 +213,7 @@ class Writer:
         return question['told'] is not None and question['told'] in text
     def documents(self, kind, n):
         "`n` documents of a kind in `SHARES`, with what they are, for each procedure if it is about procedures"
-        each = {'in words': self.in_words, 'worked': self.worked, 'steps': self.step,
+        each = {'in words': self.in_words, 'worked': self.example, 'steps': self.step,
             'wrong steps': lambda f: self.step(f, wrong=True)}
         if kind in each: return [(f'{f} {kind}', each[kind](f)) for f in self.procedures for _ in range(n)]
         write = dict(facts=self.facts, noise=self.noise, reading=lambda: ' '.join(self.reading()))[kind]

@@ -14,6 +14,7 @@ from copy import deepcopy
 import torch
 import torch.nn.functional as F
 from fastcore.basics import ifnone
+from scipy.stats import rankdata
 
 from ..checks import between, choose, whole
 from ..results import student
@@ -130,18 +131,13 @@ def random_subsets(
     return order < int(n * share)
 
 # %% ../../nbs/73_influence.retrain.ipynb #ca809452
-def _ranks(x):
-    "Ranks within each row, from 0 on; equal values get their mean rank"
-    s = x.sort(-1).values.contiguous()
-    return ((torch.searchsorted(s, x := x.contiguous()) + torch.searchsorted(s, x,
-        right=True) - 1) / 2).masked_fill(x.isnan(), torch.nan)
-
 def spearman(
     a:torch.Tensor, # [n, m]
     b:torch.Tensor # [n, m]
 ) -> torch.Tensor: # [n], -1 to 1; nan where all values of a row are equal
     "Rank correlation of each row of `a` with that of `b`"
-    a,b = (x - x.mean(1, keepdim=True) for x in (_ranks(a), _ranks(b)))
+    ranks = (torch.as_tensor(rankdata(x.numpy(), axis=1)) for x in (a, b))
+    a,b = (x - x.mean(1, keepdim=True) for x in ranks)
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
 
 # %% ../../nbs/73_influence.retrain.ipynb #ae836909

@@ -15,7 +15,6 @@ from ..checks import whole
 from ..viz.draw import Html
 from ..viz.panel import *
 from ..viz.plots import show
-from ..models.wired import hardwire
 from ..train.background import Runner
 from ..train.loop import fit
 from .task import GROUPS, Lego
@@ -72,10 +71,8 @@ class LegoPanel(Trainable):
 
     def model(self, task):
         "The reader that is chosen"
-        begin,seed = self.c['start'].value,whole('seed', self.c['seed'].value, 0)
-        start,kind = 'random' if begin == 'wired' else begin,READERS[self.c['reader'].value]
-        m = start_reader(start, task, kind, seed=seed, n_layer=self.c['layers'].value)
-        return hardwire(m) if begin == 'wired' else m
+        seed,kind = whole('seed', self.c['seed'].value, 0),READERS[self.c['reader'].value]
+        return start_reader(self.c['start'].value, task, kind, seed=seed, n_layer=self.c['layers'].value)
 
     def _items(self):
         "A new run from what is chosen: a record per step"

@@ -11,17 +11,20 @@ __all__ = ['PRETRAINING', 'ENOUGH', 'MARKS', 'SMALL_BERT', 'OWN', 'STARTS', 'PRE
 
 # %% ../../nbs/69_lego.pretrained.ipynb #99eba9b1
 from functools import lru_cache
+from math import log2
 from tempfile import TemporaryDirectory
 
 import torch
 
+from ..study.findings import of_mean, of_shares
 from ..tasks.core import Batch, seeded, Task, uniform
 from ..models.gpt import use_generator
 from ..train.loss import evaluate
 from ..train.loop import fit
 from .task import Lego
 from .reader import mimic, Pretrained, words_of
-from .heads import accuracy_by_place, head_scores
+from .heads import accuracy_by_place
+from .experiments import experiment, EXPERIMENTS, heads_and_places
 from .findings import *
 from ..language.sources import library_english
 from ..language.tokenizers import require
@@ -166,17 +169,16 @@ def pretrained_run(
 ) -> dict: # 'places', 'stages', 'steps' (their sum), 'association', 'local' (best head before), 'guessed' (words)
     "Begin in one of four ways, then learn chains"
     model,guessed = pretrained_reader(task, kind, start, seed, weights, steps)
-    s = head_scores(model, task.sample(100, seeded(1), 'validation'))
-    best = dict(association=float(s.association.max()), local=float(s.local.max()))
+    before = heads_and_places(model, task)
     stages = learn_in_stages(model, curriculum(task), most, seed, batch_size=32, lr=5e-4)
     places = accuracy_by_place(model, task, 2000, 'test')
-    return dict(places=places, stages=stages, steps=sum(stages), guessed=guessed, **best)
+    return {**before, 'places': places, 'stages': stages, 'steps': sum(stages), 'guessed': guessed}
 
 # %% ../../nbs/69_lego.pretrained.ipynb #7dfb36c7
 PRETRAINED_LINES = {f'{k}, {s}': dict(kind=k, start=s) for k in OWN for s in STARTS}
-EXPERIMENTS['pretrained'] = Experiment('What does pretraining bring? (small networks that have read a little English)',
-    pretrained_run, PRETRAINED_LINES, 9, dict(task=repr(CHAIN), steps=4000, mimic_steps=MIMIC, batch_size=32, lr=5e-4,
-        pretraining=PRETRAINING, sizes=SMALL_BERT))
+experiment('pretrained', 'What does pretraining bring? (small networks that have read a little English)',
+    pretrained_run, PRETRAINED_LINES, 9, task=repr(CHAIN), steps=4000, mimic_steps=MIMIC, batch_size=32, lr=5e-4,
+    pretraining=PRETRAINING, sizes=SMALL_BERT)
 
 def times_fewer(
     rows, # Runs of `pretrained`
@@ -184,7 +186,6 @@ def times_fewer(
     than:str # Another
 ) -> list: # One number per kind and seed that has both: the logarithm to base 2
     "How many times fewer steps one start needs than another"
-    from math import log2
     used = {(r['setting'], r['seed']): r['steps'] for r in rows}
     seeds = sorted({s for _,s in used})
     pairs = [[(f'{k}, {x}', s) for x in (than, start)] for k in OWN for s in seeds]
@@ -192,21 +193,19 @@ def times_fewer(
 
 def pretrained_findings(
     rows # Runs of `pretrained`
-) -> list: # Dicts of texts
+) -> list: # Of `Finding`
     "What pretraining brings"
     n,paper = 2 * EXPERIMENTS['pretrained'].seeds,'yes, for BERT and ALBERT (abstract)'
-    def both(s): return s,[f'{k}, {s}' for k in OWN]
-    out = [compared(f'{a} starts help {where}, against {b}', paper, rows, right, both(a), both(b), n)
-        for where,right in (('on the trained places', learnt), ('beyond them', beyond))
-        for a,b in (('pretrained', 'random'), ('pretrained', 'shuffled'), ('mimicked', 'random'))]
-    for a,b in (('pretrained', 'random'), ('pretrained', 'shuffled'), ('mimicked', 'random')):
-        xs = times_fewer(rows, a, b)
-        out.append(dict(finding=f'{a} starts need fewer steps than {b} ones (2 to the power of)', paper=paper,
-            ours=mean_of(xs, 'pairs', '+.2f'), power=f'{paired_power(n):.2f} for one standard deviation',
-            verdict=told_mean(xs, n)))
-    read = [r['guessed'] for r in rows if r['setting'] in both('pretrained')[1]]
+    lines = {s: [f'{k}, {s}' for k in OWN] for s in STARTS}
+    pairs = ('pretrained', 'random'),('pretrained', 'shuffled'),('mimicked', 'random')
+    out = [of_shares(f'{a} starts help {where}, against {b}', paper, rows, right, {a: lines[a], b: lines[b]}, n)
+        for where,right in (('on the trained places', learnt), ('beyond them', beyond)) for a,b in pairs]
+    out += [of_mean(f'{a} starts need fewer steps than {b} ones (2 to the power of)', paper, times_fewer(rows, a, b), n,
+        'pairs', form='+.2f') for a,b in pairs]
+    read = [r['guessed'] for r in rows if r['setting'] in lines['pretrained']]
     if read and sum(read) / len(read) < ENOUGH:
         said = f'cannot tell: {sum(read) / len(read):.0%} of hidden pieces guessed is too few'
-        out = [dict(f, verdict=said) if f['finding'].startswith('pretrained') else f for f in out]
+        for f in out:
+            if f.claim.startswith('pretrained'): f.verdict = said
     return out
 ANSWERS['pretrained'] = pretrained_findings

@@ -14,10 +14,10 @@ from fastcore.basics import ifnone
 
 from ..checks import between, choose, whole
 from ..tasks.core import Task, seeded
-from ..models.attention import eval_mode
-from ..models.attention import Attention
+from ..models.attention import Attention, eval_mode
 from ..models.gpt import *
 from ..models.transfer import transfer
+from ..models.wired import hardwire
 from ..models.checkpoint import safe_pretrained
 from ..train.loop import Record, check_fit
 from ..train.practice import load_zoo, zoo
@@ -117,7 +117,7 @@ def mimic(
 
 # %% ../../nbs/51_lego.reader.ipynb #bbcd8c41
 def start_reader(
-    start:str, # 'random', 'mimicked', or a name in `zoo`
+    start:str, # 'random', 'mimicked', 'wired' (two heads by hand), or a name in `zoo`
     task:Task, # What is to be read
     shared:bool=False, # ALBERT-like or BERT-like
     seed:int=0, # Seed of weights and of mimicking
@@ -126,13 +126,13 @@ def start_reader(
     **sizes # n_layer, n_head, n_embd; a practised network brings its own
 ) -> GPT: # Ready for `watch_places`
     "A reader with a given start"
-    choose('start', start, ['random', 'mimicked', *zoo])
+    choose('start', start, ['random', 'mimicked', 'wired', *zoo])
     source = load_zoo(start) if start in zoo else None
     if source: sizes = {k: getattr(source.config, k) for k in ('n_layer', 'n_head', 'n_embd')}
     model = reader(task, shared, seed, std=std, **sizes)
     if source: transfer(source, model, {'attn': list(range(len(model.h)))})
     if start == 'mimicked': mimic(model, task, steps=mimic_for, batch_size=16, lr=2e-3, seed=seed + 1000)
-    return model
+    return hardwire(model) if start == 'wired' else model
 
 # %% ../../nbs/51_lego.reader.ipynb #2292db1c
 def _transformers():

@@ -216,7 +216,8 @@ class Comparison(list):
     "Lines of ours beside theirs; shows itself"
     def _repr_html_(self):
         varying = differing(self, OWN_COLUMNS)
-        return as_table(BESIDE, (_beside(c, varying) for c in self)).markup
+        n = len(BESIDE) if any(c['published'] for c in self) else BESIDE.index('our mean, %')
+        return as_table(BESIDE[:n], (_beside(c, varying)[:n] for c in self)).markup
 
 def _beside(cell, varying):
     more = settings_text(cell['settings'], [k for k in varying if not k.startswith('practice ')])

@@ -56,19 +56,24 @@ def handed_in(where):
 
 WATCH = '''
 import signal as _signal
-def _give_up(*_): raise TimeoutError('given up after {limit:g} s: is there a loop that never ends?')
+_allowed = [{limit}]
+def _give_up(*_):
+    said = _allowed[0]
+    _allowed[0] = max({limit} / 4, said / 2)
+    _count(_allowed[0])
+    raise TimeoutError(f'given up after {{said:g}} s: is there a loop that never ends?')
 _signal.signal(_signal.SIGPROF, _give_up)
 _signal.signal(_signal.SIGALRM, _give_up)
 def _count(seconds):
     _signal.setitimer(_signal.ITIMER_PROF, seconds, seconds)
     _signal.setitimer(_signal.ITIMER_REAL, 6 * seconds, 6 * seconds)
-get_ipython().events.register('pre_run_cell', lambda *_: _count({limit}))
+get_ipython().events.register('pre_run_cell', lambda *_: _count(_allowed[0]))
 get_ipython().events.register('post_run_cell', lambda *_: _count(0))
 '''
 
 def prepared(data, limit):
     """A notebook as it is graded: in Python's own kernel whatever it was saved with, without `%pip`, and each cell and test with `limit` seconds of the processor
-    (six times as many on the clock), so that an endless loop costs its own question"""
+    (six times as many on the clock), so that an endless loop costs its own question. After each cell that had to be stopped the next ones get half as long, down to a quarter"""
     try:
         nb = json.loads(data)
         code = [c for c in nb['cells'] if c['cell_type'] == 'code']
@@ -133,7 +138,10 @@ def limit_of(bundle):
     print('The model answer is graded first.', flush=True)
     got, wrong = points(answers.read_bytes(), bundle)
     if got['total'][0] < got['total'][1]: raise ValueError(f'The model answer itself gets {got["total"][0]:g} of {got["total"][1]:g} points here ({wrong}). Check the environment before you grade.')
-    return round(max(30, 3 * (spent() - begun)))
+    took = spent() - begun
+    limit = round(max(30, 3 * took))
+    print(f'It took {took:.0f} s of the processor. Each cell and each test may take {limit} s.', flush=True)
+    return limit
 
 def earlier(out):
     file = out/'results.jsonl'
