@@ -182,12 +182,13 @@ def language_again(row, data, upto):
     "The first evaluations of a stored language run, made again from its settings"
     every = row['curve']['tokens'][0] // row['per_step']
     kw = {k: row[k] for k in 'size steps length warm_batch eval_rows warm_lr'.split()}
-    ask = language.LanguageStudy(data, language.RULES[row['corpus']], seeds=[row['seed']], eval_every=every, **kw)
-    about = {k: v for k, v in ask.about().items() if k in row} # older rows do not name every setting
+    study = language.ask('additive', data, language.RULES[row['corpus']], seeds=[row['seed']], eval_every=every, **kw)
+    told = dict(study.identity(row['corpus']), corpus=row['corpus'], python=data.about['python'])
+    about = {k: v for k, v in told.items() if k in row} # older rows do not name every setting
     if row['python'] != platform.python_version(): about = {k: v for k, v in about.items() if k not in ('python', 'sha256')}
     if about.get('sha256') != row['sha256']: pytest.skip('the stored run read an earlier corpus, and its page says so')
     assert about == {k: row[k] for k in about}
-    net = ask.warmed_up(row['arm'], row['seed'])[0]
+    net = study.practice(row['corpus'], row['arm'], row['seed']).net
     p = Pretraining(data, net, row['size'], row['arm']['parts'], steps=row['steps'], seed=row['seed'], eval_every=every, eval_rows=row['eval_rows'], warm_lr=row['warm_lr'])
     return [r.found for r in islice((r for r in p.records() if r.found), upto)]
 

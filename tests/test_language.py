@@ -14,7 +14,7 @@ from proc_nb.language.sources import *
 from proc_nb.language.corpus import *
 from proc_nb.language.study import *
 from proc_nb.language.answers import *
-from proc_nb.language.campaign import *
+from proc_nb.language.designs import *
 from proc_nb.language.crossing import *
 from proc_nb.language.experiments import *
 from proc_nb.tasks.controls import *
@@ -607,6 +607,21 @@ def test_a_compiled_network_learns_the_same(data, tmp_path):
     assert eager.returncode == 0, eager.stderr
     same_curve(logged(tmp_path/'run'), logged(tmp_path/'eager'), rtol=1e-3)
 
+@pytest.mark.parametrize('apart', [True, False])
+def test_fused_kernels_are_the_formulas(data, monkeypatch, apart):
+    "The size `tiny`: loss, gradients and a step by PyTorch's fused attention and AdamW, and by the plain ones"
+    from proc_nb.models import attention
+    def plain(q, k, v, seen=None, causal=False): return attention.attention_map(q, k, attention.causal_mask(q.shape[-2], q.device) if causal else seen) @ v
+    def a_step(fused):
+        run = LMRun(language_model(lm_config('tiny', data.vocab_size, 32)), data, engine('cpu'), batch_size=8, isolate=apart, clip=math.inf)
+        for g in run.opt.param_groups: g.update(fused=fused, foreach=False)
+        return run.step(), run.norm, run.tensors()
+    loss, norm, there = a_step(True)
+    monkeypatch.setattr(attention, 'fused_attention', plain)
+    found = a_step(False)
+    assert math.isclose(found[0], loss, rel_tol=1e-6) and math.isclose(found[1], norm, rel_tol=1e-5)
+    for k, x in found[2].items(): torch.testing.assert_close(x, there[k], atol=2e-6 if k.startswith('model') else 1e-7, rtol=1e-4, msg=k) # the mean after a step is a tenth of the gradient
+
 @pytest.mark.parametrize('kw', [dict(bf16=True), dict(remat=True), dict(micro=3), dict(isolate=False)])
 def test_other_ways_to_train_learn_alike(data, kw):
     usual, other = ([r.loss for r in pretrain(data, **small(**k))] for k in ({}, kw))
@@ -889,8 +904,7 @@ def stopped_before(monkeypatch, module, name):
     class Fake:
         def __init__(self, *args, **kwargs):
             self.__dict__.update(real.bind(*args, **kwargs).arguments)
-            if module is pretraining: raise Told(vars(self))
-        def last(self, other, steps): raise Told({**vars(self), 'other': other})
+            raise Told(vars(self))
     for used in module, importlib.import_module('proc_nb.language.cli'):
         if hasattr(used, name): monkeypatch.setattr(used, name, Fake)
     monkeypatch.setattr(pretraining_corpus, '_open', opened)
@@ -911,7 +925,7 @@ LANGUAGE = dict(corpus='text', rule='union', size='laptop', tokenizer='gpt2', de
 
 @pytest.mark.parametrize('cli, options', [(pretrain_cli, PRETRAIN), (language_cli, LANGUAGE)])
 def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options):
-    module, name = (pretraining, 'Pretraining') if cli is pretrain_cli else (asking, 'LanguageStudy')
+    module, name = (pretraining, 'Pretraining') if cli is pretrain_cli else (asking, 'ask')
     stopped_before(monkeypatch, module, name)
     assert set(inspect.signature(cli).parameters) - set(options) <= {'plan', 'devices', 'sharded', 'gpu', 'recipe', 'question', 'out'}, 'an option that is not tried here'
     for k, v in options.items():
@@ -920,10 +934,10 @@ def test_each_option_reaches_the_run(monkeypatch, tmp_path, capsys, cli, options
         told = OWN.get(k, k)
         assert now[told] != before.get(told), k
         assert now[told] == (False if k == 'joined' else ['mlp'] if k == 'parts' else range(7) if k == 'seeds' else (.7, .999) if k == 'beta1' else (.9, .7) if k == 'beta2' else v), k
-        assert {n for n in now if now[n] != before.get(n)} <= {told, 'rule', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
+        assert {n for n in now if now[n] != before.get(n)} <= {told, 'rule', 'tuned', 'data block_size', 'other block_size', 'other tokenizer', 'other max_tokens', 'other shuffle', 'out'}, k
 
 def test_a_second_corpus_has_the_tokens_of_the_first(monkeypatch, tmp_path):
-    stopped_before(monkeypatch, asking, 'LanguageStudy')
+    stopped_before(monkeypatch, asking, 'ask')
     told = settings_of(language_cli, question='persistence', tokenizer='bpe:300', max_tokens=7, shuffle=1, corpus='c4', out=str(tmp_path))
     assert (told['other tokenizer'], told['other max_tokens'], told['other shuffle']) == ('learnt as bpe:300', 7, None) # docstrings have an order of their own
 
@@ -966,11 +980,11 @@ def load_rows(path): return json.loads(path.read_text(encoding='utf-8'))['rows']
 def test_a_crossing_practises_once_for_all_domains(data, tmp_path, monkeypatch):
     other = corpus('maths', block_size=32, n=2500, seed=1, progress=False)
     other.about = {**other.about, 'source': 'other'}
-    made, how = [], asking.LanguageStudy._practised
-    def counted(self, p, key):
+    made, how = [], LanguageStudy._keep
+    def counted(self, p, rec, key):
         made.append(key)
-        return how(self, p, key)
-    monkeypatch.setattr(asking.LanguageStudy, '_practised', counted)
+        return how(self, p, rec, key)
+    monkeypatch.setattr(LanguageStudy, '_keep', counted)
     small = dict(rules=['identity'], seeds=1, steps=2, eval_every=1, to=.1, most=40, length=2, eval_rows=4)
     rows = list(design('crossing', tmp_path, domains=[data, other], **small).records())
     assert len(rows) == 8 and len(made) == len(set(made)) == 2 # the rule and its shuffled rows
@@ -988,7 +1002,7 @@ def test_the_stored_crossing_is_gone_on_with(tmp_path):
     kept, planned = stored_crossing()
     mine = [r for r in kept if r['domain'] == 'maths']
     study = design('crossing', tmp_path, domains=['maths'], start='language_crossing')
-    assert mine[0]['sha256'] == study.studies['maths'].data.sha256
+    assert mine[0]['sha256'] == study.texts['maths'].data.sha256
     assert len(study) - study.left().runs == len({(r['seed'], r['label']) for r in mine}) and not (tmp_path/'practised').exists()
     assert len(kept) <= planned['runs'] and all({'rule', 'parts'} <= set(r['arm']) and r['read'] and r['passes'] for r in kept)
     first = next(study.records())

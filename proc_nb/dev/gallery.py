@@ -20,7 +20,7 @@ from ..viz.plots import show
 from ..study.table import as_table, cell_labels, start_text, Table
 from ..study.reference import COMMANDS, stored_table
 from ..language.answers import at
-from ..language.campaign import unpacked
+from ..language.designs import unpacked
 from ..language.crossing import crossing_rows
 from ..influence.experiments import FINDINGS
 from ..influence.format import APART, BETWEEN, CROSS, PLAIN as WORDS_TOO

@@ -63,9 +63,9 @@ def by_label(rows): # Label -> {seed: run}
     for r in rows: out.setdefault(r['label'], {})[r['seed']] = r
     return out
 
-# %% ../../nbs/67_language.answers.ipynb #3e326396
+# %% ../../nbs/67_language.answers.ipynb #479d6466
 def additive(
-    rows:list # What `LanguageStudy.ask` yields
+    rows:list # What `LanguageStudy.records` yields
 ) -> list: # One dict per arm: label, validation, bits_per_byte, gain (nats, one per seed), and accuracy
     "What each arm reaches after the same text"
     runs,end = by_label(rows),rows[0]['steps'] * rows[0]['per_step']
@@ -88,9 +88,9 @@ def _gain_before(rows):
     runs = by_label(rows)
     return {l: [runs['no warm-up'][s]['before'] - r['before'] for s,r in rs.items()] for l,rs in runs.items()}
 
-# %% ../../nbs/67_language.answers.ipynb #1a3cbf8b
+# %% ../../nbs/67_language.answers.ipynb #b3b2f023
 def substitutive(
-    rows:list # What `LanguageStudy.ask` yields
+    rows:list # What `LanguageStudy.records` yields
 ) -> list: # One dict per arm: label, share, with_warm_up and censored (one per seed), reached, runs
     "How much of the text each arm needs for the same loss; where `censored`, it is more than that"
     runs,end = by_label(rows),rows[0]['steps'] * rows[0]['per_step']
@@ -117,10 +117,10 @@ def censored_mean(
     middle = f'above {f.format(low[0])}' if high[1] else f.format((low[0] + high[0]) / 2)
     return f'median {middle}; mean above {f.format(sum(xs) / len(xs))}'
 
-# %% ../../nbs/67_language.answers.ipynb #a15bc2b2
+# %% ../../nbs/67_language.answers.ipynb #8889476e
 def as_markdown(
     question:str, # A name in `QUESTIONS`
-    rows:list # What `LanguageStudy.ask` yields
+    rows:list # What `LanguageStudy.records` yields
 ) -> str: # A table
     "The answer to a question as a table"
     n = len({r['seed'] for r in rows})
@@ -150,9 +150,9 @@ def _gain(xs): return mean_with_interval(xs, '{:+.3f}') if any(xs) else '-'
 def markdown_table(head, lines):
     return '\n'.join('| ' + ' | '.join(l) + ' |' for l in [head, ['---'] * len(head), *lines])
 
-# %% ../../nbs/67_language.answers.ipynb #b3ece9ec
+# %% ../../nbs/67_language.answers.ipynb #438a91a6
 def loss_curves(
-    rows:list, # What `LanguageStudy.ask` yields
+    rows:list, # What `LanguageStudy.records` yields
     title:str='', # Title
     key:str='bits_per_byte', # 'bits_per_byte', 'validation', 'perplexity' or 'accuracy'
     skip:float=.2, # Share of the tokens to leave out at the beginning
@@ -185,9 +185,9 @@ def paper() -> dict: # 'curves', 'saved', 'amount', 'parts', 'mixtures', 'persis
 
 PAPER_DOMAIN = dict(text='c4', code='codeparrot', maths='mathematics')
 
-# %% ../../nbs/67_language.answers.ipynb #f8a358d9
+# %% ../../nbs/67_language.answers.ipynb #e2645999
 def saved_bars(
-    rows:list, # What `LanguageStudy.ask` yields
+    rows:list, # What `LanguageStudy.records` yields
     title:str='' # Title
 ) -> alt.LayerChart: # A bar per arm; the dashed rule is the papers' figure
     "How much text each arm needs for the loss of the run without a warm-up"
@@ -211,9 +211,9 @@ def saved_bars(
             4], strokeWidth=2, color='#999').encode(x='x:Q'))
     return alt.layer(*bars).properties(title=title, width=380, height=26 * max(3, len(data)))
 
-# %% ../../nbs/67_language.answers.ipynb #c8a1f6ca
+# %% ../../nbs/67_language.answers.ipynb #7ae88c19
 def end_points(
-    rows:list, # What `LanguageStudy.ask` yields
+    rows:list, # What `LanguageStudy.records` yields
     title:str='' # Title
 ) -> alt.LayerChart: # A point per arm and seed, and the mean of each arm as a tick
     "Where each arm ends"
@@ -225,9 +225,9 @@ def end_points(
     dots = base.mark_point(filled=True, size=50, color=color(0)).encode(x=x)
     return alt.layer(dots, means).properties(title=title, width=380, height=24 * len(additive(rows)))
 
-# %% ../../nbs/67_language.answers.ipynb #a5f2263a
+# %% ../../nbs/67_language.answers.ipynb #d3a98228
 def amount_points(
-    rows:list, # What `LanguageStudy.ask('amount')` yields
+    rows:list, # What `LanguageStudy.records` yields
     title:str='' # Title
 ) -> alt.LayerChart: # Gain over the amount of practice
     "What practice gains, by its amount, beside more of the target"

@@ -66,7 +66,9 @@ def _document_fingerprint(text, problem=False):
 # %% ../../nbs/62_language.corpus.ipynb #e513f4c2
 SHARED = .1 # documents that share this part of the shorter one's fingerprint are near-duplicates
 def _clusters(prints):
-    "Which documents belong together, joined by near-duplicates"
+    "A number for each document, the same for those that near-duplicates join"
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
     size = np.array([len(p) for p in prints])
     passage,doc = np.concatenate(prints),np.repeat(np.arange(len(prints)), size)
     order = np.lexsort((doc, passage))
@@ -76,17 +78,8 @@ def _clusters(prints):
     pair,shared = np.unique(first * len(prints) + doc, return_counts=True)
     a,b = np.divmod(pair, len(prints))
     near = shared >= SHARED * np.minimum(size[a], size[b])
-    return _components(len(prints), a[near], b[near])
-
-def _components(n, a, b):
-    "The lowest node of each one's connected component; edges go from `a` to `b`"
-    label = np.arange(n)
-    while True:
-        low,now = np.minimum(label[a], label[b]),label.copy()
-        for ends in a,b: np.minimum.at(now, ends, low)
-        now = now[now]
-        if np.array_equal(now, label): return label
-        label = now
+    edges = coo_array((np.ones(near.sum()), (a[near], b[near])), (len(prints), len(prints)))
+    return connected_components(edges, directed=False)[1]
 
 # %% ../../nbs/62_language.corpus.ipynb #201752fe
 class Clusters:
@@ -94,22 +87,23 @@ class Clusters:
     def __init__(self,
         documents, # Texts; those that are not among them go by their own hash
         problems:bool=False, # Is each a problem with its answer?
+        limit:float=math.inf, # Bytes of text to look at, about
         most:float=1/32 # A cluster of several documents with a larger share of the text is for training
     ):
-        size,prints = {},[]
+        size,prints,self.split = {},[],{}
         for text in documents:
             key = document_key(text)
-            if key in size: continue
-            size[key] = len(text)
-            prints.append(_document_fingerprint(text, problems or getattr(documents, 'problems', False)))
-        self.split = self._assigned(np.array(list(size), np.int64), np.array(list(size.values())), prints,
-            most) if size else {}
-    def _assigned(self, keys, sizes, prints, most):
-        label = _clusters(prints)
+            if key not in size:
+                size[key] = len(text)
+                prints.append(_document_fingerprint(text, problems or getattr(documents, 'problems', False)))
+            limit -= len(text.encode())
+            if limit < 0: break
+        if not size: return
+        keys,sizes,label = np.array(list(size), np.int64),np.array(list(size.values())),_clusters(prints)
         lowest = np.full(len(keys), 2**63 - 1)
         np.minimum.at(lowest, label, keys) # a cluster goes by the lowest of its keys
         large = (np.bincount(label, sizes) > most * sizes.sum()) & (np.bincount(label) > 1)
-        return {k: 'train' if large[l] else split_by_key(int(lowest[l])) for k,l in zip(keys.tolist(), label)}
+        self.split = {k: 'train' if large[l] else split_by_key(int(lowest[l])) for k,l in zip(keys.tolist(), label)}
     def __call__(self, text):
         "The split of a document"
         key = document_key(text)
@@ -388,18 +382,7 @@ def _splits(source, shuffle, max_tokens, options, held_out):
     own = [k for k in getattr(docs, 'parts', ()) if k in ('validation', 'test')]
     if own and 'split' not in options:
         return HeldOut({k: _documents(source, None, '', dict(options, split=k)) for k in own})
-    return Clusters(_Some(docs, max_tokens), source == 'maths')
-
-class _Some:
-    "As many documents as `max_tokens` may need"
-    def __init__(self, docs, max_tokens): self.docs,self.left = docs,16 * max_tokens if max_tokens else math.inf
-    @property
-    def problems(self): return getattr(self.docs, 'problems', False)
-    def __iter__(self):
-        for text in self.docs:
-            yield text
-            self.left -= len(text.encode())
-            if self.left < 0: return
+    return Clusters(docs, source == 'maths', 16 * max_tokens if max_tokens else math.inf)
 
 # %% ../../nbs/62_language.corpus.ipynb #ef0b0c42
 def _tokenizer(spec, texts):

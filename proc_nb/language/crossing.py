@@ -8,20 +8,20 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.crossing.html.md"""
 __all__ = ['ALPHA', 'crossed_gains', 'contrasts', 'interval', 'power', 'seen_above', 'crossing_verdict', 'crossing_answer',
            'crossing_rows', 'stored_crossing']
 
-# %% ../../nbs/67_language.crossing.ipynb #660df01e
+# %% ../../nbs/67_language.crossing.ipynb #0599886a
 import statistics
 from pathlib import Path
 
 from ..results import stored
 from .study import ALL, RULES
 from .answers import at, markdown_table, mean_with_interval, skill_range
-from .campaign import CONTROLS, read_runs
+from .designs import CONTROLS, read_runs
 
-# %% ../../nbs/67_language.crossing.ipynb #dbdb2a19
+# %% ../../nbs/67_language.crossing.ipynb #a282210d
 def _names(rows, key): return list(dict.fromkeys(r[key] for r in rows))
 
 def crossed_gains(
-    rows:list # What `Campaign.records` yields
+    rows:list # What `LanguageStudy.records` yields
 ) -> dict: # (label, domain) -> {seed: nats}; 'more, for RULE' too
     "How much lower the loss of each arm is than without a warm-up, after the same text"
     base = {(r['domain'], r['seed']): r for r in rows if not r['arm']['rule']}
@@ -54,7 +54,7 @@ def _sides(rows):
     return {**out, **{k: (cells, [(told.format(r), d) for r,d in cells]) for k,told in controls.items()}}
 
 def contrasts(
-    rows:list # What `Campaign.records` yields
+    rows:list # What `LanguageStudy.records` yields
 ) -> dict: # Name -> nats, one per seed that has all it takes
     "The differences that were fixed beforehand, within each seed"
     g,out = crossed_gains(rows),{}
@@ -119,9 +119,9 @@ def _crossing_leads(rows):
             if any(ahead): lines.append([r, other, *(mean_with_interval(xs, '{:+.3f}') for xs in ahead)])
     return markdown_table(['practice', 'ahead of', *(f'{d} (95 %)' for d in domains)], lines)
 
-# %% ../../nbs/67_language.crossing.ipynb #1c5e9b77
+# %% ../../nbs/67_language.crossing.ipynb #a8255253
 def crossing_verdict(
-    rows:list, # What `Campaign.records` yields
+    rows:list, # What `LanguageStudy.records` yields
     least:float=.95, # Skill that every practised rule needs
     seeds:int=None # Seeds that were planned; those of the rows if None
 ) -> list: # One sentence each
@@ -142,7 +142,7 @@ def _judged(xs, seeds=0):
     return f'{told}, cannot tell; one above {seen:.3f} would have been seen four times in five.'
 
 def crossing_answer(
-    rows:list, # What `Campaign.records` yields
+    rows:list, # What `LanguageStudy.records` yields
     seeds:int=None, # Seeds that were planned; those of the rows if None
     runs:int=None # Runs that were planned; as many as there are if None
 ) -> str: # Markdown
@@ -151,10 +151,10 @@ def crossing_answer(
     short = f'Unfinished: {len(rows)} of {runs} runs.' if runs and len(rows) < runs else ''
     return '\n\n'.join(filter(None, [short, _crossing_table(rows), _crossing_leads(rows), verdict])) + '\n'
 
-# %% ../../nbs/67_language.crossing.ipynb #d2851ee9
+# %% ../../nbs/67_language.crossing.ipynb #f9a9d00b
 def crossing_rows(
     runs:list # Runs, as in the file of a study
-) -> list: # What `Campaign.records` yields, as far as they are there
+) -> list: # What `LanguageStudy.records` yields, as far as they are there
     "The runs that belong to a crossing, with 'label' and 'domain'"
     found = {}
     for r in runs:

@@ -8,7 +8,7 @@ Docs: https://proc-nb.github.io/proc-nb/nbs/language.experiments.html.md"""
 __all__ = ['PICTURES', 'TABLES', 'CONTRASTS', 'STUDIES', 'run_language', 'run_crossing', 'stored_language', 'Finding', 'findings',
            'findings_table']
 
-# %% ../../nbs/67_language.experiments.ipynb #9657fb15
+# %% ../../nbs/67_language.experiments.ipynb #8b14a101
 import json, sys
 from pathlib import Path
 from typing import NamedTuple
@@ -24,55 +24,39 @@ from ..train.workers import progress
 from .sources import EMBEDDED
 from .corpus import read_corpus
 from .plan import lm_config, LM_RECIPES, LM_SIZES, Plan, Unread
-from .study import arms, LanguageStudy, QUESTIONS, RULES
+from .study import arms, ask, QUESTIONS, RULES
 from .answers import *
-from .campaign import design, store_runs
+from .designs import design, store_runs
 from .crossing import contrasts, crossed_gains, crossing_answer, stored_crossing
 from .pretrain import Pretraining
 
-# %% ../../nbs/67_language.experiments.ipynb #50d5b9bf
-def _study(o, data, out):
-    "The study that the options `o` describe"
-    given = {k: v for k in 'batch_size micro lr bf16 compile'.split() if (v := getattr(o, k)) is not None
-        and v is not False}
-    same = {k: getattr(o, k) for k in 'length warm_batch warm_lr eval_every eval_rows device'.split()}
-    return LanguageStudy(data, o.rule or RULES.get(o.corpus, 'set'), o.size, o.steps, o.warm_steps, range(o.seeds),
-        out, **same, **given)
-
-# %% ../../nbs/67_language.experiments.ipynb #041a9739
-def _asked(o, study):
-    "The runs that answer the question, one at a time"
-    if o.question != 'persistence': return study.ask(o.question)
-    order = None if o.other in EMBEDDED else o.shuffle
-    other = read_corpus(o.other, study.data.tokenizer, study.data.seq_len, o.max_tokens, order, False)
-    return study.last(other, max(1, o.steps // 5))
-
+# %% ../../nbs/67_language.experiments.ipynb #ef03e4a9
 PICTURES = dict(additive=loss_curves, substitutive=saved_bars, parts=end_points, amount=amount_points,
     mixtures=end_points, persistence=loss_curves)
-def _answer(o):
-    "What `run_language` does unless it is stopped"
-    choose('question', o.question, QUESTIONS)
-    whole('seeds', o.seeds, 1)
-    data = read_corpus(o.corpus, o.tokenizer, LM_SIZES[choose('size', o.size, LM_SIZES)].block_size, o.max_tokens,
-        o.shuffle, o.packages)
-    out,domain = writable_folder(o.out),Path(o.corpus).name
-    study,name = _study(o, data, out/f'{domain}.json'),out/f'{o.question}-{domain}'
-    print(f'{QUESTIONS[o.question]} {study.rule} -> {data}')
-    total = o.seeds * len(arms(o.question, study.rule, o.warm_steps))
-    rows = list(progress(_asked(o, study), unit='run', total=total))
-    print('\n' + as_markdown(o.question, rows))
-    save_chart(PICTURES[o.question](rows, f'{QUESTIONS[o.question]} ({study.rule} -> {o.corpus})'), name)
-    print(f'\nWritten: {name}.png, {name}.html')
-
-# %% ../../nbs/67_language.experiments.ipynb #96b65f26
 def run_language(
     o # The options of `language`, as attributes
 ):
     "Ask a question about warming up a language model"
-    try: _answer(o)
+    choose('question', o.question, QUESTIONS)
+    rule,size = o.rule or RULES.get(o.corpus, 'set'),LM_SIZES[choose('size', o.size, LM_SIZES)]
+    how = {k: getattr(o, k) for k in 'size steps warm_steps length warm_batch warm_lr eval_every eval_rows device'.split()}
+    how.update({k: v for k in 'batch_size micro lr bf16 compile'.split() if (v := getattr(o, k)) not in (None, False)})
+    how['seeds'] = range(whole('seeds', o.seeds, 1))
+    data = read_corpus(o.corpus, o.tokenizer, size.block_size, o.max_tokens, o.shuffle, o.packages)
+    if o.question == 'persistence':
+        order = None if o.other in EMBEDDED else o.shuffle
+        how['other'] = read_corpus(o.other, data.tokenizer, data.seq_len, o.max_tokens, order, False)
+    out,told = writable_folder(o.out),f'{QUESTIONS[o.question]} ({rule} -> {o.corpus})'
+    study = ask(o.question, data, rule, out=out, tuned=max(1, o.steps // 5), **how)
+    print(f'{told}\n{data}')
+    try: rows = list(progress(study.records(), unit='run', total=len(study)))
     except KeyboardInterrupt: sys.exit('proc-nb-language: stopped. Finished runs are kept: the same command goes on.')
+    name = out/f'{o.question}-{Path(o.corpus).name}'
+    print('\n' + as_markdown(o.question, rows))
+    save_chart(PICTURES[o.question](rows, told), name)
+    print(f'\nWritten: {name}.png, {name}.html')
 
-# %% ../../nbs/67_language.experiments.ipynb #e2d00ed8
+# %% ../../nbs/67_language.experiments.ipynb #cf3e5ef3
 TABLES = dict(savings='substitutive', where='parts', amount='amount', mixtures='mixtures', persistence='persistence')
 def run_crossing(
     o # The options of `crossing`, as attributes; `seeds` a number or a list
@@ -96,7 +80,7 @@ def run_crossing(
 
 def _store(o, study):
     "Write the runs that are done, finished or not, as a file that can be gone on from"
-    runs = [r for s in study.studies.values() for r in s.runs]
+    runs = [r for t in study.texts.values() for r in t.runs]
     name = '' if o.study == 'crossing' else f' --study {o.study}'
     about = dict(command=f'proc-nb-crossing{name} --seeds {len(study.seeds)}', seeds=list(study.seeds),
         planned=len(study))
