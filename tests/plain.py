@@ -1,4 +1,4 @@
-"""Plain Python generators, one row at a time, as one would first write them: the measure for the speed of the package's samplers.
+"""Plain Python generators, one row at a time, as one would first write them: another way to the same distribution.
 `row(name, settings, rng)` gives one row without padding."""
 
 def size(rng, length, lengths, least=1): return length if lengths == 'fixed' else rng.randint(least, length)

@@ -1,6 +1,7 @@
-"Samplers against plain Python: the same distribution, much less time. `pytest tests/test_samplers.py -m full -s` prints the table."
-import random, statistics, time
+"Samplers against plain Python: the same distribution, and all rows at once."
+import random
 import pytest, torch
+from torch.utils._python_dispatch import TorchDispatchMode
 import checkers, plain
 from proc_nb.all import *
 
@@ -35,28 +36,19 @@ def test_same_distribution_as_plain_python(name):
     z = (a.mean(1) - b.mean(1)).abs() / ((a.var(1) + b.var(1)) / n + 1e-12).sqrt()
     assert z.max() < 5, (name, z)
 
-def seconds(f, repeats=5):
-    f()
-    out = []
-    for _ in range(repeats):
-        begun = time.process_time()
-        f()
-        out.append(time.process_time() - begun)
-    return statistics.median(out)
+class Operations(TorchDispatchMode):
+    "Count PyTorch's operations"
+    n = 0
+    def __torch_dispatch__(self, op, kinds, args=(), kwargs=None):
+        self.n += 1
+        return op(*args, **(kwargs or {}))
 
-@pytest.mark.full
-def test_sampling_takes_little_of_a_step():
-    "Processor time of 1,000 rows against a training step of the 2-layer, 4-head, width-16 network on them, one thread"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    shares = {}
-    for name in NAMES:
-        task, g, rng = tasks[name](), gen(), random.Random(0)
-        model = GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len))
-        records = fit(model, task, steps=100, batch_size=1000, eval_every=1000)
-        step, sample = seconds(lambda: next(records)), seconds(lambda: task.sample(1000, g))
-        slow = seconds(lambda: [plain.row(name, task.settings, rng) for _ in range(1000)], 3)
-        shares[name] = sample / step
-        print(f'{name:<18} {sample * 1e3:6.2f} ms of {step * 1e3:6.1f} ms a step ({sample / step:5.1%}); plain Python {slow * 1e3:6.1f} ms, {slow / sample:4.1f} times as long')
-    torch.set_num_threads(threads)
-    assert max(shares.values()) < .1, shares
+@pytest.mark.parametrize('name', [*tasks.rules, *tasks.tests])
+def test_rows_are_drawn_all_at_once(name):
+    "A hundred times as many rows take as many operations"
+    task = tasks[name]()
+    task.sample(1, gen()) # tables that are made once
+    def operations(n):
+        with Operations() as done: task.sample(n, gen())
+        return done.n
+    assert operations(2000) == operations(20)
