@@ -5,8 +5,16 @@ from lab_page import LabPage, jupyterlab, notebook
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parent.parent
-CELLS = ['from proc_nb.all import *\nfrom proc_nb.lego.panel import LegoPanel\nfrom proc_nb.lab.explorer import *\nfrom proc_nb.lab.transfer_lab import *\nfrom proc_nb.lab.composer import *\nfrom proc_nb.lab.predict import *', 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab', 'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
-SHOWN = dict(explorer='RuleExplorer("identity", length=8)', attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
+IMPORTS = '''from proc_nb.all import *
+from proc_nb.lego.panel import LegoPanel
+from proc_nb.lab.explorer import *
+from proc_nb.lab.transfer_lab import *
+from proc_nb.lab.composer import *
+from proc_nb.lab.predict import *'''
+CELLS = [IMPORTS, 'lab = TransferLab(n_pairs=4, batch_size=32, steps=6000)\nlab',
+    'two = TransferLab("dyck", n_pairs=4, batch_size=32, steps=5000)\ntwo']
+SHOWN = dict(explorer='RuleExplorer("identity", length=8)',
+    attention='AttentionView(load_zoo("identity"), before=GPT(load_zoo("identity").config))',
     composer='comp = Composer(steps=40, batch_size=16, settings=dict(haystack=dict(n_pairs=3)))\ncomp',
     predict='PredictLab(seeds=1, steps=40)',
     lego='lego = LegoPanel(steps=4, every=2, batch_size=8)\nlego')
@@ -87,7 +95,8 @@ def test_train_pause_continue_stop_again(browser, server):
 def test_nothing_is_cut(browser, server):
     "Every panel fits its column, with JupyterLab's side bar open"
     p = LabPage(browser, *server, side_bar=True)
-    p.open('looks.ipynb', CELLS[0], 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab', *SHOWN.values(), 'comp.run()\nlego.run()')
+    trained = 'lab = TransferLab(batch_size=32, steps=60)\nlab.run()\nlab'
+    p.open('looks.ipynb', IMPORTS, trained, *SHOWN.values(), 'comp.run()\nlego.run()')
     p.run_all()
     p.wait(lambda: p.page.locator('.pnb').count() == 6, 300)
     p.wait(lambda: p.page.locator('.vega-embed svg').count() == 3 and p.page.locator('.pnb-status').count() == 3, 240)
@@ -103,19 +112,21 @@ def test_nothing_is_cut(browser, server):
         shade = p.page.locator('.pnb-title').nth(0).evaluate('e => getComputedStyle(e).color')
         assert (int(shade.split('(')[1].split(',')[0]) > 128) == (theme == 'dark'), f'{shade} on a {theme} page'
         train = p.button('Train').bounding_box()
-        assert train['y'] - p.page.locator('.pnb-title').nth(0).bounding_box()['y'] < 120, 'Train stands far from the title'
+        title = p.page.locator('.pnb-title').nth(0).bounding_box()
+        assert train['y'] - title['y'] < 120, 'Train stands far from the title'
     assert p.errors == [] and p.outside == []
     p.page.close()
 
 # what reaches beyond the panel's right edge, or grows a scroll bar; a label that is shortened by dots
 CUT = """e => { const right = e.getBoundingClientRect().right + 3
     return [...e.querySelectorAll('*')].filter(x => { const r = x.getBoundingClientRect()
-        return r.width && (r.right > right || (x.matches('button.pnb-part, .widget-box, .widget-html') && x.scrollWidth > x.clientWidth + 3)) }).map(x => x.outerHTML.slice(0, 90)) }"""
+        const scrolls = x.matches('button.pnb-part, .widget-box, .widget-html') && x.scrollWidth > x.clientWidth + 3
+        return r.width && (r.right > right || scrolls) }).map(x => x.outerHTML.slice(0, 90)) }"""
 
 def test_sliders_slide_and_numbers_are_kept(browser, server):
     "A control is not made anew under the mouse or the keyboard; what is typed is what is used, or is refused in words"
     p = LabPage(browser, *server)
-    p.open('controls.ipynb', CELLS[0], 'lab = TransferLab(steps=60)\nlab')
+    p.open('controls.ipynb', IMPORTS, 'lab = TransferLab(steps=60)\nlab')
     p.run_all()
     p.wait(lambda: p.button('Train').count(), 240)
     row = p.page.locator('.widget-slider:has-text("n pairs")').first
@@ -133,7 +144,8 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     p.wait(lambda: int(said.inner_text()) > 25, 20)
     said.fill('30')
     said.press('Enter')
-    p.wait(lambda: '11.3%' in p.page.locator('.pnb').inner_text() and 'Set n pairs to 30' not in p.page.locator('.pnb').inner_text(), 20)
+    text = p.page.locator('.pnb').inner_text
+    p.wait(lambda: '11.3%' in text() and 'Set n pairs to 30' not in text(), 20)
     steps = p.page.locator('.widget-text:has-text("steps") input').first
     steps.fill('0')
     steps.press('Enter')
@@ -142,7 +154,7 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     p.page.locator('.pnb select').first.focus() # and the keyboard reaches everything
     seen = []
     for _ in range(40):
-        seen.append(p.page.evaluate('() => document.activeElement.innerText || document.activeElement.type || document.activeElement.tagName'))
+        seen.append(p.page.evaluate(FOCUSED))
         p.page.keyboard.press('Tab')
     reached = ' '.join(str(s).strip() for s in seen)
     assert all(k in reached for k in ('checkbox', 'attention', 'tokens and head', 'save', 'show as code')), reached
@@ -150,18 +162,27 @@ def test_sliders_slide_and_numbers_are_kept(browser, server):
     p.page.close()
 
 VALUES = """import json
-print(json.dumps([[w.description, w.value] for p in panels for w in within(p.box) if isinstance(getattr(w, 'value', None), (int, float))
-    and type(w).__name__ in ('IntText', 'FloatText', 'IntSlider', 'FloatSlider', 'Checkbox')]))"""
+numbers = 'IntText', 'FloatText', 'IntSlider', 'FloatSlider', 'Checkbox'
+controls = [w for p in panels for w in within(p.box) if type(w).__name__ in numbers]
+print(json.dumps([[w.description, w.value] for w in controls]))"""
+# the words on what has the keyboard, or what it is
+FOCUSED = '() => { const e = document.activeElement; return e.innerText || e.type || e.tagName }'
 # label and value of every number and tick on the page
-SHOWN_VALUES = """() => [...document.querySelectorAll('.pnb .widget-text, .pnb .widget-slider, .pnb .widget-checkbox')].map(e => {
-    const box = e.querySelector('input[type=checkbox]'), field = e.querySelector('input[type=number]')
-    const value = box ? box.checked : Number(field ? field.value : e.querySelector('.widget-readout')?.textContent)
-    return [(box ? e : e.querySelector('.widget-label')).textContent.replace('\\u200b', '').trim(), value] }).filter(([_, v]) => v === v)"""
+SHOWN_VALUES = """() => {
+    const controls = document.querySelectorAll('.pnb .widget-text, .pnb .widget-slider, .pnb .widget-checkbox')
+    return [...controls].map(e => {
+        const box = e.querySelector('input[type=checkbox]'), field = e.querySelector('input[type=number]')
+        const value = box ? box.checked : Number(field ? field.value : e.querySelector('.widget-readout')?.textContent)
+        const label = (box ? e : e.querySelector('.widget-label')).textContent
+        return [label.replace('\\u200b', '').trim(), value] }).filter(([_, v]) => v === v) }"""
 
 def test_what_every_control_shows_is_what_is_used(browser, server):
-    "Every number is typed in, every slider dragged and moved by key, every tick set: page and kernel agree, and nothing is replaced without a word"
+    """Every number is typed in, every slider dragged and moved by key, every tick set: page and kernel agree, and
+    nothing is replaced without a word"""
     p = LabPage(browser, *server, height=4200)
-    p.open('every.ipynb', CELLS[0], 'from proc_nb.viz.panel import within\npanels = TransferLab(), RuleExplorer("dyck"), LegoPanel(), Composer(), PredictLab()\nfor panel in panels: display(panel)')
+    p.open('every.ipynb', IMPORTS, '''from proc_nb.viz.panel import within
+panels = TransferLab(), RuleExplorer("dyck"), LegoPanel(), Composer(), PredictLab()
+for panel in panels: display(panel)''')
     p.run_all()
     p.wait(lambda: p.page.locator('.pnb').count() == 5 and p.button('Train', 3).count(), 300)
     p.button('more settings').click()
@@ -196,7 +217,7 @@ def test_what_every_control_shows_is_what_is_used(browser, server):
 def test_a_guess_comes_first(browser, server):
     "Nothing trains before every start has a guess; then all of them do, and each guess is told right or wrong"
     p = LabPage(browser, *server)
-    p.open('predict.ipynb', CELLS[0], 'PredictLab(n_pairs=2, seeds=2, steps=12, batch_size=8)')
+    p.open('predict.ipynb', IMPORTS, 'PredictLab(n_pairs=2, seeds=2, steps=12, batch_size=8)')
     p.run_all()
     p.wait(lambda: p.button('Train').count(), 240)
     p.button('Train').click()
@@ -217,14 +238,16 @@ def test_a_notebook_that_is_not_trusted_shows_pictures(browser, server):
     rows = [dict(setting=s, seed=0, step=t, accuracy=.1 * t) for s in 'ab' for t in (0, 5)]
     stored = notebook('shown', 'shown')
     for cell, shown in zip(stored['cells'], (tasks['haystack'](n_pairs=4), show(curves(rows), 'two lines'))):
-        cell['outputs'] = [dict(output_type='execute_result', execution_count=1, metadata={}, data={'text/html': shown._repr_html_(), 'text/plain': 'x'})]
+        data = {'text/html': shown._repr_html_(), 'text/plain': 'x'}
+        cell['outputs'] = [dict(output_type='execute_result', execution_count=1, metadata={}, data=data)]
     p = LabPage(browser, *server)
     p.open('fresh.ipynb', *['x'] * 2)
     (server[1]/'fresh.ipynb').write_text(json.dumps(stored), encoding='utf-8')
     p.page.goto(f'{p.url}/lab/tree/fresh.ipynb?reset')
     shown = p.page.locator('.jp-OutputArea-output')
     p.wait(lambda: shown.count() == 2, 60)
-    seen = [o.evaluate("e => [e.querySelectorAll('svg').length, [...e.querySelectorAll('img')].filter(i => i.naturalWidth && i.offsetWidth).length]") for o in shown.all()]
+    drawn = "[...e.querySelectorAll('img')].filter(i => i.naturalWidth && i.offsetWidth).length"
+    seen = [o.evaluate(f"e => [e.querySelectorAll('svg').length, {drawn}]") for o in shown.all()]
     assert all(s == 0 and n for s, n in seen), seen
     assert '20%' not in shown.nth(1).inner_text(), 'the letters of the chart without the chart'
     p.shoot('not_trusted')
@@ -237,7 +260,8 @@ TUTORIALS = ['01_hello', '02_lab']
 def test_a_tutorial_runs_to_its_end_without_a_dead_button(browser, server, name):
     "All cells in a page, as a reader runs them; then every button that can be pressed changes what is seen"
     stored = json.loads((ROOT/f'tutorials/{name}.ipynb').read_text(encoding='utf-8'))
-    code = [''.join(c['source']) for c in stored['cells'] if c['cell_type'] == 'code' and 'eval: false' not in ''.join(c['source'])]
+    code = [''.join(c['source']) for c in stored['cells'] if c['cell_type'] == 'code']
+    code = [c for c in code if 'eval: false' not in c]
     p = LabPage(browser, *server, height=3000)
     p.open(f'{name}.ipynb', *code, 'print("the end", "is reached")')
     p.run_all()
@@ -265,12 +289,15 @@ def test_a_tutorial_runs_to_its_end_without_a_dead_button(browser, server, name)
 @pytest.mark.full
 def test_found_on_screen_within_three_minutes(browser, server):
     p = LabPage(browser, *server)
-    p.open('found.ipynb', CELLS[0], 'lab = TransferLab()\nlab')
+    p.open('found.ipynb', IMPORTS, 'lab = TransferLab()\nlab')
     p.run_all()
     p.wait(lambda: p.button('Train').count(), 240)
     begun = time.time()
     p.button('Train').click()
-    p.wait(lambda: any(float(a.rstrip('%')) > 90 for a in p.page.locator('.pnb td').all_inner_texts() if a.endswith('%')), 180)
+    def percents():
+        texts = p.page.locator('.pnb td').all_inner_texts()
+        return [float(a.rstrip('%')) for a in texts if a.endswith('%')]
+    p.wait(lambda: any(x > 90 for x in percents()), 180)
     print(f'more than 90 % on screen after {time.time() - begun:.0f} s, at step {p.step()}')
     p.shoot('found')
     p.button('Stop').click()
@@ -290,7 +317,7 @@ def thousand(k):
 @pytest.mark.full
 def test_ten_thousand_updates_leave_the_page_as_quick(browser, server):
     p = LabPage(browser, *server)
-    p.open('many.ipynb', CELLS[0], UPDATES, *(f'thousand({k})' for k in range(11)))
+    p.open('many.ipynb', IMPORTS, UPDATES, *(f'thousand({k})' for k in range(11)))
     cdp = p.page.context.new_cdp_session(p.page)
     p.run_all()
     took, heap = [], []
