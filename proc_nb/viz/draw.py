@@ -22,7 +22,8 @@ def _with_still(found):
     "An SVG, and beside it the same as an image, for pages that take every SVG apart"
     live = found[0]
     space = '' if ' xmlns=' in live else ' xmlns="http://www.w3.org/2000/svg"'
-    alone = re.sub(r' (aria-[a-z]+|role)="[^"]*"', '', live) # the image has a text of its own
+    # the image has a text of its own, and shows no words where the mouse is
+    alone = re.sub(r' (aria-[a-z]+|role)="[^"]*"|<title>.*?</title>', '', live)
     alone = alone.replace('<svg', f'<svg{space} color="#222"', 1) # and does not know the colour of the page's text
     data = base64.b64encode(alone.encode()).decode()
     label = re.search(r'aria-label="([^"]*)"', live)
