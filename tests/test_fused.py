@@ -12,7 +12,7 @@ from proc_nb.train import ensemble, loss as train
 
 pytest.importorskip('numba')
 from proc_nb.train import fused
-from proc_nb.train.fused import fits, fused_step
+from proc_nb.train.fused import fused_step, whole_and_plain
 
 def gen(seed=0): return torch.Generator().manual_seed(seed)
 
@@ -146,13 +146,13 @@ def test_what_is_left_to_autograd(what, model):
 
 def test_changed_methods_and_surroundings(monkeypatch):
     model = GPT(GPTConfig(20, 11))
-    assert fits(model)
-    with torch.autocast('cpu', torch.bfloat16): assert not fits(model)
+    assert whole_and_plain(model)
+    with torch.autocast('cpu', torch.bfloat16): assert whole_and_plain(model) is None
     for kind, name in (MLP, 'forward'), (torch.nn.Linear, 'forward'), (GPT, 'stream'):
         with monkeypatch.context() as m:
             m.setattr(kind, name, functools.wraps(getattr(kind, name))(lambda self, x, *args: x))
-            assert not fits(model)
-        assert fits(model)
+            assert whole_and_plain(model) is None
+        assert whole_and_plain(model)
 
 def members(task, n): return [GPT(GPTConfig(vocab_size=task.vocab_size, block_size=task.seq_len), seed=s) for s in range(n)]
 

@@ -10,7 +10,7 @@ __all__ = ['X', 'N1', 'R1', 'Y1', 'Q', 'KV', 'S', 'Z', 'Y', 'N2', 'R2', 'Y2', 'A
            'YF', 'WH', 'HW', 'SOME', 'TABLES', 'SIGNATURE', 'PLAIN', 'WIDEST', 'METHODS', 'NAMES', 'KEEP', 'ROOM',
            'shapes', 'begins', 'parts_of', 'layout', 'pack_block', 'block', 'block_back', 'read_through', 'in_order',
            'ask', 'finish', 'take_step', 'compiled', 'code_of', 'written_in', 'own', 'plain', 'parts_in',
-           'whole_and_plain', 'sizes_of', 'fits', 'fused_lines', 'fused_step']
+           'whole_and_plain', 'sizes_of', 'fused_lines', 'fused_step']
 
 # %% ../../nbs/31_train.fused.ipynb #0d88dca6
 import hashlib, math, os, re, subprocess, sys, warnings
@@ -80,7 +80,6 @@ X,N1,R1,Y1,Q,KV,S,Z,Y,N2,R2,Y2,ACT,SLOPE,WQ,WKV,WP,WF,WO,QW,KVW,PW,FW,OW = range
 A,B,DX,DQ,DKV,DF,P,EVERY,AT,CELL,LOGITS,NF,RF,YF,WH,HW = range(16)
 SOME = 8 # places that pass the MLP at once
 
-@lru_cache(64)
 def layout(
     T:int, # Places
     n:int, # Most answers in a row
@@ -393,11 +392,6 @@ def plain(
     if type(m) is nn.Embedding: return (m.padding_idx, m.max_norm, m.scale_grad_by_freq) == (None, None, False)
     return own.get('causal', True) and own.get('eps', 1e-5) == 1e-5
 
-# %% ../../nbs/31_train.fused.ipynb #f0500092
-def _watched():
-    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
-    return torch.is_autocast_enabled('cpu') or modes > 0 or bool(nn.modules.module._global_forward_hooks)
-
 # %% ../../nbs/31_train.fused.ipynb #b6b93089
 def parts_in(
     m:nn.Module # A network
@@ -411,22 +405,20 @@ def whole_and_plain(
     kind=GPT, # What it has to be
     kinds=PLAIN, # What its parts may be
     methods=METHODS, # Methods that have to be those of their classes
-    members:int=0 # Is there a first axis for so many networks?
+    members:int=0 # Is there a first axis for so many networks, each with its weights in one line?
 ) -> list: # Its parameters in order, a shared one once; None if the fused step cannot take autograd's place
     "The parameters of a network that nothing and nobody has changed"
-    if type(model) is not kind or model.config.n_embd > WIDEST or _watched() or not own(methods): return None
+    if type(model) is not kind or model.config.n_embd > WIDEST or not own(methods): return None
+    watched = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    if watched or torch.is_autocast_enabled('cpu') or nn.modules.module._global_forward_hooks: return None
     parts = list(parts_in(model))
     if not all(plain(m, kinds) for m in parts): return None
     params = list({id(p): p for m in parts for p in m._parameters.values() if p is not None}.values())
     if any(p.dtype != torch.float32 or not p.is_cpu or p._backward_hooks for p in params): return None
+    if not members and not all(p.is_contiguous() for p in params): return None
     first = (members,) if members else ()
     as_said = [tuple(p.shape) for p in params] == [first + s for s in shapes(*sizes_of(model)).values()]
     return params if as_said and all(b.attn.n_head == model.config.n_head for b in model.h) else None
-
-def _parameters(model):
-    "The parameters in order if `model` is a plain `GPT`, else None"
-    params = whole_and_plain(model)
-    return None if params is None or not all(p.is_contiguous() for p in params) else params
 
 def sizes_of(
     model # A `GPT`
@@ -434,13 +426,6 @@ def sizes_of(
     "What `shapes` and `begins` take"
     c = model.config
     return c.vocab_size,c.block_size,c.n_layer,c.n_embd,model.lm_head.weight is model.wte.weight
-
-# %% ../../nbs/31_train.fused.ipynb #b08a1b92
-def fits(
-    model # Any model
-) -> bool: # Can the fused step take autograd's place, here and now?
-    "Is `model` a plain `GPT` that nothing and nobody has changed?"
-    return _parameters(model) is not None
 
 # %% ../../nbs/31_train.fused.ipynb #f0500095
 KEEP = 2 ** 22 # Bytes of exponentials that are worth keeping
@@ -500,7 +485,7 @@ def fused_step(
     learn:bool=False # Add the gradient of the mean loss over those positions to `grad` of the parameters?
 ) -> tuple: # Mean loss in nats (only if it learns), and how many answers are right; None where autograd must do it
     "Loss, gradient and right answers of a batch"
-    params = _parameters(model)
+    params = whole_and_plain(model)
     if params is None: return None
     line = torch.cat([p.flatten() for p in params])[None]
     done = fused_lines(line, sizes_of(model), model.config.n_head, [(batch.tokens, batch.targets, asked)], learn)
