@@ -103,12 +103,13 @@ def places_map(
     "Accuracy for each pair, a line per network"
     cells = [dict(network=f'{r["setting"]}, seed {r["seed"]}', pair=k + 1, found=100 * a, key=100 * b)
         for r in rows for k,(a,b) in enumerate(zip(r['accuracy'], r['key']))]
-    x = alt.X('pair:O', title='pair with the needle', axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    x = alt.X('pair:O', title='pair with the needle', scale=alt.Scale(paddingInner=.05),
+        axis=alt.Axis(labelAngle=0, labelOverlap=True))
     y = alt.Y('network:N', title=None, sort=None, axis=alt.Axis(labelLimit=300))
     tip = ['network:N', 'pair:O', alt.Tooltip('found:Q', title='accuracy, %', format='.0f'),
         alt.Tooltip('key:Q', title='attention on the key, %', format='.0f')]
     color = alt.Color('found:Q', title='accuracy, %', scale=alt.Scale(domain=[0, 100], scheme='blues'))
-    chart = alt.Chart(alt.Data(values=cells)).mark_rect(stroke='white').encode(x=x, y=y, color=color, tooltip=tip)
+    chart = alt.Chart(alt.Data(values=cells)).mark_rect(aria=False).encode(x=x, y=y, color=color, tooltip=tip)
     found = [[r['setting'], r['seed'], sum(a >= .5 for a in r['accuracy'])] for r in rows]
     table = as_table(['carried over', 'seed', 'pairs found'], found)
     return Figure(chart.properties(width=480, height=alt.Step(14)), table, f'accuracy by pair of {len(rows)} networks')
