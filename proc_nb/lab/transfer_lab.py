@@ -117,7 +117,8 @@ class TransferLab(Trainable):
         self.presets = W.ToggleButtons(options=list(PRESETS), value=None, style=dict(button_width='auto'))
         self.parts,self.args = PartBox(2, self._chosen),TaskBox(self._chosen)
         self.args.choose(start.test, **SMALL.get(start.test, {}))
-        for k in ('rule_note', 'carried', 'chart_note', 'legend', 'score_table', 'saved'): setattr(self, k, html_box())
+        for k in ('rule_note', 'carried', 'chart_note', 'legend', 'saved'): setattr(self, k, html_box())
+        self.score_table = html_box()
         self.chart,self.look = LiveChart(),PressableHtml().add_class('pnb-look')
         self.score_chart = LiveChart(height=150, y='attention', points=False)
         self.scores = W.VBox([html_box('<h4>What the heads do meanwhile</h4>'), self.score_chart, self.score_table],

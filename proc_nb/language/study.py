@@ -110,6 +110,7 @@ class LanguageStudy:
         if branches and 'warm_ramp' not in kwargs:
             raise ValueError('Branches of one practice need one ramp for all: give warm_ramp.')
         self._identities,self._practices = {},{} # what is worked out once
+        self.told = [] # lines to print before the plan
         for d in texts: self.reread(d)
     def __len__(self): return sum(len(todo) for _,todo,_ in self.groups())
     def groups(self): # Yields the name of a text, its arms and a seed

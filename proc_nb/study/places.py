@@ -23,14 +23,14 @@ from .findings import mean_text
 from .reference import Figure
 from .rows import Experiment
 from .table import as_table
-from ..tasks.core import Batch, Task, one_answer, tasks, uniform
+from ..tasks.core import Task, one_answer, uniform
 from ..tasks.downstream import Haystack
 from ..train.loop import fit
 from ..train.practice import RATES, fresh_rates, start
 
 # %% ../../nbs/49_study.places.ipynb #1e28ac23
 def full_rows(
-    test:Task, # A haystack
+    test:Haystack, # What the rows are of
     n:int=1000, # About how many rows
     seed:int=0 # Seed of the rows
 ) -> tuple: # A `Batch` of rows with as many pairs as there can be, and int64 [n]: the pair that is asked for
@@ -48,7 +48,7 @@ def full_rows(
 @torch.no_grad()
 def by_pair(
     model:GPT, # A network that learnt `test`
-    test:Task, # A haystack
+    test:Haystack, # What it is asked
     n:int=1000, # About how many rows
     seed:int=0 # Seed of the rows
 ) -> dict: # 'accuracy' and 'key': for each pair, both 0 to 1
