@@ -352,18 +352,19 @@ def test_a_study_and_a_race_on_a_gpu(gpu, tmp_path):
     assert len(a) == len(b) == 4 and {r['id']: round(r['accuracy'], 2) for r in a} == {r['id']: round(r['accuracy'], 2) for r in b}
     assert len(study().run(tmp_path/'cuda', device='cuda', progress=False)) == 4
     ends = [rec for _, _, rec in race('identity', {'a': ('attn', 'random')}, NEEDLE, 4, [0], 'cuda', batch_size=8, eval_every=2)]
-    assert len(ends) == 4 and gpu.captures > 3
+    assert len(ends) == 4 and gpu.captures >= 3 # practices, tests, race
 
 def grid(): return Study([COPY, small('reverse')], ['attn', 'all'], [NEEDLE], seeds=2, steps=4, batch_size=8, practice_steps=4)
 
-@pytest.mark.parametrize('members,sizes', [(3, [3, 3, 3, 1]), (50, [10])])
-def test_groups_of_a_study_are_as_large_as_the_memory_allows(members, sizes, gpu, tmp_path, monkeypatch):
+# a practice has 64 rows a step, a test 8: where three tests fit, one practice does
+@pytest.mark.parametrize('members,sizes,practices', [(3, [3, 3, 3, 1], [1, 1, 1, 1]), (50, [10], [2, 2])])
+def test_groups_of_a_study_are_as_large_as_the_memory_allows(members, sizes, practices, gpu, tmp_path, monkeypatch):
     def free(n): monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda *device: (n, n))
     free(2**40)
     one = 2**39 / members_that_fit(NEEDLE, 8, NETWORK, 'cuda')
     free(int(2 * one * (members + .5)))
     queue = JobQueue(grid().runs, Store(tmp_path), 'cuda')
-    assert [len(g) for g in queue.tests] == sizes and [len(g) for g in queue.practices] == [2, 2]
+    assert [len(g) for g in queue.tests] == sizes and [len(g) for g in queue.practices] == practices
     assert {len(g) for g in JobQueue(grid().runs, Store(tmp_path), 'cuda', members=1).waiting} == {1}
 
 def test_a_group_whose_first_step_does_not_fit_is_divided(tmp_path, monkeypatch):
